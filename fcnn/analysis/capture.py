@@ -1,0 +1,43 @@
+"""What every part of a network makes of an input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from ..layer import Call, Event, Layer, Params, State
+
+
+def capture(
+    net: Layer, params: Params, x: jax.Array, *more: jax.Array, state: State | None = None
+) -> dict[str, Any]:
+    """Apply a network and keep the output of every part.
+
+    Args:
+        net: the network.
+        params: its parameters.
+        x: input (batch, *space, channels).
+        more: further inputs.
+        state: its state, where it has one.
+
+    Returns:
+        A dict from path, such as ``"residual1/body/conv2"``, to the output there, in the order of computation.
+        The second use of a shared layer has the path ``"name#2"``. Parts inside a ``repeat`` have a first axis
+        that counts the copies. A pure function: it can be jitted and differentiated.
+
+    Raises:
+        ValueError: as ``net.apply``.
+
+    Example:
+        >>> import fcnn, jax.numpy as jnp
+        >>> net = fcnn.serial(fcnn.Conv(6, 5), jax.nn.relu, fcnn.MaxPool(2))
+        >>> params = net.init(jax.random.key(0), (28, 28, 1))
+        >>> {path: y.shape for path, y in capture(net, params, jnp.ones((1, 28, 28, 1))).items()}
+        {'conv1': (1, 24, 24, 6), 'relu1': (1, 24, 24, 6), 'max_pool1': (1, 12, 12, 6)}
+    """
+    events: list[Event] = []
+    y, _ = net.start(Call(train=False, events=events), params, state, (x, *more))
+    if not events:
+        return {net.label: y}
+    return {event.path: event.output for event in events}

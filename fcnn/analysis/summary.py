@@ -1,0 +1,187 @@
+"""A network as a table: what each part makes, and how many parameters it has."""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import names
+from ..errors import at_top, shown
+from ..geometry import Shape
+from ..layer import Call, Event, Layer
+
+HEADER = ("layer", "what it is", "output", "parameters")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One use of one layer.
+
+    Attributes:
+        path: where it stands in the network, as in params.
+        layer: the layer.
+        output: shape of one example of its output.
+        copies: how many copies of the layer ``repeat`` runs; () for one.
+        parameters: numbers the optimizer may change, of all copies; 0 in every use after the first.
+        shared: whether this is a second or later use of the same layer.
+    """
+
+    path: str
+    layer: Layer
+    output: Any
+    copies: Shape
+    parameters: int
+    shared: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What :func:`summary` returns; prints as a table in a terminal and in a notebook.
+
+    Attributes:
+        rows: one for each use of each layer, in the order of computation.
+        shapes: shapes of one example of each input.
+        parameters: numbers in params.
+        state: numbers in state.
+        bytes: memory that params take.
+    """
+
+    rows: tuple[Row, ...]
+    shapes: tuple[Shape, ...]
+    parameters: int
+    state: int
+    bytes: int
+
+    def cells(self) -> list[tuple[str, str, str, str]]:
+        """The rows as text."""
+        return [
+            (
+                row.path,
+                _brief(row.layer),
+                "".join(f"{n} x " for n in row.copies) + _shapes(row.output),
+                "shared" if row.shared else f"{row.parameters:,}" if row.parameters else "",
+            )
+            for row in self.rows
+        ]
+
+    def _caption(self) -> tuple[str, str]:
+        first = "input " + ", ".join(map(shown, self.shapes))
+        state = f", {self.state:,} numbers of state" if self.state else ""
+        return first, f"{self.parameters:,} parameters ({self.bytes / 1024:,.1f} KiB){state}"
+
+    def __str__(self) -> str:
+        lines = [HEADER, *self.cells()]
+        widths = [max(len(line[i]) for line in lines) for i in range(4)]
+        first, last = self._caption()
+
+        def text(line: tuple[str, str, str, str]) -> str:
+            cells = [cell.ljust(width) for cell, width in zip(line[:3], widths, strict=False)]
+            return "  ".join([*cells, line[3].rjust(widths[3])]).rstrip()
+
+        rule = "-" * (sum(widths) + 6)
+        return "\n".join([first, text(HEADER), rule, *map(text, lines[1:]), rule, last])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        first, last = self._caption()
+
+        def row(cells: tuple[str, ...], tag: str) -> str:
+            styles = ["text-align:left"] * 3 + ["text-align:right"]
+            pairs = zip(cells, styles, strict=True)
+            return "<tr>" + "".join(f'<{tag} style="{s}">{html.escape(c)}</{tag}>' for c, s in pairs) + "</tr>"
+
+        body = "".join(row(cells, "td") for cells in self.cells())
+        return (
+            f"<table><caption>{html.escape(first)}; {html.escape(last)}</caption>"
+            f"<thead>{row(HEADER, 'th')}</thead><tbody>{body}</tbody></table>"
+        )
+
+
+def summary(net: Layer, shape: Shape, *more_shapes: Shape) -> Summary:
+    """Tabulate a network: every layer with its path, output shape and number of parameters.
+
+    Nothing is computed. A layer that is used at several places is counted once.
+
+    Args:
+        net: the network.
+        shape: shape of one example, (*space, channels).
+        more_shapes: shapes of further inputs.
+
+    Returns:
+        The table.
+
+    Raises:
+        ValueError: the shape does not suit the network.
+
+    Example:
+        >>> import fcnn
+        >>> table = summary(fcnn.serial(fcnn.Conv(6, 5), jax.nn.relu, fcnn.GlobalAvgPool()), (28, 28, 1))
+        >>> print(table)
+        input (28, 28, 1)
+        layer             what it is            output       parameters
+        ---------------------------------------------------------------
+        conv1             fcnn.Conv(6, 5)       (24, 24, 6)         156
+        relu1             jax.nn.relu           (24, 24, 6)
+        global_avg_pool1  fcnn.GlobalAvgPool()  (6,)
+        ---------------------------------------------------------------
+        156 parameters (0.6 KiB)
+    """
+    shapes = (shape, *more_shapes)
+    key = jax.random.key(0)
+    params = jax.eval_shape(lambda: net.init(key, *shapes))
+    state = jax.eval_shape(lambda: net.init_state(*shapes))
+    events: list[Event] = []
+    outs: list[Any] = []
+
+    def walk(params: Any, state: Any, *inputs: jax.Array) -> None:
+        with at_top(net.label):
+            y, _ = net.run(Call(train=False, events=events), params, state, inputs)
+        outs.append(y)
+
+    inputs = [jax.ShapeDtypeStruct((1, *s), jnp.zeros(()).dtype) for s in net.check_shapes(shapes)]
+    jax.eval_shape(walk, params, state, *inputs)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    rows = _rows(events or [Event("", net, tuple(inputs), outs[0])], params)
+    return Summary(rows, net.check_shapes(shapes), _count(params), _count(state), size)
+
+
+def _rows(events: list[Event], params: Any) -> tuple[Row, ...]:
+    rows, counted = [], set()
+    for event in events:
+        if any(other.path.startswith(event.path + "/") for other in events):
+            continue  # a composition is shown by its parts
+        home = "/".join(step.split("#")[0] for step in event.path.split("/") if step)
+        own = 0 if home in counted else _count(_inside(params, home))
+        first = len(event.copies) + 1
+        output = jax.tree.map(lambda a, first=first: tuple(a.shape[first:]), event.output)
+        path = event.path or event.layer.label
+        rows.append(Row(path, event.layer, output, event.copies, own, home in counted))
+        counted.add(home)
+    return tuple(rows)
+
+
+def _inside(params: dict[str, Any], path: str) -> Any:
+    found: Any = params
+    for step in filter(None, path.split("/")):
+        found = found.get(step, {})
+    return found
+
+
+def _count(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _brief(layer: Layer, width: int = 44) -> str:
+    text = names.code(layer)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _shapes(output: Any) -> str:
+    shapes = jax.tree.leaves(output, is_leaf=lambda leaf: isinstance(leaf, tuple) and all(isinstance(n, int) for n in leaf))
+    return ", ".join(map(shown, shapes))

@@ -1,0 +1,8 @@
+"""How parts become a whole."""
+
+from .graph import graph
+from .parallel import branches, residual
+from .repeat import repeat
+from .serial import serial
+
+__all__ = ["branches", "graph", "repeat", "residual", "serial"]

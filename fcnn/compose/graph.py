@@ -1,0 +1,216 @@
+"""Networks that are not a chain: layers named once, used by a function anywhere and any number of times."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import names
+from ..errors import at, shown
+from ..geometry import Shape
+from ..layer import Call, Layer, Params, State
+from .parts import Composite, Parts, named
+from .serial import calling
+
+#: how many examples a wiring is shown when only shapes are asked for
+_PROBE = 2
+
+
+@dataclass(frozen=True, repr=False)
+class Graph(Composite):
+    """What ``graph(**layers)(wiring)`` returns."""
+
+    parts: Parts
+    wiring: Callable[..., Any]
+
+    def named_parts(self) -> Parts:
+        return self.parts
+
+    def infer_shape(self, *shapes: Shape) -> Any:
+        return self._walk_shapes(shapes)[0]
+
+    def part_shapes(self, shapes: tuple[Shape, ...]) -> dict[str, tuple[Shape, ...]]:
+        return self._walk_shapes(shapes)[1]
+
+    def _walk_shapes(self, shapes: tuple[Shape, ...]) -> tuple[Any, dict[str, tuple[Shape, ...]]]:
+        """Call the wiring on shapes alone; nothing is computed."""
+        used = _Shapes(dict(self.parts))
+        inputs = [jax.ShapeDtypeStruct((_PROBE, *shape), jnp.zeros(()).dtype) for shape in shapes]
+        out = jax.eval_shape(lambda *xs: self.wiring(used, *xs), *inputs)
+        for name, _ in self.parts:
+            if name not in used.seen:
+                raise ValueError(f"the layer {name!r} is named but the wiring never calls it; call it or leave it out")
+        for leaf in jax.tree.leaves(out):
+            if not leaf.shape or leaf.shape[0] != _PROBE:
+                raise ValueError(
+                    f"the wiring made {shown(leaf.shape)} of a batch of {_PROBE}; outputs keep the batch as first axis"
+                )
+        return jax.tree.map(lambda leaf: tuple(leaf.shape[1:]), out), used.seen
+
+    def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        layers = _Run(dict(self.parts), call, params, state)
+        y = self.wiring(layers, *inputs)
+        for name, _ in self.parts:
+            if name not in layers.uses:
+                raise ValueError(f"the layer {name!r} is named but the wiring never calls it; call it or leave it out")
+        return y, {name: layers.state[name] for name, _ in self.parts if layers.state.get(name)}
+
+    def __repr__(self) -> str:
+        return f"{calling('graph', self.parts)}({names.code(self.wiring)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # used as a decorator, graph() puts the network where the wiring's own name was
+        module, name = self.wiring.__module__, self.wiring.__qualname__
+        return (names.find, (module, name)) if names.find(module, name) is self else super().__reduce__()
+
+
+class _Layers:
+    """What a wiring gets as its first argument: the layers as attributes, and ``params``."""
+
+    def __init__(self, parts: dict[str, Layer]) -> None:
+        self._parts = parts
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._parts:
+            raise ValueError(
+                f"the wiring calls layer.{name}, but the graph's layers are {', '.join(self._parts)}; "
+                f"name it: graph({name}=...)"
+            )
+        return lambda *inputs: self._use(name, inputs)
+
+    def _use(self, name: str, inputs: tuple[Any, ...]) -> Any:
+        raise NotImplementedError
+
+
+class _Run(_Layers):
+    """Layers that compute."""
+
+    def __init__(self, parts: dict[str, Layer], call: Call, params: Params, state: State) -> None:
+        super().__init__(parts)
+        self._call = call
+        self.params = params
+        self.state = dict(state)
+        self.uses: Counter[str] = Counter()
+
+    def _use(self, name: str, inputs: tuple[Any, ...]) -> Any:
+        y, new_state = self._call.part(
+            name, self._parts[name], self.params, self.state, inputs, use=self.uses[name]
+        )
+        self.uses[name] += 1
+        if new_state:
+            self.state[name] = new_state
+        return y
+
+
+class _Shapes(_Layers):
+    """Layers that only say which shapes they would make."""
+
+    def __init__(self, parts: dict[str, Layer]) -> None:
+        super().__init__(parts)
+        self.seen: dict[str, tuple[Shape, ...]] = {}
+        self.params = _Known(self)
+
+    def _use(self, name: str, inputs: tuple[Any, ...]) -> Any:
+        part = self._parts[name]
+        with at(name):
+            for x in inputs:
+                if not hasattr(x, "shape"):
+                    raise TypeError(f"takes arrays, the wiring gave it a {type(x).__name__}")
+            shapes = part.check_shapes(tuple(tuple(x.shape[1:]) for x in inputs))
+            out = part.infer_shape(*shapes)
+            first = self.seen.setdefault(name, shapes)
+            if first != shapes and _declared(part, first) != _declared(part, shapes):
+                raise ValueError(
+                    f"is used on inputs of {' and '.join(map(shown, first))} and of {' and '.join(map(shown, shapes))}, "
+                    "which ask for parameters of different shapes; a shared layer needs inputs that suit one set"
+                )
+        batch = inputs[0].shape[0]
+        dtype = jnp.result_type(float)
+        return jax.tree.map(
+            lambda shape: jnp.zeros((batch, *shape), dtype), out, is_leaf=lambda leaf: isinstance(leaf, tuple)
+        )
+
+
+class _Known(Mapping[str, Any]):
+    """The parameters of the layers used so far, as far as shapes go."""
+
+    def __init__(self, layers: _Shapes) -> None:
+        self._layers = layers
+
+    def __getitem__(self, name: str) -> Any:
+        part = self._layers._parts.get(name)
+        if part is None:
+            raise ValueError(f"the wiring reads layer.params[{name!r}], but the graph has no such layer")
+        if name not in self._layers.seen:
+            raise ValueError(
+                f"the wiring reads layer.params[{name!r}] before it calls layer.{name}, so its shape is not known yet; "
+                "call the layer first"
+            )
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _declared(part, self._layers.seen[name]))
+
+    def __iter__(self) -> Any:
+        return iter(self._layers.seen)
+
+    def __len__(self) -> int:
+        return len(self._layers.seen)
+
+
+def _declared(part: Layer, shapes: tuple[Shape, ...]) -> Any:
+    """Shapes and dtypes of a part's parameters."""
+    return jax.eval_shape(lambda: part.init_part(jax.random.key(0), shapes))
+
+
+def graph(**layers: Any) -> Callable[[Callable[..., Any]], Graph]:
+    """Name layers once, and wire them by a function that may use each any number of times.
+
+    Every use of a layer shares its one entry in params; ``jax.grad`` sums over the uses. In training each use
+    draws a dropout mask of its own, and running statistics pass from use to use.
+
+    Args:
+        layers: the layers by name.
+
+    Returns:
+        A function that takes the wiring, ``wiring(layer, *inputs)``, and returns the network; it can be used
+        as a decorator. In the wiring, ``layer.name(x)`` applies a layer and ``layer.params["name"]`` is its
+        entry in params, for tied weights. The wiring may return one array, or a tuple or dict of arrays.
+
+    Raises:
+        ValueError: no layers, or one named ``params``; when shapes are given, a layer that is never called, is
+            not named, or is used on inputs that need different parameters.
+        TypeError: something that is neither a layer nor a function.
+
+    Source:
+        Bromley et al., "Signature verification using a siamese time delay neural network", 1993, for one
+        network used twice.
+
+    Example:
+        >>> import fcnn
+        >>> @graph(encode=fcnn.Dense(3))
+        ... def distance(layer, a, b):
+        ...     return jnp.square(layer.encode(a) - layer.encode(b)).sum(-1, keepdims=True)
+        >>> params = distance.init(jax.random.key(0), (5,), (5,))
+        >>> jax.tree.map(jnp.shape, params)
+        {'encode': {'bias': (3,), 'kernel': (5, 3)}}
+        >>> distance.apply(params, jnp.ones((1, 5)), jnp.ones((1, 5))).tolist()
+        [[0.0]]
+    """
+    with at("graph"):
+        if not layers:
+            raise ValueError("has no layers; name at least one, graph(encode=fcnn.Dense(3))")
+        if "params" in layers:
+            raise ValueError("a layer cannot be named 'params': layer.params is the dict of all parameters")
+        parts = named((), layers)
+
+    def wire(wiring: Callable[..., Any]) -> Graph:
+        if not callable(wiring):
+            raise TypeError(f"graph: the wiring must be a function (layer, *inputs), not {wiring!r}")
+        return Graph(parts, wiring)
+
+    return wire

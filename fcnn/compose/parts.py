@@ -1,0 +1,126 @@
+"""What all compositions share: named parts, and the lifting of functions."""
+
+from __future__ import annotations
+
+import keyword
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import jax
+
+from ..errors import at, shown
+from ..geometry import Shape
+from ..layer import Call, Layer, Params, State, fold
+from ..layers.function import Function
+
+Parts = tuple[tuple[str, Layer], ...]
+
+
+def lift(value: Any) -> Layer:
+    """A layer as it is, a function as a layer without parameters.
+
+    Raises:
+        TypeError: neither.
+
+    Example:
+        >>> lift(jax.nn.relu)
+        jax.nn.relu
+    """
+    if isinstance(value, Layer):
+        return value
+    if isinstance(value, type) and issubclass(value, Layer):
+        raise TypeError(f"{value.__name__} is a class, not a layer; write {value.__name__}(...)")
+    if isinstance(value, (list, tuple)):
+        raise TypeError(f"a {type(value).__name__} is not a layer; unpack it with *, or join its layers by serial")
+    return Function(value)
+
+
+def named(layers: Iterable[Any], by_name: Mapping[str, Any]) -> Parts:
+    """Name the parts: positional ones by class and count, the others as the caller says.
+
+    Raises:
+        ValueError: a name that is used twice or is not an identifier.
+        TypeError: something that is not a layer.
+
+    Example:
+        >>> from fcnn.layers import Conv, Dense
+        >>> [name for name, _ in named([Conv(6, 5), Conv(16, 5)], {"head": Dense(10)})]
+        ['conv1', 'conv2', 'head']
+    """
+    counts: Counter[str] = Counter()
+    parts = []
+    for layer in map(lift, layers):
+        counts[layer.label] += 1
+        parts.append((f"{layer.label}{counts[layer.label]}", layer))
+    for name, layer in by_name.items():
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise ValueError(f"the name {name!r} of a part must be a Python identifier, such as 'conv1'")
+        parts.append((name, lift(layer)))
+    for name, count in Counter(name for name, _ in parts).items():
+        if count > 1:
+            raise ValueError(f"two parts have the name {name!r}; give one of them another name")
+    return tuple(parts)
+
+
+class Composite(Layer):
+    """A layer made of named parts. Parts without parameters or state have no entry in them."""
+
+    inputs: ClassVar[int | None] = None
+    floating: ClassVar[bool] = False  # the parts look at their inputs themselves
+
+    def named_parts(self) -> Parts:
+        """The parts by name."""
+        raise NotImplementedError
+
+    def part_shapes(self, shapes: tuple[Shape, ...]) -> dict[str, tuple[Shape, ...]]:
+        """The input shapes of every part."""
+        raise NotImplementedError
+
+    def init_part(self, key: jax.Array, shapes: tuple[Shape, ...]) -> Params:
+        return self._collect(shapes, lambda name, part, inner: part.init_part(fold(key, name), inner))
+
+    def state_part(self, shapes: tuple[Shape, ...]) -> State:
+        return self._collect(shapes, lambda name, part, inner: part.state_part(inner))
+
+    def _collect(self, shapes: tuple[Shape, ...], make: Any) -> dict[str, Any]:
+        self.infer_shape(*shapes)
+        inner = self.part_shapes(shapes)
+        made = {}
+        for name, part in self.named_parts():
+            with at(name):
+                made[name] = make(name, part, inner[name])
+        return {name: value for name, value in made.items() if value}
+
+    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        known = [name for name, _ in self.named_parts()]
+        for kind, given in (("params", params), ("state", state)):
+            for name in given:
+                if name not in known:
+                    source = "init" if kind == "params" else "init_state"
+                    raise ValueError(
+                        f"{kind} have an extra entry {name!r}; the parts are {', '.join(known)}; "
+                        f"use the {kind} that this network's {source} made"
+                    )
+        self._input_shapes(inputs)
+        return self.walk(call, params, state, inputs)
+
+    def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        """Run the parts; names have been checked."""
+        raise NotImplementedError
+
+
+def one(shapes: tuple[Any, ...], what: str) -> Any:
+    """The only input of a composition that takes one."""
+    if len(shapes) != 1:
+        raise TypeError(f"{what} takes one input, {len(shapes)} were given; use graph for several")
+    return shapes[0]
+
+
+def same(shapes: Mapping[str, Shape], what: str, way_out: str) -> Shape:
+    """Raise unless all the shapes are equal."""
+    distinct = set(shapes.values())
+    if len(distinct) > 1:
+        listed = ", ".join(f"{name} gives {shown(shape)}" for name, shape in shapes.items())
+        raise ValueError(f"{what} must agree in shape: {listed}; {way_out}")
+    return next(iter(distinct))

@@ -1,0 +1,110 @@
+"""The same layer n times in a row, with parameters of its own each time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .. import names
+from ..errors import at, shown
+from ..geometry import Shape, integer
+from ..layer import Call, Event, Layer, Params, State, check_mapping
+from ..ops.dtypes import common
+from .parts import lift, one
+
+
+@dataclass(frozen=True, repr=False)
+class Repeat(Layer):
+    """What :func:`repeat` returns."""
+
+    layer: Layer
+    n: int
+
+    @property
+    def floating(self) -> bool:  # type: ignore[override]
+        return self.layer.floating
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        shape = one(shapes, "repeat")
+        out = self.layer.infer_shape(*self.layer.check_shapes((shape,)))
+        if out != shape:
+            raise ValueError(
+                f"the repeated layer turns {shown(shape)} into {shown(out)}; to follow itself it must keep the shape: "
+                'use padding="SAME", stride 1 and as many features as channels'
+            )
+        return out
+
+    def init_part(self, key: jax.Array, shapes: tuple[Shape, ...]) -> Params:
+        self.infer_shape(*shapes)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(self.n))
+        return jax.vmap(lambda k: self.layer.init_part(k, shapes))(keys)
+
+    def state_part(self, shapes: tuple[Shape, ...]) -> State:
+        self.infer_shape(*shapes)
+        state = self.layer.state_part(shapes)
+        return jax.tree.map(lambda a: jnp.broadcast_to(a, (self.n, *a.shape)), state)
+
+    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        x = one(inputs, "repeat")
+        self.infer_shape(*self._input_shapes(inputs))
+        for kind, tree in (("params", params), ("state", state)):
+            self._check_stacked(kind, tree)
+        x = x.astype(common(x, *jax.tree.leaves(params)))  # the carry of a scan keeps its dtype
+        noted: list[Event] = []
+
+        def step(y: Any, copy: tuple[Any, Params, State]) -> tuple[Any, Any]:
+            index, own_params, own_state = copy
+            inner = call.copy(index)
+            out, new_state = self.layer.run(inner, own_params, own_state, (y,))
+            noted[:] = inner.events or []
+            return out, (new_state, [(event.inputs, event.output) for event in noted])
+
+        y, (new_state, seen) = lax.scan(step, x, (jnp.arange(self.n), params, state))
+        if call.events is not None:
+            for event, (own_inputs, output) in zip(noted, seen, strict=True):
+                call.events.append(Event(event.path, event.layer, own_inputs, output, (self.n, *event.copies)))
+        return y, new_state
+
+    def _check_stacked(self, kind: str, tree: dict[str, Any]) -> None:
+        check_mapping(kind, tree)
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            shape = jnp.shape(leaf)
+            if not shape or shape[0] != self.n:
+                raise ValueError(
+                    f"{kind}{jax.tree_util.keystr(path)} has shape {shown(shape)}, but {self.n} copies ask for "
+                    f"a first axis of {self.n}; use the {kind} that this network made for repeat(..., {self.n})"
+                )
+
+    def __repr__(self) -> str:
+        return f"fcnn.repeat({names.code(self.layer)}, {self.n})"
+
+
+def repeat(layer: Any, n: int) -> Repeat:
+    """Apply a layer n times in a row, each time with parameters and dropout masks of its own.
+
+    The parameters of the copies are stacked along a first axis and run by ``jax.lax.scan``, so compile time
+    does not grow with n. To apply one set of parameters several times, name the layer in a ``graph``.
+
+    Args:
+        layer: a layer or function that keeps the shape of its input.
+        n: number of copies, at least 1.
+
+    Returns:
+        A layer whose params are those of ``layer`` with a first axis of n.
+
+    Raises:
+        ValueError: n below 1, or, when a shape is given, a layer that changes it.
+        TypeError: something that is neither a layer nor a function.
+
+    Example:
+        >>> import fcnn
+        >>> net = repeat(fcnn.residual(fcnn.Conv(8, 3, padding="SAME")), 4)
+        >>> net.init(jax.random.key(0), (16, 16, 8))["body"]["kernel"].shape
+        (4, 3, 3, 8, 8)
+    """
+    with at("repeat"):
+        return Repeat(lift(layer), integer(n, "n"))

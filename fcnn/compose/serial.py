@@ -1,0 +1,91 @@
+"""One layer after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .. import names
+from ..errors import at
+from ..geometry import Shape
+from ..layer import Call, Params, State
+from .parts import Composite, Parts, named
+
+
+@dataclass(frozen=True, repr=False)
+class Serial(Composite):
+    """What :func:`serial` returns."""
+
+    parts: Parts
+
+    def named_parts(self) -> Parts:
+        return self.parts
+
+    def infer_shape(self, *shapes: Shape) -> Any:
+        return self._walk_shapes(shapes)[0]
+
+    def part_shapes(self, shapes: tuple[Shape, ...]) -> dict[str, tuple[Shape, ...]]:
+        return self._walk_shapes(shapes)[1]
+
+    def _walk_shapes(self, shapes: tuple[Shape, ...]) -> tuple[Any, dict[str, tuple[Shape, ...]]]:
+        seen = {}
+        for name, part in self.parts:
+            with at(name):
+                seen[name] = part.check_shapes(shapes)
+                shapes = (part.infer_shape(*shapes),)
+        return shapes[0], seen
+
+    def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        new_state = {}
+        for name, part in self.parts:
+            y, part_state = call.part(name, part, params, state, inputs)
+            inputs = (y,)
+            if part_state:
+                new_state[name] = part_state
+        return inputs[0], new_state
+
+    def __repr__(self) -> str:
+        return calling("serial", self.parts)
+
+
+def serial(*layers: Any, **named_layers: Any) -> Serial:
+    """Compose layers, each taking the output of the one before.
+
+    Args:
+        layers: layers, or functions of one array; named by class and count, ``conv1``, ``conv2``, ``dense1``.
+        named_layers: layers that follow, named by their keywords.
+
+    Returns:
+        A layer whose params have an entry for each part that has parameters.
+
+    Raises:
+        ValueError: no layers, or two of one name.
+        TypeError: something that is neither a layer nor a function.
+
+    Example:
+        >>> import fcnn, jax
+        >>> net = serial(fcnn.Conv(8, 3), jax.nn.relu, fcnn.Flatten(), head=fcnn.Dense(10))
+        >>> net.out_shape((28, 28, 1))
+        (10,)
+        >>> sorted(net.init(jax.random.key(0), (28, 28, 1)))
+        ['conv1', 'head']
+    """
+    with at("serial"):
+        parts = named(layers, named_layers)
+        if not parts:
+            raise ValueError("has no layers; give at least one, or a function of one array")
+    return Serial(parts)
+
+
+def calling(function: str, parts: Parts, *options: str) -> str:
+    """The call of a composition that makes it again: parts by position where the names are the automatic ones.
+
+    Positional parts come first, so the automatic names have to stand before all others.
+    """
+    layers = [layer for _, layer in parts]
+    count = next(
+        n for n in range(len(parts), -1, -1) if [name for name, _ in named(layers[:n], {})] == [n for n, _ in parts[:n]]
+    )
+    arguments = [names.code(layer) for layer in layers[:count]]
+    arguments += [f"{name}={names.code(layer)}" for name, layer in parts[count:]]
+    return f"fcnn.{function}({', '.join([*arguments, *options])})"

@@ -1,0 +1,64 @@
+"""Where an error happened, put in front of what happened.
+
+Every check in fcnn raises a plain ``ValueError`` or ``TypeError``. On the way out of a network each level
+adds its name, so that the user reads ``residual1/body/conv2: kernel (5, 5) does not fit ...``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def at(name: str) -> Iterator[None]:
+    """Put ``name`` in front of the path of any error raised inside.
+
+    A plain ``ValueError`` or ``TypeError`` is changed in place, so its type and its traceback stay as they
+    were. Errors of other types may build their text in their own way; they get a note instead.
+
+    Example:
+        >>> try:
+        ...     with at("body"), at("conv1"):
+        ...         raise ValueError("groups 3 do not divide 4 channels")
+        ... except ValueError as error:
+        ...     print(error)
+        body/conv1: groups 3 do not divide 4 channels
+    """
+    try:
+        yield
+    except Exception as error:
+        _locate(error, name)
+        raise
+
+
+@contextmanager
+def at_top(name: str) -> Iterator[None]:
+    """Name the outermost layer, but only where nothing inside has given the error a path."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "fcnn_path", None) is None:
+            _locate(error, name)
+        raise
+
+
+def _locate(error: Exception, name: str) -> None:
+    path: tuple[str, ...] = getattr(error, "fcnn_path", ())
+    if type(error) in (ValueError, TypeError):
+        message = getattr(error, "fcnn_message", None) or str(error)
+        error.fcnn_message = message  # type: ignore[attr-defined]
+        error.args = (f"{'/'.join((name, *path))}: {message}",)
+    elif not path:
+        error.add_note(f"raised in the layer {name}")
+    error.fcnn_path = (name, *path)  # type: ignore[attr-defined]
+
+
+def shown(shape: tuple[int, ...]) -> str:
+    """A shape as people write it: ``(28, 28, 1)``.
+
+    Example:
+        >>> shown((28, 28, 1))
+        '(28, 28, 1)'
+    """
+    return "(" + ", ".join(str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"

@@ -1,0 +1,368 @@
+"""Sizes of sliding windows, in integers: no arrays, no devices.
+
+A window of ``kernel`` samples, ``dilation`` apart, moves in steps of ``stride`` over a space with ``pads``
+added around it. Convolution, pooling and locally connected layers all ask this file where their windows lie,
+so one rule serves them all and a window that does not fit is refused before any array is made.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import shown
+
+Shape = tuple[int, ...]
+Pads = tuple[tuple[int, int], ...]
+#: "VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT", an integer, or pairs of integers
+Padding = Any
+
+NAMED = ("VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT")
+#: how jnp.pad fills the border; everything else pads with a constant
+FILL = {"CIRCULAR": "wrap", "REFLECT": "reflect"}
+
+
+@dataclass(frozen=True)
+class Windows:
+    """All positions of one window over one space.
+
+    Attributes:
+        space: samples along each axis, before padding.
+        kernel: samples of the window along each axis.
+        stride: step between windows, in samples.
+        dilation: distance between neighbouring samples of a window.
+        pads: samples added (before, after) along each axis.
+        fill: "constant", "wrap" or "reflect": what the added samples hold.
+        out: number of windows along each axis.
+        overhang: samples past the padded end that the last window may cover, from ``ceil_mode``.
+    """
+
+    space: Shape
+    kernel: Shape
+    stride: Shape
+    dilation: Shape
+    pads: Pads
+    fill: str
+    out: Shape
+    overhang: Shape
+
+    @property
+    def rank(self) -> int:
+        """Number of space axes."""
+        return len(self.space)
+
+    @property
+    def constant_pads(self) -> Pads:
+        """``pads`` with the overhang of ``ceil_mode`` included."""
+        return tuple((lo, hi + more) for (lo, hi), more in zip(self.pads, self.overhang, strict=True))
+
+    def counts(self, *, padding: bool) -> tuple[Shape, ...]:
+        """For each axis and window, how many samples lie in the data, or in the data with its padding.
+
+        Example:
+            >>> slide((4,), 3, stride=2, padding=1).counts(padding=False)
+            ((2, 3),)
+        """
+        found = []
+        for axis, size in enumerate(self.space):
+            lo, hi = self.pads[axis] if padding or self.fill != "constant" else (0, 0)
+            starts = range(-self.pads[axis][0], self.out[axis] * self.stride[axis] - self.pads[axis][0], self.stride[axis])
+            steps = range(0, extent(self.kernel[axis], self.dilation[axis]), self.dilation[axis])
+            found.append(tuple(sum(-lo <= start + step < size + hi for step in steps) for start in starts))
+        return tuple(found)
+
+
+def slide(
+    space: Sequence[int],
+    kernel: int | Sequence[int],
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    what: str = "kernel",
+) -> Windows:
+    r"""Place a window at every position of a space.
+
+    Along an axis of size M, with a window of P samples d apart, D samples of padding in all and stride s,
+
+    .. math:: \text{out} = \lfloor (M + D - (d(P - 1) + 1)) / s \rfloor + 1
+
+    With ``ceil_mode`` the division rounds up, but a window that would begin past the data is left out.
+
+    Args:
+        space: size of each axis.
+        kernel: window size, one number or one for each axis.
+        stride: step, likewise.
+        padding: "VALID" (none), "SAME" (out = ceil(M / s), the odd sample after), "CAUSAL" (all before, so that
+            position i sees nothing after i), "CIRCULAR" and "REFLECT" (the amounts of "SAME", filled from the
+            other end or by mirroring), one integer, or one pair (before, after) for each axis.
+        dilation: distance between samples, likewise.
+        ceil_mode: round the number of windows up, as PyTorch does.
+        what: the word for the window in errors.
+
+    Returns:
+        The windows.
+
+    Raises:
+        ValueError: a number out of range, an unknown padding, or a window that does not fit.
+        TypeError: something that is not a whole number.
+
+    Source:
+        Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, relationship 8.
+
+    Example:
+        >>> slide((227, 227), 11, stride=4).out     # AlexNet's first layer
+        (55, 55)
+        >>> slide((28,), 3, stride=2, padding="SAME").pads
+        ((0, 1),)
+    """
+    space = tuple(space)
+    rank = len(space)
+    if rank == 0:
+        raise ValueError(
+            f"{what} needs at least one space axis, but the input has channels only; "
+            "give a shape (*space, channels) such as (28, 28, 1)"
+        )
+    sizes = per_axis(kernel, rank, what)
+    strides = per_axis(stride, rank, "stride")
+    dilations = per_axis(dilation, rank, "dilation")
+    spans = tuple(extent(k, d) for k, d in zip(sizes, dilations, strict=True))
+    pads = _pads(padding, space, spans, strides)
+    fill = FILL.get(padding, "constant") if isinstance(padding, str) else "constant"
+    for (lo, hi), size in zip(pads, space, strict=True):
+        if fill == "reflect" and max(lo, hi) >= size or fill == "wrap" and max(lo, hi) > size:
+            raise ValueError(
+                f'padding "{padding}" would add {max(lo, hi)} samples to an axis of {size}, more than there are '
+                f'to copy; use a smaller {what} or padding="SAME"'
+            )
+    out, overhang = [], []
+    for size, span, step, (lo, hi) in zip(space, spans, strides, pads, strict=True):
+        padded_size = size + lo + hi
+        room = padded_size - span
+        count = (room + (step - 1 if ceil_mode else 0)) // step + 1
+        if ceil_mode and (count - 1) * step >= size + lo:
+            count -= 1
+        if count < 1:
+            reach = f" (it spans {shown(spans)} with dilation {shown(dilations)})" if spans != sizes else ""
+            padded = f" padded by {pads}" if any(map(any, pads)) else ""
+            raise ValueError(
+                f"{what} {shown(sizes)}{reach} does not fit an input of {shown(space)}{padded}; "
+                f'use padding="SAME" or a smaller {what}'
+            )
+        more = max((count - 1) * step + span - padded_size, 0)
+        out.append(count)
+        overhang.append(more)
+    return Windows(space, sizes, strides, dilations, pads, fill, tuple(out), tuple(overhang))
+
+
+def transposed(
+    space: Sequence[int],
+    kernel: int | Sequence[int],
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    output_padding: int | Sequence[int] = 0,
+) -> tuple[Shape, Pads]:
+    r"""Output size of a transposed convolution, and what it crops from the full result.
+
+    The full result along an axis of size M has :math:`(M - 1) s + d (P - 1) + 1` samples. ``padding`` takes
+    samples away at (before, after), ``output_padding`` adds samples after.
+
+    Args:
+        space: size of each axis of the input.
+        kernel: window size.
+        stride: distance between input samples in the output.
+        padding: "VALID" crops nothing; "SAME" gives s M samples; an integer or pairs crop as much.
+        dilation: distance between kernel samples.
+        output_padding: samples added after.
+
+    Returns:
+        The output's space, and (before, after) to crop along each axis; a negative number adds.
+
+    Raises:
+        ValueError: a padding that has no transpose, or nothing left after cropping.
+
+    Source:
+        Dumoulin and Visin 2016, relationship 13; torch.nn.ConvTranspose2d.
+
+    Example:
+        >>> transposed((14, 14), 4, stride=2, padding=1)
+        ((28, 28), ((1, 1), (1, 1)))
+        >>> transposed((14,), 3, stride=2, padding="SAME")
+        ((28,), ((0, 1),))
+    """
+    space = tuple(space)
+    rank = len(space)
+    if rank == 0:
+        raise ValueError("kernel needs at least one space axis; give a shape (*space, channels)")
+    sizes, strides = per_axis(kernel, rank, "kernel"), per_axis(stride, rank, "stride")
+    dilations = per_axis(dilation, rank, "dilation")
+    extra = per_axis(output_padding, rank, "output_padding", minimum=0)
+    spans = tuple(extent(k, d) for k, d in zip(sizes, dilations, strict=True))
+    if padding == "VALID":
+        crops: Pads = ((0, 0),) * rank
+    elif padding == "SAME":
+        # the transpose of a SAME convolution whose input had s M samples; negative where the stride skips samples
+        crops = tuple((max(p - s, 0) // 2, p - s - max(p - s, 0) // 2) for p, s in zip(spans, strides, strict=True))
+    elif isinstance(padding, str):
+        raise ValueError(
+            f'padding "{padding}" has no transposed convolution; use "VALID", "SAME" or pairs of integers'
+        )
+    else:
+        crops = _explicit(padding, rank)
+    crops = tuple((lo, hi - more) for (lo, hi), more in zip(crops, extra, strict=True))
+    out = tuple((m - 1) * s + p - lo - hi for m, s, p, (lo, hi) in zip(space, strides, spans, crops, strict=True))
+    if min(out) < 1:
+        raise ValueError(
+            f"padding {padding} crops all of the transposed convolution of {shown(space)} with kernel "
+            f"{shown(sizes)} and stride {shown(strides)}; use a smaller padding"
+        )
+    return out, crops
+
+
+def extent(kernel: int, dilation: int) -> int:
+    """Samples from the first to the last of a dilated window, d (P - 1) + 1.
+
+    Example:
+        >>> extent(3, 2)
+        5
+    """
+    return (kernel - 1) * dilation + 1
+
+
+def _pads(padding: Padding, space: Shape, spans: Shape, strides: Shape) -> Pads:
+    if not isinstance(padding, str):
+        return _explicit(padding, len(space))
+    if padding == "VALID":
+        return ((0, 0),) * len(space)
+    if padding == "CAUSAL":
+        return tuple((span - 1, 0) for span in spans)
+    if padding not in NAMED:
+        raise ValueError(
+            f"padding {padding!r} is unknown; use one of {', '.join(NAMED)}, "
+            "an integer, or one pair (before, after) for each space axis"
+        )
+    pads = []
+    for size, span, step in zip(space, spans, strides, strict=True):
+        total = max((-(-size // step) - 1) * step + span - size, 0)
+        pads.append((total // 2, total - total // 2))
+    return tuple(pads)
+
+
+def _explicit(padding: Padding, rank: int) -> Pads:
+    if isinstance(padding, (tuple, list)):
+        if len(padding) == 2 and all(_whole(p) for p in padding):
+            lo, hi = integer(padding[0], "padding", 0), integer(padding[1], "padding", 0)
+            if rank == 1 or lo == hi:
+                return ((lo, hi),) * rank
+            raise ValueError(
+                f"padding ({lo}, {hi}) could mean (before, after) or one number for each of the {rank} axes; "
+                f"write one pair for each axis, such as (({lo}, {lo}), ({hi}, {hi}))"
+            )
+        if len(padding) != rank or not all(isinstance(p, (tuple, list)) and len(p) == 2 for p in padding):
+            raise ValueError(
+                f"padding {padding!r} does not say (before, after) for each of the {rank} space axes; "
+                f"write {((1, 1),) * rank} for one sample on every side"
+            )
+        return tuple((integer(lo, "padding", 0), integer(hi, "padding", 0)) for lo, hi in padding)
+    size = integer(padding, "padding", 0)
+    return ((size, size),) * rank
+
+
+def check_padding(padding: Padding) -> Padding:
+    """Check a padding as far as it can be without a shape, and make it hashable.
+
+    Example:
+        >>> check_padding([[1, 1], [2, 2]])
+        ((1, 1), (2, 2))
+    """
+    if isinstance(padding, str):
+        if padding not in NAMED:
+            _pads(padding, (1,), (1,), (1,))
+        return padding
+    if isinstance(padding, (tuple, list)):
+        if not padding:
+            raise ValueError("padding is empty; write one pair (before, after) for each space axis")
+        if len(padding) == 2 and all(_whole(p) for p in padding):
+            return tuple(integer(p, "padding", 0) for p in padding)
+        return _explicit(padding, len(padding))
+    return integer(padding, "padding", 0)
+
+
+def per_axis(value: int | Sequence[int], rank: int, name: str, minimum: int = 1) -> Shape:
+    """One number for each axis: an integer means the same along every axis.
+
+    Example:
+        >>> per_axis(3, 2, "kernel")
+        (3, 3)
+    """
+    value = check_sizes(value, name, minimum)
+    if isinstance(value, int):
+        return (value,) * rank
+    if len(value) != rank:
+        raise ValueError(
+            f"{name} {shown(value)} is for {len(value)} space axes, the input has {rank}; "
+            f"give {rank} numbers, or one that holds along every axis"
+        )
+    return value
+
+
+def check_sizes(value: Any, name: str, minimum: int = 1) -> int | Shape:
+    """A whole number or a tuple of them, at least ``minimum``, as plain Python integers."""
+    if isinstance(value, (tuple, list)):
+        if not value:
+            raise ValueError(f"{name} is empty; give one number for each space axis, or one that holds along all")
+        return tuple(integer(v, name, minimum) for v in value)
+    return integer(value, name, minimum)
+
+
+def integer(value: Any, name: str, minimum: int = 1) -> int:
+    """A whole number of at least ``minimum``, as a plain Python integer.
+
+    Raises:
+        TypeError: not a whole number; a bool does not count as one.
+        ValueError: below the minimum.
+    """
+    if not _whole(value):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    value = operator.index(value)
+    if value < minimum:
+        raise ValueError(f"{name} is {value}, it must be at least {minimum}")
+    return value
+
+
+def check_shape(shape: Any) -> Shape:
+    """The shape of one example, (*space, channels), as plain Python integers.
+
+    Raises:
+        TypeError: not a tuple of whole numbers, or an array where its shape was meant.
+        ValueError: empty, or a size below 1.
+    """
+    if hasattr(shape, "shape") and getattr(shape, "ndim", 0):
+        raise TypeError(
+            "an array was given where a shape is expected; give the shape of one example, "
+            f"x.shape[1:], here {shown(tuple(shape.shape)[1:])}"
+        )
+    if not isinstance(shape, (tuple, list)):
+        raise TypeError(f"a shape is a tuple (*space, channels) such as (28, 28, 1), not {shape!r}")
+    if not shape:
+        raise ValueError("the shape of an example is empty; give (*space, channels) such as (28, 28, 1)")
+    for size in shape:
+        if size is None:
+            raise TypeError(f"shape {tuple(shape)} has no batch axis and no unknown sizes; give numbers only")
+        integer(size, f"a size in the shape {tuple(shape)}")
+    return tuple(operator.index(size) for size in shape)
+
+
+def _whole(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,488 @@
+"""The contract: what a layer is, and what one that you write has to say.
+
+A layer is a frozen dataclass of hyperparameters. It holds no arrays: parameters and state go in and come out of
+pure functions. The first half of :class:`Layer` is what users call; the second half is what a layer's author
+writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import names
+from .errors import at, at_top, shown
+from .geometry import Shape, check_shape
+
+#: what the optimizer may change: nested dicts of arrays
+Params = dict[str, Any]
+#: what the data may change: nested dicts of arrays
+State = dict[str, Any]
+#: (key, shape, dtype) -> array
+Initializer = Callable[..., jax.Array]
+
+
+class Parameter(NamedTuple):
+    """One array that a layer declares: its shape, and the function (key, shape, dtype) that makes the first value."""
+
+    shape: Shape
+    init: Initializer
+
+
+class Layer:
+    """Two pure functions, ``init`` and ``apply``, as a value.
+
+    Subclass it as ``@dataclass(frozen=True)``. Layers are hashable and compare by their hyperparameters, are
+    static nodes of a pytree (so a network can be an argument of a jitted function), and ``repr`` is code that
+    rebuilds them.
+
+    Example:
+        >>> import fcnn
+        >>> @dataclass(frozen=True)
+        ... class Scale(Layer):
+        ...     start: float = 1.0
+        ...     def parameters(self, shape):
+        ...         return {"scale": Parameter(shape[-1:], jax.nn.initializers.constant(self.start))}
+        ...     def forward(self, params, x):
+        ...         return x * params["scale"]
+        >>> net = fcnn.serial(Scale(2.0), fcnn.Flatten())
+        >>> params = net.init(jax.random.key(0), (2, 1))
+        >>> net.apply(params, jnp.ones((1, 2, 1))).tolist()
+        [[2.0, 2.0]]
+    """
+
+    #: how many inputs the layer takes; None: any number
+    inputs: ClassVar[int | None] = 1
+    #: whether inputs must be of floating point
+    floating: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        jax.tree_util.register_static(cls)
+
+    def __post_init__(self) -> None:
+        with at(self.label):
+            for name, value in self.check().items():
+                object.__setattr__(self, name, value)
+
+    # What users call.
+
+    def init(self, key: jax.Array, shape: Shape, *more_shapes: Shape) -> Params:
+        """Make the first parameters.
+
+        Every array is drawn from a key folded from its path, so other layers do not change it.
+
+        Args:
+            key: random key, ``jax.random.key(0)``.
+            shape: shape of one example, (*space, channels), without the batch axis.
+            more_shapes: shapes of further inputs, for networks that take several.
+
+        Returns:
+            Nested dicts of arrays; layers without parameters have no entry.
+
+        Raises:
+            ValueError: the shape does not suit the network; the message names the layer.
+            TypeError: not a key, or not a shape.
+        """
+        with at_top(self.label):
+            return self.init_part(check_key(key), self.check_shapes((shape, *more_shapes)))
+
+    def init_state(self, shape: Shape, *more_shapes: Shape) -> State:
+        """Make the first state, such as the running statistics of batch normalisation; ``{}`` for most networks.
+
+        Args:
+            shape: shape of one example.
+            more_shapes: shapes of further inputs.
+
+        Returns:
+            Nested dicts of arrays.
+
+        Raises:
+            ValueError: the shape does not suit the network.
+            TypeError: not a shape.
+        """
+        with at_top(self.label):
+            return self.state_part(self.check_shapes((shape, *more_shapes)))
+
+    def out_shape(self, shape: Shape, *more_shapes: Shape) -> Shape:
+        """The shape that ``apply`` would give for one example, found without computing it.
+
+        Args:
+            shape: shape of one example.
+            more_shapes: shapes of further inputs.
+
+        Returns:
+            The shape of one example of the output.
+
+        Raises:
+            ValueError: the shape does not suit the network.
+            TypeError: not a shape.
+        """
+        with at_top(self.label):
+            return self.infer_shape(*self.check_shapes((shape, *more_shapes)))
+
+    def apply(self, params: Params, x: jax.Array, *more: jax.Array, state: State | None = None) -> Any:
+        """Compute the output as it is used: dropout off, stored statistics in use.
+
+        Args:
+            params: what ``init`` returned, trained or not.
+            x: input (batch, *space, channels).
+            more: further inputs.
+            state: what ``init_state`` or ``apply_train`` returned; may be left out where the network has none.
+
+        Returns:
+            The output (batch, *out).
+
+        Raises:
+            ValueError: shapes, parameters or state that do not match the network; nothing has been computed then.
+            TypeError: arguments of the wrong kind, such as integer images.
+        """
+        return self.start(Call(train=False), params, state, (x, *more))[0]
+
+    def apply_train(
+        self,
+        params: Params,
+        x: jax.Array,
+        *more: jax.Array,
+        key: jax.Array | None = None,
+        state: State | None = None,
+    ) -> tuple[Any, State]:
+        """Compute the output as it is trained: dropout on, statistics of the batch in use and updated.
+
+        Args:
+            params: what ``init`` returned, trained or not.
+            x: input (batch, *space, channels).
+            more: further inputs.
+            key: random key; may be left out where the network has no dropout.
+            state: what ``init_state`` or the last ``apply_train`` returned.
+
+        Returns:
+            The output, and the new state, a tree of the same form as the old one.
+
+        Raises:
+            ValueError: as ``apply``; also a missing key or state, naming the layer that needs it.
+            TypeError: as ``apply``.
+        """
+        with at_top(self.label):
+            root = None if key is None else check_key(key)
+        return self.start(Call(train=True, root=root), params, state, (x, *more))
+
+    # What a layer's author writes: infer_shape, parameters, forward; where hyperparameters can be wrong, check;
+    # and where mode or state matter, statistics, needs_key, forward_train and forward_eval.
+
+    def check(self) -> dict[str, Any]:
+        """Check the hyperparameters; returns those to be put in a plainer form, such as lists as tuples."""
+        return {}
+
+    def infer_shape(self, *shapes: Shape) -> Any:
+        """The output shape of one example; raises ValueError for inputs that the layer cannot take."""
+        return shapes[0]
+
+    def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
+        """The arrays that the optimizer may change, by name."""
+        return {}
+
+    def statistics(self, *shapes: Shape) -> dict[str, Parameter]:
+        """The arrays that the data may change, by name; their initialisers get no key."""
+        return {}
+
+    def needs_key(self) -> bool:
+        """Whether ``forward_train`` draws random numbers."""
+        return False
+
+    def forward(self, params: Params, *inputs: jax.Array) -> Any:
+        """The output, for layers that are the same in training and use."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither forward nor forward_train and forward_eval")
+
+    def forward_train(
+        self, params: Params, state: State, key: jax.Array | None, *inputs: jax.Array
+    ) -> tuple[Any, State]:
+        """The output and the new state in training."""
+        return self.forward(params, *inputs), state
+
+    def forward_eval(self, params: Params, state: State, *inputs: jax.Array) -> Any:
+        """The output in use."""
+        return self.forward(params, *inputs)
+
+    # How the two halves meet; compositions override these four.
+
+    @property
+    def label(self) -> str:
+        """The class as the names of parts have it: MaxPool becomes max_pool."""
+        return names.snake(type(self).__name__)
+
+    def init_part(self, key: jax.Array, shapes: tuple[Shape, ...]) -> Params:
+        """``init`` with its arguments checked."""
+        self.infer_shape(*shapes)
+        dtype = jnp.zeros(()).dtype
+        params = {}
+        for name, parameter in self.parameters(*shapes).items():
+            value = parameter.init(fold(key, name), parameter.shape, dtype)
+            params[name] = check_initial(name, value, parameter.shape)
+        return params
+
+    def state_part(self, shapes: tuple[Shape, ...]) -> State:
+        """``init_state`` with its arguments checked."""
+        self.infer_shape(*shapes)
+        dtype = jnp.zeros(()).dtype
+        return {name: p.init(None, p.shape, dtype) for name, p in self.statistics(*shapes).items()}
+
+    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        """Check everything that can be checked from shapes, then compute in the mode of the call."""
+        shapes = self._input_shapes(inputs)
+        self._check_rank(params, shapes)
+        self.infer_shape(*shapes)
+        check_entries("params", params, self.parameters(*shapes), shapes)
+        statistics = self.statistics(*shapes)
+        if statistics and not state:
+            raise ValueError(
+                f"needs its {' and '.join(statistics)} of the data so far: pass state=; "
+                "net.init_state(shape) makes the first, apply_train returns the next"
+            )
+        check_entries("state", state, statistics, shapes)
+        if not call.train:
+            return self.forward_eval(params, state, *inputs), state
+        key = call.key if self.needs_key() else None
+        return self.forward_train(params, state, key, *inputs)
+
+    def start(self, call: Call, params: Any, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        """Check the arguments of a whole network, then run it.
+
+        Outside ``jit`` the walk is first rehearsed on shapes alone, once for each kind of arguments, so that
+        an error in the last layer comes before the first has computed anything.
+        """
+        with at_top(self.label):
+            self._check_count(len(inputs))
+            params, state = check_mapping("params", params), check_mapping("state", {} if state is None else state)
+            check_inputs(inputs)
+            leaves, tree = jax.tree.flatten((call.root, params, state, inputs))
+            if not any(isinstance(leaf, jax.core.Tracer) or not hasattr(leaf, "dtype") for leaf in leaves):
+                kinds = tuple((tuple(leaf.shape), jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True)) for leaf in leaves)
+                _rehearse(self, call.train, tree, kinds)
+            return self.run(call, params, state, tuple(map(jnp.asarray, inputs)))
+
+    def check_shapes(self, shapes: tuple[Any, ...]) -> tuple[Shape, ...]:
+        """Plain tuples of integers, as many as the layer takes."""
+        self._check_count(len(shapes))
+        return tuple(check_shape(shape) for shape in shapes)
+
+    def _check_count(self, count: int) -> None:
+        if self.inputs is not None and count != self.inputs:
+            raise TypeError(f"takes {self.inputs} input{'s' * (self.inputs != 1)}, {count} were given")
+
+    def _input_shapes(self, inputs: tuple[Any, ...]) -> tuple[Shape, ...]:
+        self._check_count(len(inputs))
+        for x in inputs:
+            if not hasattr(x, "shape"):
+                raise TypeError(f"takes an array (batch, *space, channels), not a {type(x).__name__}")
+            if self.floating and not jnp.issubdtype(x.dtype, jnp.floating):
+                raise TypeError(
+                    f"x has dtype {x.dtype}, layers compute in floating point; "
+                    "convert it first, for images such as x.astype('float32') / 255"
+                )
+            if x.ndim < 2:
+                raise ValueError(
+                    f"x has shape {shown(x.shape)}, expected (batch, *space, channels); "
+                    "one example alone needs a batch axis, x[None]"
+                )
+        return tuple(tuple(x.shape[1:]) for x in inputs)
+
+    def _check_rank(self, params: Params, shapes: tuple[Shape, ...]) -> None:
+        """Raise where x has another number of axes than the parameters were made for."""
+
+    def __repr__(self) -> str:
+        return names.rebuild(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {f.name: names.pack(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return _restore, (type(self), fields)
+
+    def __copy__(self) -> Layer:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Layer:
+        return self
+
+
+@dataclass(frozen=True)
+class Call:
+    """One walk through a network: its mode, and where in the network it is.
+
+    Attributes:
+        train: whether the network is being trained.
+        root: the random key of the whole walk, or None.
+        folds: numbers folded into the root on the way to this part; folded only where a layer draws.
+        path: names of the parts on the way.
+        events: where outputs are noted down as they appear, for ``capture`` and ``summary``; None: nowhere.
+    """
+
+    train: bool
+    root: jax.Array | None = None
+    folds: tuple[Any, ...] = ()
+    path: tuple[str, ...] = ()
+    events: list[Event] | None = None
+
+    @property
+    def key(self) -> jax.Array:
+        """The random key of this part."""
+        if self.root is None:
+            raise ValueError("draws random numbers in training and needs a key: apply_train(..., key=jax.random.key(0))")
+        key = self.root
+        for number in self.folds:
+            key = jax.random.fold_in(key, number)
+        return key
+
+    def part(
+        self, name: str, layer: Layer, params: Params, state: State, inputs: tuple[Any, ...], use: int = 0
+    ) -> tuple[Any, State]:
+        """Run one named part of a composition; ``use`` counts the uses of a shared part."""
+        folds = (*self.folds, number(name), *((use,) if use else ()))
+        step = name if not use else f"{name}#{use + 1}"
+        inner = dataclasses.replace(self, folds=folds, path=(*self.path, step))
+        with at(name):
+            own_params = check_mapping("params", params.get(name, {}))
+            own_state = check_mapping("state", state.get(name, {}))
+            y, new_state = layer.run(inner, own_params, own_state, inputs)
+        if self.events is not None:
+            self.events.append(Event("/".join(inner.path), layer, inputs, y))
+        return y, new_state
+
+    def copy(self, index: Any) -> Call:
+        """The walk through one of several copies of a layer, with random numbers of its own."""
+        return dataclasses.replace(self, folds=(*self.folds, index), events=None if self.events is None else [])
+
+
+class Event(NamedTuple):
+    """What one part of a network made of its inputs; inside ``repeat`` the arrays have first axes for the copies."""
+
+    path: str
+    layer: Layer
+    inputs: tuple[Any, ...]
+    output: Any
+    copies: Shape = ()
+
+
+@functools.lru_cache(maxsize=512)
+def _rehearse(layer: Layer, train: bool, tree: Any, kinds: tuple[tuple[Shape, Any], ...]) -> None:
+    """Run a network on shapes and dtypes alone; raises what running it would raise."""
+
+    def walk(*leaves: Any) -> Any:
+        root, params, state, inputs = jax.tree.unflatten(tree, leaves)
+        return layer.run(Call(train=train, root=root), params, state, inputs)[0]
+
+    try:
+        jax.eval_shape(walk, *(jax.ShapeDtypeStruct(*kind) for kind in kinds))
+    except jax.errors.JAXTypeError:
+        pass  # a function in the network looks at values; run it as it is
+
+
+def _restore(kind: type[Layer], fields: dict[str, Any]) -> Layer:
+    """Undo ``Layer.__reduce__``; the values were checked when the layer was first made."""
+    layer = object.__new__(kind)
+    for name, value in fields.items():
+        object.__setattr__(layer, name, names.unpack(value))
+    return layer
+
+
+def number(name: str) -> int:
+    """A name as a number to fold into a random key; the same on every machine."""
+    return zlib.crc32(name.encode())
+
+
+def fold(key: jax.Array, name: str) -> jax.Array:
+    """The key of a named part."""
+    return jax.random.fold_in(key, number(name))
+
+
+def check_key(key: Any) -> jax.Array:
+    """Raise unless key is one random key, new style or raw."""
+    if isinstance(key, jax.Array | np.ndarray):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
+            return key
+        if key.dtype == jnp.uint32 and key.ndim == 1:
+            return jnp.asarray(key)
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32:
+            raise TypeError(f"key has shape {shown(key.shape)}; give one key, or use jax.vmap over several")
+    raise TypeError(f"key must be a random key, not {key!r}; make one by jax.random.key(0)")
+
+
+def check_mapping(kind: str, value: Any) -> dict[str, Any]:
+    """Raise unless params or state are a dict."""
+    if not isinstance(value, Mapping):
+        made = "net.init(key, shape)" if kind == "params" else "net.init_state(shape)"
+        raise TypeError(f"{kind} must be a dict as {made} makes it, not {_kind(value)}")
+    return value  # type: ignore[return-value]
+
+
+def check_inputs(inputs: tuple[Any, ...]) -> None:
+    """Raise unless the inputs are arrays of the same examples, at least one."""
+    for x in inputs:
+        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+            raise TypeError(f"x must be an array (batch, *space, channels), not {_kind(x)}; use jnp.asarray")
+        if x.ndim and x.shape[0] == 0:
+            raise ValueError(f"x has shape {shown(x.shape)}: the batch is empty; give at least one example")
+    if len({x.shape[0] for x in inputs if x.ndim}) > 1:
+        raise ValueError(
+            f"the inputs have batches of different sizes: {', '.join(shown(x.shape) for x in inputs)}; "
+            "the first axis of every input counts the same examples"
+        )
+
+
+def check_entries(kind: str, given: Mapping[str, Any], declared: dict[str, Parameter], shapes: Any) -> None:
+    """Raise unless the arrays given are exactly those declared, by name and shape."""
+    source = "init" if kind == "params" else "init_state"
+    for name in given:
+        if name not in declared:
+            known = f"it has {', '.join(declared)}" if declared else "it has none"
+            raise ValueError(
+                f"{kind} have an extra entry {name!r} that this layer does not know ({known}); "
+                f"use the {kind} that this network's {source} made"
+            )
+    for name, parameter in declared.items():
+        if name not in given:
+            raise ValueError(
+                f"{kind} have no {name!r} of shape {shown(parameter.shape)} for this layer; "
+                f"use the {kind} that this network's {source} made"
+            )
+        value = given[name]
+        if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+            raise TypeError(f"{kind} entry {name!r} must be an array, not {_kind(value)}")
+        if tuple(value.shape) != parameter.shape:
+            raise ValueError(
+                f"{name} has shape {shown(tuple(value.shape))}, an input of {' and '.join(map(shown, shapes))} asks for "
+                f"{shown(parameter.shape)}; these {kind} belong to another network or another input shape: "
+                f"make new ones by {source}, or give the input they were made for"
+            )
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(f"{kind} entry {name!r} has dtype {value.dtype}, expected floating point")
+
+
+def check_initial(name: str, value: Any, shape: Shape) -> jax.Array:
+    """Raise unless an initialiser made a finite array of the wanted shape."""
+    if getattr(value, "shape", None) != shape:
+        raise ValueError(
+            f"the initialiser of {name} made {_kind(value)}, expected an array of {shown(shape)}; "
+            "an initialiser is a function (key, shape, dtype) that returns such an array"
+        )
+    if not isinstance(value, jax.core.Tracer) and not np.isfinite(np.asarray(value)).all():
+        raise ValueError(
+            f"the initialiser of {name} made values that are not finite; check its scale, which must be "
+            "finite and not negative"
+        )
+    return value
+
+
+def _kind(value: Any) -> str:
+    if hasattr(value, "shape"):
+        return f"an array of {shown(tuple(value.shape))}"
+    text = re.sub(r"\s+", " ", repr(value))
+    return f"a {type(value).__name__}" if len(text) > 40 or not text else f"{text} of type {type(value).__name__}"

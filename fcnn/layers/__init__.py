@@ -1,0 +1,38 @@
+"""The parts of a network: each holds hyperparameters, the arithmetic is in ``fcnn.ops``."""
+
+from .conv import Conv, ConvTranspose, LocallyConnected
+from .dense import Dense, Dropout, Flatten, Maxout
+from .function import Function
+from .norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
+from .pool import (
+    AdaptiveAvgPool,
+    AdaptiveMaxPool,
+    AvgPool,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    LpPool,
+    MaxPool,
+)
+
+__all__ = [
+    "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
+    "AvgPool",
+    "BatchNorm",
+    "Conv",
+    "ConvTranspose",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "Function",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "GroupNorm",
+    "InstanceNorm",
+    "LayerNorm",
+    "LocalResponseNorm",
+    "LocallyConnected",
+    "LpPool",
+    "MaxPool",
+    "Maxout",
+]

@@ -1,0 +1,259 @@
+"""Layers that move weights over a space: shared (convolutions) or not (locally connected)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import jax
+
+from .. import geometry, ops
+from ..errors import shown
+from ..geometry import Padding, Shape
+from ..layer import Layer, Parameter, Params
+from ..ops.conv import check_groups
+from .initial import Initial, check, resolve
+
+
+@dataclass(frozen=True, repr=False)
+class _Sliding(Layer):
+    """What the layers of this file have in common: their hyperparameters and the checks of them."""
+
+    features: int
+    kernel: int | tuple[int, ...]
+    _: KW_ONLY
+    stride: int | tuple[int, ...] = 1
+    padding: Padding = "VALID"
+    dilation: int | tuple[int, ...] = 1
+    groups: int = 1
+    bias: bool = True
+    kernel_init: Initial = "he_normal"
+    bias_init: Initial = "zeros"
+
+    def check(self) -> dict[str, Any]:
+        features, groups = geometry.integer(self.features, "features"), geometry.integer(self.groups, "groups")
+        check_groups(groups, features, groups)
+        return {
+            "features": features,
+            "groups": groups,
+            "kernel": geometry.check_sizes(self.kernel, "kernel"),
+            "stride": geometry.check_sizes(self.stride, "stride"),
+            "dilation": geometry.check_sizes(self.dilation, "dilation"),
+            "padding": geometry.check_padding(self.padding),
+            "bias": check_flag(self.bias, "bias"),
+            "kernel_init": check(self.kernel_init, "kernel_init"),
+            "bias_init": check(self.bias_init, "bias_init"),
+        }
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        space, _ = self._split(shapes[0])
+        return (*geometry.slide(space, self.kernel, **self._geometry()).out, self.features)
+
+    def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
+        found = {"kernel": Parameter(self._kernel_shape(shapes[0]), resolve(self.kernel_init))}
+        if self.bias:
+            found["bias"] = Parameter((self.features,), resolve(self.bias_init))
+        return found
+
+    def _geometry(self) -> dict[str, Any]:
+        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+
+    def _split(self, shape: Shape) -> tuple[Shape, int]:
+        space, channels = shape[:-1], shape[-1]
+        if len(space) not in (1, 2, 3):
+            raise ValueError(
+                f"takes 1, 2 or 3 space dimensions, an input of {shown(shape)} has {len(space)}; "
+                "shapes are (*space, channels), such as (28, 28, 1), without the batch"
+            )
+        check_groups(channels, self.features, self.groups)
+        return space, channels
+
+    def _kernel_shape(self, shape: Shape) -> Shape:
+        space, channels = self._split(shape)
+        sizes = geometry.per_axis(self.kernel, len(space), "kernel")
+        return (*sizes, channels // self.groups, self.features)
+
+    def _check_rank(self, params: Params, shapes: tuple[Shape, ...]) -> None:
+        kernel = params.get("kernel")
+        given = getattr(kernel, "ndim", None)
+        wanted = len(shapes[0]) + 1
+        if given is not None and given != wanted and given >= 3:
+            raise ValueError(
+                f"kernel has shape {shown(kernel.shape)}, made for {given - 2} space dimensions, but x has "
+                f"{wanted - 2}; x is (batch, *space, channels), and one example alone needs a batch axis, x[None]"
+            )
+
+
+@dataclass(frozen=True, repr=False)
+class Conv(_Sliding):
+    r"""Convolution: one kernel, used at every position.
+
+    .. math:: y_{n, i, o} = b_o + \sum_{j, c} x_{n,\, s i + d j - p,\, c} \; w_{j, c, o}
+
+    The number of space dimensions, 1, 2 or 3, comes from the shape given to ``init``.
+
+    Args:
+        features: number of kernels, and so of feature maps in the output.
+        kernel: size in samples; an integer holds along every axis.
+        stride: step between windows, in samples.
+        padding: "VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT", an integer, or one pair (before, after)
+            for each axis. PyTorch's ``padding=p`` is ``padding=p``; Keras's "same" is "SAME".
+        dilation: distance between neighbouring kernel samples.
+        groups: features of group g see channels of group g only; ``groups=channels`` is depthwise.
+        bias: whether a learned offset is added to each feature.
+        kernel_init: "he_normal", any other name of ``jax.nn.initializers``, a name with arguments such as
+            ("normal", 0.01), or a function (key, shape, dtype).
+        bias_init: likewise.
+
+    Shapes:
+        x (batch, *space, channels) to (batch, *out, features);
+        params["kernel"] (*kernel, channels // groups, features), params["bias"] (features,).
+
+    Raises:
+        ValueError: a kernel that does not fit, or groups that do not divide.
+
+    Source:
+        LeCun et al., "Gradient-based learning applied to document recognition", 1998, section II;
+        initial values: He et al., "Delving deep into rectifiers", 2015, equation 10.
+
+    Example:
+        >>> net = Conv(6, 5, padding="SAME")
+        >>> net.out_shape((28, 28, 1))
+        (28, 28, 6)
+        >>> net.init(jax.random.key(0), (28, 28, 1))["kernel"].shape
+        (5, 5, 1, 6)
+    """
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.conv(inputs[0], params["kernel"], params.get("bias"), groups=self.groups, **self._geometry())
+
+
+@dataclass(frozen=True, repr=False)
+class ConvTranspose(_Sliding):
+    r"""Transposed convolution: every input sample lays a scaled copy of the kernel into the output.
+
+    .. math:: y_{n,\, s i + d j - p,\, o} \mathrel{+}= \sum_c x_{n, i, c} \; w_{j, c, o}
+
+    Which argument gives which library's result, for M samples, kernel P and stride s:
+
+    - PyTorch ``padding=p, output_padding=q``: the same here. Output (M - 1) s - 2 p + d (P - 1) + q + 1.
+    - Keras "same": ``padding="SAME"``. Output s M.
+    - Keras "valid": ``padding="VALID", output_padding=max(s - P, 0)``. Output s M + max(P - s, 0).
+
+    :func:`fcnn.ops.conv_transpose` says how their kernels are laid out.
+
+    Args:
+        features: number of feature maps in the output.
+        kernel: size in samples; an integer holds along every axis.
+        stride: distance of neighbouring input samples in the output.
+        padding: what is cropped from the full result: "VALID" nothing, "SAME" to s M samples, an integer,
+            or one pair (before, after) for each axis.
+        dilation: distance between neighbouring kernel samples.
+        groups: features of group g see channels of group g only.
+        bias: whether a learned offset is added to each feature.
+        kernel_init: as for ``Conv``.
+        bias_init: as for ``Conv``.
+        output_padding: samples added after, along every axis or for each.
+
+    Shapes:
+        x (batch, *space, channels) to (batch, *out, features);
+        params["kernel"] (*kernel, channels // groups, features), params["bias"] (features,).
+
+    Raises:
+        ValueError: a padding that has no transpose or crops everything, or groups that do not divide.
+
+    Source:
+        Zeiler et al., "Deconvolutional networks", 2010; Dumoulin and Visin, "A guide to convolution
+        arithmetic", 2016, section 4.
+
+    Example:
+        >>> ConvTranspose(8, 4, stride=2, padding=1).out_shape((14, 14, 16))
+        (28, 28, 8)
+    """
+
+    _: KW_ONLY
+    output_padding: int | tuple[int, ...] = 0
+
+    def check(self) -> dict[str, Any]:
+        return {**super().check(), "output_padding": geometry.check_sizes(self.output_padding, "output_padding", 0)}
+
+    def _geometry(self) -> dict[str, Any]:
+        return {**super()._geometry(), "output_padding": self.output_padding}
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        space, _ = self._split(shapes[0])
+        return (*geometry.transposed(space, self.kernel, **self._geometry())[0], self.features)
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.conv_transpose(
+            inputs[0], params["kernel"], params.get("bias"), groups=self.groups, **self._geometry()
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class LocallyConnected(_Sliding):
+    r"""The geometry of a convolution without the sharing: every position has a kernel of its own.
+
+    .. math:: y_{n, i, o} = b_{i, o} + \sum_{j, c} x_{n,\, s i + d j - p,\, c} \; w_{i, j, c, o}
+
+    Args:
+        features: number of feature maps in the output.
+        kernel: size in samples; an integer holds along every axis.
+        stride: as for ``Conv``.
+        padding: as for ``Conv``.
+        dilation: as for ``Conv``.
+        groups: as for ``Conv``.
+        bias: whether a learned offset is added to each feature at each position.
+        kernel_init: as for ``Conv``; drawn for each position by itself.
+        bias_init: as for ``Conv``.
+
+    Shapes:
+        x (batch, *space, channels) to (batch, *out, features);
+        params["kernel"] (*out, *kernel, channels // groups, features), params["bias"] (*out, features).
+
+    Raises:
+        ValueError: a kernel that does not fit, or groups that do not divide.
+
+    Source:
+        LeCun, "Generalization and network design strategies", 1989, Net-3.
+
+    Example:
+        >>> params = LocallyConnected(1, 2, bias=False).init(jax.random.key(0), (3, 3, 1))
+        >>> params["kernel"].size    # four positions, four weights each
+        16
+    """
+
+    def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
+        out, kernel = self.infer_shape(*shapes), self._kernel_shape(shapes[0])
+        draw = _everywhere(resolve(self.kernel_init), len(out) - 1)
+        found = {"kernel": Parameter((*out[:-1], *kernel), draw)}
+        if self.bias:
+            found["bias"] = Parameter(out, resolve(self.bias_init))
+        return found
+
+    def _check_rank(self, params: Params, shapes: tuple[Shape, ...]) -> None:
+        """The shape of the kernel depends on the whole input: the comparison of shapes says it better."""
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.locally_connected(
+            inputs[0], params["kernel"], params.get("bias"), groups=self.groups, **self._geometry()
+        )
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """Raise unless value is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def _everywhere(init: Callable[..., jax.Array], axes: int) -> Callable[..., jax.Array]:
+    """Draw for each position by itself, so that the scale is that of one position's fan-in."""
+
+    def draw(key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
+        keys = jax.random.split(key, math.prod(shape[:axes]))
+        return jax.vmap(lambda k: init(k, shape[axes:], dtype))(keys).reshape(shape)
+
+    return draw

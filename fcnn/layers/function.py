@@ -1,0 +1,99 @@
+"""Any function of one array, as a layer without parameters."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from .. import names
+from ..errors import shown
+from ..geometry import Shape
+from ..layer import Layer, Params
+
+#: how many examples a function is shown when only its output shape is asked for
+_PROBE = 2
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Function(Layer):
+    """A function (batch, ...) -> (batch, ...) as a layer; compositions make these, users pass the function.
+
+    Two are equal where their functions are the same object, or partial applications of the same function to
+    equal arguments.
+
+    Args:
+        function: a pure function of one array (or of several, where a graph calls it so).
+
+    Shapes:
+        Whatever the function does; the batch axis stays first.
+
+    Raises:
+        TypeError: not callable.
+
+    Example:
+        >>> Function(jax.nn.relu), Function(jax.nn.relu) == Function(jax.nn.relu)
+        (jax.nn.relu, True)
+    """
+
+    function: Callable[..., Any]
+
+    inputs: ClassVar[int | None] = None
+    floating: ClassVar[bool] = False
+
+    def check(self) -> dict[str, Any]:
+        if not callable(self.function):
+            raise TypeError(f"{self.function!r} is neither a layer nor a function of one array")
+        try:
+            hash(self)
+        except TypeError as error:
+            raise TypeError(
+                f"{names.code(self.function)} cannot be hashed ({error}); bind plain numbers or strings only, "
+                "and put arrays into params by a layer of your own"
+            ) from None
+        return {}
+
+    @property
+    def label(self) -> str:
+        return names.snake(names.short(self.function)).strip("_") or "function"
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        inputs = [jax.ShapeDtypeStruct((_PROBE, *shape), jnp.zeros(()).dtype) for shape in shapes]
+        return self._checked_output(jax.eval_shape(self.function, *inputs), _PROBE)
+
+    def run(self, call: Any, params: Params, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
+        for kind, given in (("params", params), ("state", state)):
+            if given:
+                raise ValueError(f"{kind} have an extra entry for {names.code(self.function)}, which has none")
+        y = self.function(*inputs)
+        self._checked_output(y, inputs[0].shape[0] if getattr(inputs[0], "ndim", 0) else None)
+        return y, state
+
+    def _checked_output(self, y: Any, batch: int | None) -> Shape:
+        shape = getattr(y, "shape", None)
+        if shape is None:
+            raise TypeError(f"{names.code(self.function)} returned a {type(y).__name__}, expected one array")
+        if not shape or shape[0] != batch:
+            raise ValueError(
+                f"{names.code(self.function)} made {shown(tuple(shape))} of a batch of {batch}; "
+                "a function in a network keeps the batch as its first axis"
+            )
+        return tuple(shape[1:])
+
+    def _identity(self) -> tuple[Any, ...]:
+        if isinstance(self.function, functools.partial):
+            return (self.function.func, self.function.args, tuple(sorted(self.function.keywords.items())))
+        return (self.function,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Function) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __repr__(self) -> str:
+        return names.code(self.function)

@@ -1,0 +1,285 @@
+"""Pooling layers: over windows, over the whole space, to a wanted size."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import jax
+
+from .. import geometry, ops
+from ..geometry import Padding, Shape
+from ..layer import Layer, Params
+from ..ops.pool import check_has_space, check_power, pool_windows
+from .conv import check_flag
+
+
+@dataclass(frozen=True, repr=False)
+class _Windowed(Layer):
+    """What pooling over windows has in common."""
+
+    window: int | tuple[int, ...]
+    _: KW_ONLY
+    stride: int | tuple[int, ...] | None = None
+    padding: Padding = "VALID"
+    dilation: int | tuple[int, ...] = 1
+    ceil_mode: bool = False
+
+    def check(self) -> dict[str, Any]:
+        return {
+            "window": geometry.check_sizes(self.window, "window"),
+            "stride": None if self.stride is None else geometry.check_sizes(self.stride, "stride"),
+            "padding": geometry.check_padding(self.padding),
+            "dilation": geometry.check_sizes(self.dilation, "dilation"),
+            "ceil_mode": check_flag(self.ceil_mode, "ceil_mode"),
+        }
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        check_has_space(shapes[0])
+        windows = pool_windows(
+            shapes[0][:-1], self.window, self.stride, self.padding, self.dilation, self.ceil_mode
+        )
+        return (*windows.out, shapes[0][-1])
+
+    def _options(self) -> dict[str, Any]:
+        names = ("stride", "padding", "dilation", "ceil_mode")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, repr=False)
+class MaxPool(_Windowed):
+    r"""The largest value in each window.
+
+    .. math:: y_{n, i, c} = \max_j x_{n,\, s i + d j - p,\, c}
+
+    Equal values send the gradient to the first of them; NaN stays NaN; padding never wins.
+
+    Args:
+        window: window size; an integer holds along every axis.
+        stride: step between windows; None: the window.
+        padding: "VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT", an integer, or one pair for each axis.
+        dilation: distance between neighbouring samples of a window.
+        ceil_mode: count windows that begin in the data and end past it, as PyTorch does.
+
+    Shapes:
+        x (batch, *space, channels) to (batch, *out, channels).
+
+    Raises:
+        ValueError: a window that does not fit or sees nothing but padding.
+
+    Source:
+        Riesenhuber and Poggio, "Hierarchical models of object recognition in cortex", 1999.
+
+    Example:
+        >>> MaxPool(3, stride=2).out_shape((55, 55, 96))
+        (27, 27, 96)
+    """
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.max_pool(inputs[0], self.window, **self._options())
+
+
+@dataclass(frozen=True, repr=False)
+class AvgPool(_Windowed):
+    r"""The mean of each window.
+
+    .. math:: y_{n, i, c} = \frac{1}{|W_i|} \sum_{j \in W_i} x_{n,\, s i + d j - p,\, c}
+
+    where W_i holds the samples that lie in the data, or, with ``count_padding``, in the data and its padding.
+
+    Args:
+        window: window size; an integer holds along every axis.
+        stride: step between windows; None: the window.
+        padding: as for ``MaxPool``.
+        dilation: distance between neighbouring samples of a window.
+        ceil_mode: as for ``MaxPool``.
+        count_padding: divide by the samples in data and padding; PyTorch's default is
+            ``count_padding=True``, Keras counts data only.
+
+    Shapes:
+        x (batch, *space, channels) to (batch, *out, channels).
+
+    Raises:
+        ValueError: a window that does not fit or sees nothing but padding.
+
+    Source:
+        LeCun et al. 1998, section II (subsampling).
+
+    Example:
+        >>> AvgPool(2).out_shape((28, 28, 6))
+        (14, 14, 6)
+    """
+
+    _: KW_ONLY
+    count_padding: bool = False
+
+    def check(self) -> dict[str, Any]:
+        return {**super().check(), "count_padding": check_flag(self.count_padding, "count_padding")}
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.avg_pool(inputs[0], self.window, count_padding=self.count_padding, **self._options())
+
+
+@dataclass(frozen=True, repr=False)
+class LpPool(_Windowed):
+    r"""The p-norm of each window.
+
+    .. math:: y_{n, i, c} = \Bigl( \sum_j |x_{n,\, s i + d j - p,\, c}|^p \Bigr)^{1/p}
+
+    The derivative at a window of zeros is taken as 0.
+
+    Args:
+        window: window size; an integer holds along every axis.
+        power: p, at least 1 and finite.
+        stride: step between windows; None: the window.
+        padding: as for ``MaxPool``; zeros add nothing.
+        dilation: distance between neighbouring samples of a window.
+        ceil_mode: as for ``MaxPool``.
+
+    Shapes:
+        x (batch, *space, channels) to (batch, *out, channels).
+
+    Raises:
+        ValueError: a power below 1, or a window that does not fit.
+
+    Source:
+        Sermanet, Chintala and LeCun, "Convolutional neural networks applied to house numbers digit
+        classification", 2012, equation 1.
+
+    Example:
+        >>> LpPool(2, power=3).out_shape((28, 28, 6))
+        (14, 14, 6)
+    """
+
+    _: KW_ONLY
+    power: float = 2.0
+
+    def check(self) -> dict[str, Any]:
+        return {**super().check(), "power": check_power(self.power)}
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.lp_pool(inputs[0], self.window, power=self.power, **self._options())
+
+
+@dataclass(frozen=True, repr=False)
+class _Global(Layer):
+    """What pooling over the whole space has in common."""
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        check_has_space(shapes[0])
+        return shapes[0][-1:]
+
+
+@dataclass(frozen=True, repr=False)
+class GlobalMaxPool(_Global):
+    """The largest value of each channel over the whole space: is it anywhere?
+
+    Equal values send the gradient to the first of them.
+
+    Shapes:
+        x (batch, *space, channels) to (batch, channels).
+
+    Raises:
+        ValueError: no space axis.
+
+    Source:
+        Oquab et al., "Is object localization for free?", 2015, section 3.2.
+
+    Example:
+        >>> GlobalMaxPool().out_shape((7, 7, 512))
+        (512,)
+    """
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.global_max_pool(inputs[0])
+
+
+@dataclass(frozen=True, repr=False)
+class GlobalAvgPool(_Global):
+    """The mean of each channel over the whole space.
+
+    Shapes:
+        x (batch, *space, channels) to (batch, channels).
+
+    Raises:
+        ValueError: no space axis.
+
+    Source:
+        Lin, Chen and Yan, "Network in network", 2014, section 3.2.
+
+    Example:
+        >>> GlobalAvgPool().out_shape((7, 7, 512))
+        (512,)
+    """
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.global_avg_pool(inputs[0])
+
+
+@dataclass(frozen=True, repr=False)
+class _Adaptive(Layer):
+    """What pooling to a wanted size has in common."""
+
+    out: int | tuple[int, ...]
+
+    def check(self) -> dict[str, Any]:
+        return {"out": geometry.check_sizes(self.out, "out")}
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        check_has_space(shapes[0])
+        return (*geometry.per_axis(self.out, len(shapes[0]) - 1, "out"), shapes[0][-1])
+
+
+@dataclass(frozen=True, repr=False)
+class AdaptiveAvgPool(_Adaptive):
+    r"""The mean of each cell of a grid laid over the space: any input size gives the same output size.
+
+    Cell i of an axis of M samples and m cells runs from :math:`\lfloor i M / m \rfloor` to
+    :math:`\lceil (i + 1) M / m \rceil`.
+
+    Args:
+        out: cells along each axis; an integer holds along every axis.
+
+    Shapes:
+        x (batch, *space, channels) to (batch, *out, channels).
+
+    Raises:
+        ValueError: no space axis, or a size below 1.
+
+    Source:
+        He et al., "Spatial pyramid pooling", 2014; the cells are those of torch.nn.AdaptiveAvgPool2d.
+
+    Example:
+        >>> AdaptiveAvgPool(6).out_shape((13, 17, 256))
+        (6, 6, 256)
+    """
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.adaptive_avg_pool(inputs[0], self.out)
+
+
+@dataclass(frozen=True, repr=False)
+class AdaptiveMaxPool(_Adaptive):
+    """The largest value of each cell of a grid laid over the space.
+
+    The cells are those of ``AdaptiveAvgPool``; equal values send the gradient to the first of them.
+
+    Args:
+        out: cells along each axis; an integer holds along every axis.
+
+    Shapes:
+        x (batch, *space, channels) to (batch, *out, channels).
+
+    Raises:
+        ValueError: no space axis, or a size below 1.
+
+    Source:
+        He et al., "Spatial pyramid pooling", 2014; the cells are those of torch.nn.AdaptiveMaxPool2d.
+
+    Example:
+        >>> AdaptiveMaxPool((2, 3)).out_shape((13, 17, 256))
+        (2, 3, 256)
+    """
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.adaptive_max_pool(inputs[0], self.out)

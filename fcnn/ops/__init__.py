@@ -1,0 +1,51 @@
+"""The operations of the layers on plain arrays, channels last and batch first.
+
+Each function is pure, takes its parameters as arrays, and has every derivative that JAX knows.
+"""
+
+from .conv import conv, conv_transpose
+from .dense import dense, dropout, flatten
+from .local import locally_connected
+from .norm import (
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+    moments,
+    normalize,
+)
+from .pool import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    avg_pool,
+    global_avg_pool,
+    global_max_pool,
+    lp_pool,
+    max_pool,
+    maxout,
+)
+
+__all__ = [
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
+    "avg_pool",
+    "batch_norm",
+    "conv",
+    "conv_transpose",
+    "dense",
+    "dropout",
+    "flatten",
+    "global_avg_pool",
+    "global_max_pool",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "local_response_norm",
+    "locally_connected",
+    "lp_pool",
+    "max_pool",
+    "maxout",
+    "moments",
+    "normalize",
+]

@@ -1,0 +1,183 @@
+"""Convolution and transposed convolution of plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+
+from .. import geometry
+from ..errors import at, shown
+from ..geometry import Padding
+from .algorithms import convolve
+from .dtypes import together
+from .windows import pad
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Float
+
+
+def conv(
+    x: Float[Array, "batch *space channels"],
+    kernel: Float[Array, "*kernel group_channels features"],
+    bias: Float[Array, " features"] | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Float[Array, "batch *out features"]:
+    r"""Convolve x with a kernel that is shared by all positions.
+
+    .. math:: y_{n, i, o} = b_o + \sum_{j, c} x_{n,\, s i + d j - p,\, c} \; w_{j, c, o}
+
+    for output position i, kernel sample j, stride s, dilation d and padding p before. As in all libraries for
+    neural networks this is cross-correlation: the kernel is not turned around.
+
+    Args:
+        x: input, in 1, 2 or 3 space dimensions.
+        kernel: the shared weights.
+        bias: added to every position.
+        stride: step between windows, in samples; an integer holds along every axis.
+        padding: "VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT", an integer, or one pair for each axis.
+        dilation: distance between neighbouring kernel samples.
+        groups: features of group g see channels of group g only; ``groups=channels`` is depthwise.
+
+    Shapes:
+        x (batch, *space, channels), kernel (*kernel, channels // groups, features), bias (features,).
+
+    Returns:
+        (batch, *out, features), ``out`` as :func:`fcnn.geometry.slide` says, in the common dtype of the arguments.
+
+    Raises:
+        ValueError: ranks, channels or groups that do not match, or a kernel that does not fit.
+
+    Source:
+        LeCun et al., "Gradient-based learning applied to document recognition", 1998, section II;
+        Dumoulin and Visin 2016 for the sizes.
+
+    Example:
+        >>> x = jnp.array([1.0, 2.0, 3.0]).reshape(1, 3, 1)
+        >>> conv(x, jnp.array([0.3, 0.5]).reshape(2, 1, 1)).ravel().round(4).tolist()
+        [1.2999999523162842, 2.0999999046325684]
+    """
+    with at("conv"):
+        x, kernel, bias = together(x, kernel, bias)
+        rank = _check(x, kernel, bias, groups)
+        windows = geometry.slide(
+            x.shape[1:-1], kernel.shape[:rank], stride=stride, padding=padding, dilation=dilation
+        )
+    pads = windows.pads
+    if windows.fill != "constant":
+        x, pads = pad(x, windows), ((0, 0),) * rank
+    y = convolve(x, kernel, stride=windows.stride, pads=pads, dilation=windows.dilation, groups=groups)
+    return y if bias is None else y + bias
+
+
+def conv_transpose(
+    x: Float[Array, "batch *space channels"],
+    kernel: Float[Array, "*kernel group_channels features"],
+    bias: Float[Array, " features"] | None = None,
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    output_padding: int | Sequence[int] = 0,
+) -> Float[Array, "batch *out features"]:
+    r"""Transposed convolution: every input sample lays a scaled copy of the kernel into the output.
+
+    .. math:: y_{n,\, s i + d j - p,\, o} \mathrel{+}= \sum_c x_{n, i, c} \; w_{j, c, o}
+
+    It is the gradient of :func:`conv` with respect to its input (with channels and features swapped in the
+    kernel), hence the name.
+
+    Which argument gives which library's result, for an input of M samples, kernel P and stride s:
+
+    - PyTorch ``ConvTranspose(padding=p, output_padding=q)``: ``padding=p, output_padding=q``.
+      Output (M - 1) s - 2 p + d (P - 1) + q + 1. PyTorch's weight (in, out // groups, *kernel) has its axes
+      moved to (*kernel, in, out); with groups g, reshape it to (g, in // g, out // g, *kernel) and move the
+      axes to (*kernel, in // g, g, out // g) first.
+    - Keras ``padding="same"``: ``padding="SAME"``. Output s M.
+    - Keras ``padding="valid"``: ``padding="VALID"``, with ``output_padding=max(s - P, 0)``.
+      Output s M + max(P - s, 0). Keras's kernel (*kernel, out, in) needs its last two axes swapped.
+
+    Args:
+        x: input, in 1, 2 or 3 space dimensions.
+        kernel: the shared weights.
+        bias: added to every position.
+        stride: distance of neighbouring input samples in the output.
+        padding: what is cropped from the full result: "VALID" nothing, "SAME" to s M samples, or integers.
+        dilation: distance between neighbouring kernel samples.
+        groups: features of group g see channels of group g only.
+        output_padding: samples added after.
+
+    Shapes:
+        x (batch, *space, channels), kernel (*kernel, channels // groups, features), bias (features,).
+
+    Returns:
+        (batch, *out, features) in the common dtype of the arguments.
+
+    Raises:
+        ValueError: ranks, channels or groups that do not match, or a padding without a transpose.
+
+    Source:
+        Zeiler et al., "Deconvolutional networks", 2010; Dumoulin and Visin 2016, section 4.
+
+    Example:
+        >>> x = jnp.array([1.0, 2.0]).reshape(1, 2, 1)
+        >>> conv_transpose(x, jnp.array([1.0, 10.0, 100.0]).reshape(3, 1, 1), stride=2).ravel().tolist()
+        [1.0, 10.0, 102.0, 20.0, 200.0]
+    """
+    with at("conv_transpose"):
+        x, kernel, bias = together(x, kernel, bias)
+        rank = _check(x, kernel, bias, groups)
+        options = dict(stride=stride, padding=padding, dilation=dilation)
+        space = x.shape[1:-1]
+        _, crops = geometry.transposed(space, kernel.shape[:rank], output_padding=output_padding, **options)
+        strides = geometry.per_axis(stride, rank, "stride")
+        dilations = geometry.per_axis(dilation, rank, "dilation")
+    spans = [geometry.extent(k, d) for k, d in zip(kernel.shape[:rank], dilations, strict=True)]
+    pads = tuple((p - 1 - lo, p - 1 - hi) for p, (lo, hi) in zip(spans, crops, strict=True))
+    turned = jnp.flip(kernel, tuple(range(rank)))
+    y = convolve(
+        x, turned, stride=(1,) * rank, pads=pads, dilation=dilations, groups=groups, input_dilation=strides
+    )
+    return y if bias is None else y + bias
+
+
+def check_groups(channels: int, features: int, groups: int) -> None:
+    """Raise unless groups divide channels and features."""
+    for count, name in ((channels, "input channels"), (features, "features")):
+        if count % groups:
+            raise ValueError(
+                f"groups {groups} do not divide {count} {name}; "
+                "choose a number of groups that divides the input channels and the features"
+            )
+
+
+def _check(x: Array, kernel: Array, bias: Array | None, groups: int) -> int:
+    rank = kernel.ndim - 2
+    if rank not in (1, 2, 3):
+        raise ValueError(
+            f"kernel has shape {shown(kernel.shape)}; it must be (*kernel, channels // groups, features) "
+            "with 1, 2 or 3 space dimensions"
+        )
+    if x.ndim != rank + 2:
+        raise ValueError(
+            f"x has shape {shown(x.shape)}, a kernel of {shown(kernel.shape)} asks for (batch, *space, channels) "
+            f"with {rank} space dimensions; one example alone needs a batch axis, x[None]"
+        )
+    channels, features = x.shape[-1], kernel.shape[-1]
+    groups = geometry.integer(groups, "groups")
+    check_groups(channels, features, groups)
+    if kernel.shape[-2] != channels // groups:
+        raise ValueError(
+            f"kernel {shown(kernel.shape)} takes {kernel.shape[-2] * groups} channels in {groups} groups, "
+            f"x has {channels}: the layout is channels last, (batch, *space, channels)"
+        )
+    if bias is not None and bias.shape != (features,):
+        raise ValueError(f"bias has shape {shown(bias.shape)}, {features} features ask for {shown((features,))}")
+    return rank

@@ -1,0 +1,141 @@
+"""Dense layers, flattening and dropout on plain arrays."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from ..errors import at, shown
+from .dtypes import together
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Float
+
+
+def dense(
+    x: Float[Array, "batch *space channels"],
+    kernel: Float[Array, "channels features"],
+    bias: Float[Array, " features"] | None = None,
+) -> Float[Array, "batch *space features"]:
+    r"""A matrix product over the last axis: every output sees every channel.
+
+    .. math:: y_{\dots, o} = b_o + \sum_c x_{\dots, c} w_{c, o}
+
+    With space axes the same matrix serves every position, which is a convolution with a kernel of size 1.
+
+    Args:
+        x: input.
+        kernel: the matrix.
+        bias: added to every row.
+
+    Shapes:
+        x (batch, *space, channels), kernel (channels, features), bias (features,).
+
+    Returns:
+        (batch, *space, features) in the common dtype of the arguments.
+
+    Raises:
+        ValueError: shapes that do not match.
+
+    Source:
+        Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors", 1986, equation 1.
+
+    Example:
+        >>> dense(jnp.array([[1.0, 2.0]]), jnp.array([[3.0], [4.0]]), jnp.array([0.5])).tolist()
+        [[11.5]]
+    """
+    with at("dense"):
+        x, kernel, bias = together(x, kernel, bias)
+        if kernel.ndim != 2 or not x.ndim or x.shape[-1] != kernel.shape[0]:
+            raise ValueError(
+                f"kernel {shown(kernel.shape)} does not take x {shown(x.shape)}: "
+                "it must be (channels, features) with the channels of x's last axis"
+            )
+        if bias is not None and bias.shape != kernel.shape[1:]:
+            raise ValueError(f"bias has shape {shown(bias.shape)}, the kernel asks for {shown(kernel.shape[1:])}")
+    y = jnp.matmul(x, kernel)
+    return y if bias is None else y + bias
+
+
+def flatten(x: Float[Array, "batch *space channels"]) -> Float[Array, "batch features"]:
+    """Lay each example out as one vector, the channels running fastest.
+
+    Args:
+        x: input.
+
+    Shapes:
+        x (batch, *space, channels).
+
+    Returns:
+        (batch, product of space and channels).
+
+    Raises:
+        ValueError: no batch axis.
+
+    Example:
+        >>> flatten(jnp.ones((2, 3, 4, 5))).shape
+        (2, 60)
+    """
+    with at("flatten"):
+        x = jnp.asarray(x)
+        if x.ndim < 2:
+            raise ValueError(f"x has shape {shown(x.shape)}; flatten keeps the batch axis and needs one after it")
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
+def dropout(
+    key: Array, x: Float[Array, "batch *space channels"], rate: float, *, whole_channels: bool = False
+) -> Float[Array, "batch *space channels"]:
+    r"""Set a random share of x to zero and scale the rest, so that the mean stays.
+
+    .. math:: y = \frac{m}{1 - r} x, \qquad m \sim \mathrm{Bernoulli}(1 - r)
+
+    Args:
+        key: random key; the same key gives the same mask.
+        x: input.
+        rate: r, the share dropped, in [0, 1).
+        whole_channels: draw one mask value for all positions of a channel of an example.
+
+    Shapes:
+        x (batch, *space, channels).
+
+    Returns:
+        The shape and dtype of x.
+
+    Raises:
+        ValueError: a rate outside [0, 1).
+
+    Source:
+        Srivastava et al., "Dropout", 2014, section 4, with the scaling moved to training (section 10);
+        Tompson et al., "Efficient object localization", 2015, section 3.2, for whole channels.
+
+    Example:
+        >>> y = dropout(jax.random.key(0), jnp.ones((1, 1000)), 0.5)
+        >>> sorted(set(y.ravel().tolist()))
+        [0.0, 2.0]
+    """
+    with at("dropout"):
+        x = jnp.asarray(x)
+        rate = check_rate(rate)
+    if rate == 0:
+        return x
+    shape = (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]) if whole_channels else x.shape
+    kept = jax.random.bernoulli(key, 1 - rate, shape)
+    return jnp.where(kept, x * jnp.asarray(1 / (1 - rate), x.dtype), 0)
+
+
+def check_rate(rate: float) -> float:
+    """Raise unless the rate of a dropout is a number in [0, 1)."""
+    if isinstance(rate, bool) or not hasattr(rate, "__float__"):
+        raise TypeError(f"rate must be a number in [0, 1), not {rate!r}")
+    rate = float(rate)
+    if not 0 <= rate < 1:
+        raise ValueError(
+            f"rate is {rate:g}, it must be in [0, 1): it is the share dropped, so 1 would drop everything; "
+            "to keep 90 % use rate=0.1"
+        )
+    return rate

@@ -1,0 +1,443 @@
+"""Pooling of plain arrays: windows, whole spaces, a wanted output size, groups of channels.
+
+Windows are reduced axis by axis, the last axis first, over strided slices. For a sum that is the same as
+over the whole window; for a maximum it also keeps the rule that equal values send the gradient to the first
+of them in reading order, and slices have every derivative that JAX knows, with dilation too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+import numpy as np
+
+from .. import geometry
+from ..errors import at, shown
+from ..geometry import Padding, Windows, slide
+from .dtypes import wide
+from .windows import pad, shifted
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Float
+
+
+def max_pool(
+    x: Float[Array, "batch *space channels"],
+    window: int | Sequence[int],
+    *,
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+) -> Float[Array, "batch *out channels"]:
+    r"""The largest value in each window.
+
+    .. math:: y_{n, i, c} = \max_j x_{n,\, s i + d j - p,\, c}
+
+    Equal values send the gradient to the first of them; NaN stays NaN; padding never wins.
+
+    Args:
+        x: input.
+        window: window size; an integer holds along every axis.
+        stride: step between windows; None: the window.
+        padding: as for ``conv``.
+        dilation: distance between neighbouring samples of a window.
+        ceil_mode: count windows that begin in the data and end past it.
+
+    Shapes:
+        x (batch, *space, channels).
+
+    Returns:
+        (batch, *out, channels), dtype of x.
+
+    Raises:
+        ValueError: a window that does not fit or sees nothing but padding.
+
+    Source:
+        Riesenhuber and Poggio, "Hierarchical models of object recognition in cortex", 1999.
+
+    Example:
+        >>> max_pool(jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1), 2).ravel().tolist()
+        [3.0, 2.0]
+    """
+    with at("max_pool"):
+        x = jnp.asarray(x)
+        windows = _windows(x, window, stride, padding, dilation, ceil_mode)
+    lowest = -math.inf if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo(x.dtype).min
+    return _fold(pad(x, windows, lowest), windows, _larger)
+
+
+def avg_pool(
+    x: Float[Array, "batch *space channels"],
+    window: int | Sequence[int],
+    *,
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+    count_padding: bool = False,
+) -> Float[Array, "batch *out channels"]:
+    r"""The mean of each window.
+
+    .. math:: y_{n, i, c} = \frac{1}{|W_i|} \sum_{j \in W_i} x_{n,\, s i + d j - p,\, c}
+
+    where W_i holds the samples that lie in the data, or, with ``count_padding``, in the data and its padding.
+
+    Args:
+        x: input.
+        window: window size; an integer holds along every axis.
+        stride: step between windows; None: the window.
+        padding: as for ``conv``.
+        dilation: distance between neighbouring samples of a window.
+        ceil_mode: count windows that begin in the data and end past it; what they cover past the padding is
+            never counted.
+        count_padding: divide by the samples in data and padding. PyTorch's default ``count_include_pad=True``
+            is ``count_padding=True``; Keras and the default here count data only.
+
+    Shapes:
+        x (batch, *space, channels).
+
+    Returns:
+        (batch, *out, channels), dtype of x; half precision is summed in float32.
+
+    Raises:
+        ValueError: a window that does not fit or sees nothing but padding.
+
+    Source:
+        LeCun et al. 1998, section II (subsampling).
+
+    Example:
+        >>> x = jnp.array([4.0, 2.0, 6.0]).reshape(1, 3, 1)
+        >>> avg_pool(x, 3, stride=1, padding="SAME").ravel().tolist()
+        [3.0, 4.0, 4.0]
+        >>> avg_pool(x, 3, stride=1, padding="SAME", count_padding=True).ravel().tolist()
+        [2.0, 4.0, 2.6666667461395264]
+    """
+    with at("avg_pool"):
+        x = jnp.asarray(x)
+        windows = _windows(x, window, stride, padding, dilation, ceil_mode)
+    total = _fold(pad(x.astype(wide(x.dtype)), windows), windows, jnp.add)
+    share = 1.0
+    for axis, counts in enumerate(windows.counts(padding=count_padding)):
+        lengths = [1] * x.ndim
+        lengths[axis + 1] = len(counts)
+        share = share / np.reshape(np.asarray(counts, np.float64), lengths)
+    return (total * jnp.asarray(share, total.dtype)).astype(x.dtype)
+
+
+def lp_pool(
+    x: Float[Array, "batch *space channels"],
+    window: int | Sequence[int],
+    *,
+    power: float = 2.0,
+    stride: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+) -> Float[Array, "batch *out channels"]:
+    r"""The p-norm of each window: the sum of absolute values for p = 1, towards the maximum as p grows.
+
+    .. math:: y_{n, i, c} = \Bigl( \sum_j |x_{n,\, s i + d j - p,\, c}|^p \Bigr)^{1/p}
+
+    The derivative at a window of zeros is taken as 0.
+
+    Args:
+        x: input.
+        window: window size; an integer holds along every axis.
+        power: p, at least 1 and finite.
+        stride: step between windows; None: the window.
+        padding: as for ``conv``; zeros add nothing.
+        dilation: distance between neighbouring samples of a window.
+        ceil_mode: count windows that begin in the data and end past it.
+
+    Shapes:
+        x (batch, *space, channels).
+
+    Returns:
+        (batch, *out, channels), dtype of x; half precision is summed in float32.
+
+    Raises:
+        ValueError: a power below 1, or a window that does not fit.
+
+    Source:
+        Sermanet, Chintala and LeCun, "Convolutional neural networks applied to house numbers digit
+        classification", 2012, equation 1.
+
+    Example:
+        >>> lp_pool(jnp.array([3.0, -4.0]).reshape(1, 2, 1), 2).ravel().tolist()
+        [5.0]
+    """
+    with at("lp_pool"):
+        x = jnp.asarray(x)
+        power = check_power(power)
+        windows = _windows(x, window, stride, padding, dilation, ceil_mode)
+    size = jnp.abs(x.astype(wide(x.dtype)))
+    raised = jnp.square(size) if power == 2 else size**power
+    total = _fold(pad(raised, windows), windows, jnp.add)
+    # the root's derivative is infinite at 0: keep 0 away from it, in both branches of the where
+    nonzero = total != 0
+    safe = jnp.where(nonzero, total, 1)
+    root = jnp.sqrt(safe) if power == 2 else safe ** (1 / power)
+    return jnp.where(nonzero, root, 0).astype(x.dtype)
+
+
+def global_max_pool(x: Float[Array, "batch *space channels"]) -> Float[Array, "batch channels"]:
+    """The largest value of each channel over the whole space; equal values send the gradient to the first.
+
+    Args:
+        x: input with at least one space axis.
+
+    Shapes:
+        x (batch, *space, channels).
+
+    Returns:
+        (batch, channels), dtype of x.
+
+    Raises:
+        ValueError: no space axis.
+
+    Source:
+        Oquab et al., "Is object localization for free?", 2015, section 3.2.
+
+    Example:
+        >>> global_max_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+        [[6.0, 7.0]]
+    """
+    with at("global_max_pool"):
+        x = jnp.asarray(x)
+        check_has_space(x.shape[1:])
+    return _first_max(x.reshape(x.shape[0], -1, x.shape[-1]), 1)
+
+
+def global_avg_pool(x: Float[Array, "batch *space channels"]) -> Float[Array, "batch channels"]:
+    r"""The mean of each channel over the whole space.
+
+    Args:
+        x: input with at least one space axis.
+
+    Shapes:
+        x (batch, *space, channels).
+
+    Returns:
+        (batch, channels), dtype of x; half precision is summed in float32.
+
+    Raises:
+        ValueError: no space axis.
+
+    Source:
+        Lin, Chen and Yan, "Network in network", 2014, section 3.2.
+
+    Example:
+        >>> global_avg_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
+        [[3.0, 4.0]]
+    """
+    with at("global_avg_pool"):
+        x = jnp.asarray(x)
+        check_has_space(x.shape[1:])
+    return jnp.mean(x, tuple(range(1, x.ndim - 1)), dtype=wide(x.dtype)).astype(x.dtype)
+
+
+def adaptive_avg_pool(
+    x: Float[Array, "batch *space channels"], out: int | Sequence[int]
+) -> Float[Array, "batch *out channels"]:
+    r"""The mean of each cell of a grid of ``out`` cells laid over the space.
+
+    Cell i of an axis of M samples and m cells runs from :math:`\lfloor i M / m \rfloor` to
+    :math:`\lceil (i + 1) M / m \rceil`; cells may overlap by a sample.
+
+    Args:
+        x: input.
+        out: cells along each axis; an integer holds along every axis.
+
+    Shapes:
+        x (batch, *space, channels).
+
+    Returns:
+        (batch, *out, channels), dtype of x; half precision is summed in float32.
+
+    Raises:
+        ValueError: no space axis, or a size below 1.
+
+    Source:
+        He et al., "Spatial pyramid pooling", 2014; the cells are those of torch.nn.AdaptiveAvgPool2d.
+
+    Example:
+        >>> adaptive_avg_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
+        [1.0, 3.0]
+    """
+    with at("adaptive_avg_pool"):
+        x = jnp.asarray(x)
+        out = _cells_wanted(x, out)
+    mean = _over_cells(x.astype(wide(x.dtype)), out, lambda part, axis: jnp.mean(part, axis))
+    return mean.astype(x.dtype)
+
+
+def adaptive_max_pool(
+    x: Float[Array, "batch *space channels"], out: int | Sequence[int]
+) -> Float[Array, "batch *out channels"]:
+    """The largest value of each cell of a grid of ``out`` cells laid over the space.
+
+    The cells are those of :func:`adaptive_avg_pool`; equal values send the gradient to the first.
+
+    Args:
+        x: input.
+        out: cells along each axis; an integer holds along every axis.
+
+    Shapes:
+        x (batch, *space, channels).
+
+    Returns:
+        (batch, *out, channels), dtype of x.
+
+    Raises:
+        ValueError: no space axis, or a size below 1.
+
+    Source:
+        He et al., "Spatial pyramid pooling", 2014; the cells are those of torch.nn.AdaptiveMaxPool2d.
+
+    Example:
+        >>> adaptive_max_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
+        [2.0, 4.0]
+    """
+    with at("adaptive_max_pool"):
+        x = jnp.asarray(x)
+        out = _cells_wanted(x, out)
+    return _over_cells(x, out, _first_max)
+
+
+def maxout(x: Float[Array, "... channels"], pieces: int) -> Float[Array, "... out"]:
+    r"""The largest of every ``pieces`` neighbouring channels: pooling over depth.
+
+    .. math:: y_{\dots, i} = \max_{0 \le j < k} x_{\dots, k i + j}
+
+    Equal values send the gradient to the first.
+
+    Args:
+        x: input.
+        pieces: channels in a group, k; they must divide the channels.
+
+    Shapes:
+        x (..., channels).
+
+    Returns:
+        (..., channels // pieces), dtype of x.
+
+    Raises:
+        ValueError: pieces that do not divide the channels.
+
+    Source:
+        Goodfellow et al., "Maxout networks", 2013, section 3.
+
+    Example:
+        >>> maxout(jnp.array([[1.0, 4.0, 2.0, 0.0]]), 2).tolist()
+        [[4.0, 2.0]]
+    """
+    with at("maxout"):
+        x = jnp.asarray(x)
+        check_pieces(x.shape[-1], pieces)
+    return _first_max(x.reshape(*x.shape[:-1], x.shape[-1] // pieces, pieces), x.ndim)
+
+
+def check_has_space(shape: geometry.Shape) -> None:
+    """Raise unless the shape of an example has a space axis beside its channels."""
+    if len(shape) < 2:
+        raise ValueError(
+            f"an input of {shown(shape)} has channels only and no space to pool over; "
+            "pool before Flatten, on (*space, channels)"
+        )
+
+
+def check_pieces(channels: int, pieces: int) -> None:
+    """Raise unless pieces divide the channels."""
+    if channels % geometry.integer(pieces, "pieces"):
+        raise ValueError(f"pieces {pieces} do not divide {channels} channels; the groups must be of equal size")
+
+
+def check_power(power: float) -> float:
+    """Raise unless the power of an LP pool is a finite number of at least 1."""
+    if isinstance(power, bool) or not isinstance(power, (int, float)):
+        raise TypeError(f"power must be a number, not {power!r}")
+    if not 1 <= power < math.inf:
+        raise ValueError(f"power is {power}, it must be at least 1 and finite; for the limit use max pooling")
+    return power
+
+
+def pool_windows(
+    space: Sequence[int],
+    window: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: Padding,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+) -> Windows:
+    """The windows of a pooling layer, each of which sees at least one sample of the data."""
+    stride = window if stride is None else stride
+    windows = slide(
+        space, window, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode, what="window"
+    )
+    if any(0 in counts for counts in windows.counts(padding=False)):
+        raise ValueError(
+            f"a window of {shown(windows.kernel)} sees nothing but padding {windows.pads} "
+            f"of the input {shown(windows.space)}; pad by less than the window"
+        )
+    return windows
+
+
+def _windows(x, window, stride, padding, dilation, ceil_mode) -> Windows:
+    if x.ndim < 3:
+        raise ValueError(f"x has shape {shown(x.shape)}; pooling needs (batch, *space, channels)")
+    return pool_windows(x.shape[1:-1], window, stride, padding, dilation, ceil_mode)
+
+
+def _fold(x: Array, windows: Windows, combine: Callable[[Array, Array], Array]) -> Array:
+    """Combine the samples of each window of the padded x, axis by axis, the last first."""
+    for axis in reversed(range(windows.rank)):
+        x = reduce(combine, _samples(x, windows, axis))
+    return x
+
+
+def _samples(x: Array, windows: Windows, axis: int) -> list[Array]:
+    """The j-th samples of all windows along one axis, for every j."""
+    one = [1] * windows.rank
+    sizes = list(x.shape[1:-1])
+    kernel, stride, dilation, out = [*one], [*one], [*one], [*sizes]
+    kernel[axis], stride[axis] = windows.kernel[axis], windows.stride[axis]
+    dilation[axis], out[axis] = windows.dilation[axis], windows.out[axis]
+    none = ((0, 0),) * windows.rank
+    line = Windows(
+        tuple(sizes), tuple(kernel), tuple(stride), tuple(dilation), none, "constant", tuple(out), (0,) * windows.rank
+    )
+    return [shifted(x, line, [j if a == axis else 0 for a in range(windows.rank)]) for j in range(kernel[axis])]
+
+
+def _larger(first: Array, second: Array) -> Array:
+    """The maximum, whose gradient goes to the first of equals, and which keeps NaN."""
+    return jnp.where((second > first) | (second != second), second, first)
+
+
+def _first_max(x: Array, axis: int) -> Array:
+    """The maximum along an axis, whose gradient goes to the first of equals (jnp.max divides it among them)."""
+    winner = jnp.argmax(x, axis, keepdims=True)
+    place = jnp.arange(x.shape[axis], dtype=winner.dtype).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
+    return jnp.sum(jnp.where(place == winner, x, 0), axis, dtype=x.dtype)
+
+
+def _cells_wanted(x: Array, out: int | Sequence[int]) -> geometry.Shape:
+    check_has_space(x.shape[1:])
+    return geometry.per_axis(out, x.ndim - 2, "out")
+
+
+def _over_cells(x: Array, out: geometry.Shape, reduction: Callable[[Array, int], Array]) -> Array:
+    for axis, cells in reversed(list(enumerate(out, start=1))):
+        size = x.shape[axis]
+        parts = []
+        for i in range(cells):
+            start, stop = i * size // cells, -(-(i + 1) * size // cells)
+            parts.append(reduction(jnp.take(x, np.arange(start, stop), axis), axis))
+        x = jnp.stack(parts, axis)
+    return x

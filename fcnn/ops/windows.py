@@ -1,0 +1,48 @@
+"""What windows see: padding, strided slices and patches of plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ..geometry import Windows
+
+
+def patches(x: Array, windows: Windows) -> Array:
+    """What each window sees: (batch, *space, channels) to (batch, *out, *kernel, channels).
+
+    Example:
+        >>> from fcnn.geometry import slide
+        >>> windows = slide((3,), 2)
+        >>> patches(jnp.arange(3.0).reshape(1, 3, 1), windows).reshape(2, 2).tolist()
+        [[0.0, 1.0], [1.0, 2.0]]
+    """
+    x = pad(x, windows)
+    views = [shifted(x, windows, offset) for offset in product(*map(range, windows.kernel))]
+    return jnp.stack(views, windows.rank + 1).reshape(x.shape[0], *windows.out, *windows.kernel, x.shape[-1])
+
+
+def pad(x: Array, windows: Windows, value: float = 0.0) -> Array:
+    """Add the windows' padding around the space of x, ``value`` where nothing is copied."""
+    if not any(map(any, windows.constant_pads)):
+        return x
+    if windows.fill != "constant":
+        x = jnp.pad(x, ((0, 0), *windows.pads, (0, 0)), mode=windows.fill)
+        widths = tuple((0, more) for more in windows.overhang)
+    else:
+        widths = windows.constant_pads
+    return jnp.pad(x, ((0, 0), *widths, (0, 0)), constant_values=jnp.asarray(value, x.dtype))
+
+
+def shifted(x: Array, windows: Windows, offset: Sequence[int]) -> Array:
+    """The padded x at sample ``offset`` of every window: a strided slice (batch, *out, channels)."""
+    starts, limits, strides = [0], [x.shape[0]], [1]
+    for axis, j in enumerate(offset):
+        start = j * windows.dilation[axis]
+        starts.append(start)
+        limits.append(start + (windows.out[axis] - 1) * windows.stride[axis] + 1)
+        strides.append(windows.stride[axis])
+    return lax.slice(x, (*starts, 0), (*limits, x.shape[-1]), (*strides, 1))

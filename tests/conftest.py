@@ -1,0 +1,18 @@
+"""Set-up of every test: strict promotion, so that a dtype that changes by accident is an error."""
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def x64():
+    """Compute in float64 where rounding could hide an error."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
