@@ -3,7 +3,7 @@
 A parameter is a value, and sharing it is using it twice.
 """
 
-from . import ops
+from . import analysis, data, draw, interop, models, ops, training
 from .analysis import capture, summary
 from .compose import branches, graph, repeat, residual, serial
 from .layer import Layer, Parameter
@@ -28,3 +28,46 @@ from .layers import (
     Maxout,
     MaxPool,
 )
+from .training import evaluate, fit
+from .version import __version__
+
+__all__ = [
+    "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
+    "AvgPool",
+    "BatchNorm",
+    "Conv",
+    "ConvTranspose",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "GroupNorm",
+    "InstanceNorm",
+    "Layer",
+    "LayerNorm",
+    "LocalResponseNorm",
+    "LocallyConnected",
+    "LpPool",
+    "MaxPool",
+    "Maxout",
+    "Parameter",
+    "__version__",
+    "analysis",
+    "branches",
+    "capture",
+    "data",
+    "draw",
+    "evaluate",
+    "fit",
+    "graph",
+    "interop",
+    "models",
+    "ops",
+    "repeat",
+    "residual",
+    "serial",
+    "summary",
+    "training",
+]

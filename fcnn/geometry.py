@@ -68,7 +68,9 @@ class Windows:
         found = []
         for axis, size in enumerate(self.space):
             lo, hi = self.pads[axis] if padding or self.fill != "constant" else (0, 0)
-            starts = range(-self.pads[axis][0], self.out[axis] * self.stride[axis] - self.pads[axis][0], self.stride[axis])
+            starts = range(
+                -self.pads[axis][0], self.out[axis] * self.stride[axis] - self.pads[axis][0], self.stride[axis]
+            )
             steps = range(0, extent(self.kernel[axis], self.dilation[axis]), self.dilation[axis])
             found.append(tuple(sum(-lo <= start + step < size + hi for step in steps) for start in starts))
         return tuple(found)
@@ -133,7 +135,7 @@ def slide(
     pads = _pads(padding, space, spans, strides)
     fill = FILL.get(padding, "constant") if isinstance(padding, str) else "constant"
     for (lo, hi), size in zip(pads, space, strict=True):
-        if fill == "reflect" and max(lo, hi) >= size or fill == "wrap" and max(lo, hi) > size:
+        if (fill == "reflect" and max(lo, hi) >= size) or (fill == "wrap" and max(lo, hi) > size):
             raise ValueError(
                 f'padding "{padding}" would add {max(lo, hi)} samples to an axis of {size}, more than there are '
                 f'to copy; use a smaller {what} or padding="SAME"'
@@ -209,9 +211,7 @@ def transposed(
         # the transpose of a SAME convolution whose input had s M samples; negative where the stride skips samples
         crops = tuple((max(p - s, 0) // 2, p - s - max(p - s, 0) // 2) for p, s in zip(spans, strides, strict=True))
     elif isinstance(padding, str):
-        raise ValueError(
-            f'padding "{padding}" has no transposed convolution; use "VALID", "SAME" or pairs of integers'
-        )
+        raise ValueError(f'padding "{padding}" has no transposed convolution; use "VALID", "SAME" or pairs of integers')
     else:
         crops = _explicit(padding, rank)
     crops = tuple((lo, hi - more) for (lo, hi), more in zip(crops, extra, strict=True))

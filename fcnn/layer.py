@@ -7,6 +7,7 @@ writes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import re
@@ -18,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from . import names
 from .errors import at, at_top, shown
@@ -265,8 +267,11 @@ class Layer:
             params, state = check_mapping("params", params), check_mapping("state", {} if state is None else state)
             check_inputs(inputs)
             leaves, tree = jax.tree.flatten((call.root, params, state, inputs))
-            if not any(isinstance(leaf, jax.core.Tracer) or not hasattr(leaf, "dtype") for leaf in leaves):
-                kinds = tuple((tuple(leaf.shape), jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True)) for leaf in leaves)
+            if not any(isinstance(leaf, Tracer) or not hasattr(leaf, "dtype") for leaf in leaves):
+                kinds = tuple(
+                    (tuple(leaf.shape), jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True))
+                    for leaf in leaves
+                )
                 _rehearse(self, call.train, tree, kinds)
             return self.run(call, params, state, tuple(map(jnp.asarray, inputs)))
 
@@ -335,7 +340,9 @@ class Call:
     def key(self) -> jax.Array:
         """The random key of this part."""
         if self.root is None:
-            raise ValueError("draws random numbers in training and needs a key: apply_train(..., key=jax.random.key(0))")
+            raise ValueError(
+                "draws random numbers in training and needs a key: apply_train(..., key=jax.random.key(0))"
+            )
         key = self.root
         for number in self.folds:
             key = jax.random.fold_in(key, number)
@@ -379,10 +386,9 @@ def _rehearse(layer: Layer, train: bool, tree: Any, kinds: tuple[tuple[Shape, An
         root, params, state, inputs = jax.tree.unflatten(tree, leaves)
         return layer.run(Call(train=train, root=root), params, state, inputs)[0]
 
-    try:
+    # a function in the network that looks at values cannot be rehearsed; it is run as it is
+    with contextlib.suppress(jax.errors.JAXTypeError):
         jax.eval_shape(walk, *(jax.ShapeDtypeStruct(*kind) for kind in kinds))
-    except jax.errors.JAXTypeError:
-        pass  # a function in the network looks at values; run it as it is
 
 
 def _restore(kind: type[Layer], fields: dict[str, Any]) -> Layer:
@@ -406,7 +412,7 @@ def fold(key: jax.Array, name: str) -> jax.Array:
 def check_key(key: Any) -> jax.Array:
     """Raise unless key is one random key, new style or raw."""
     if isinstance(key, jax.Array | np.ndarray):
-        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
+        if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
             return key
         if key.dtype == jnp.uint32 and key.ndim == 1:
             return jnp.asarray(key)
@@ -458,8 +464,8 @@ def check_entries(kind: str, given: Mapping[str, Any], declared: dict[str, Param
             raise TypeError(f"{kind} entry {name!r} must be an array, not {_kind(value)}")
         if tuple(value.shape) != parameter.shape:
             raise ValueError(
-                f"{name} has shape {shown(tuple(value.shape))}, an input of {' and '.join(map(shown, shapes))} asks for "
-                f"{shown(parameter.shape)}; these {kind} belong to another network or another input shape: "
+                f"{name} has shape {shown(tuple(value.shape))}, an input of {' and '.join(map(shown, shapes))} asks "
+                f"for {shown(parameter.shape)}; these {kind} belong to another network or another input shape: "
                 f"make new ones by {source}, or give the input they were made for"
             )
         if not jnp.issubdtype(value.dtype, jnp.floating):
@@ -473,7 +479,7 @@ def check_initial(name: str, value: Any, shape: Shape) -> jax.Array:
             f"the initialiser of {name} made {_kind(value)}, expected an array of {shown(shape)}; "
             "an initialiser is a function (key, shape, dtype) that returns such an array"
         )
-    if not isinstance(value, jax.core.Tracer) and not np.isfinite(np.asarray(value)).all():
+    if not isinstance(value, Tracer) and not np.isfinite(np.asarray(value)).all():
         raise ValueError(
             f"the initialiser of {name} made values that are not finite; check its scale, which must be "
             "finite and not negative"

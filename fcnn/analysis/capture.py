@@ -9,9 +9,7 @@ import jax
 from ..layer import Call, Event, Layer, Params, State
 
 
-def capture(
-    net: Layer, params: Params, x: jax.Array, *more: jax.Array, state: State | None = None
-) -> dict[str, Any]:
+def capture(net: Layer, params: Params, x: jax.Array, *more: jax.Array, state: State | None = None) -> dict[str, Any]:
     """Apply a network and keep the output of every part.
 
     Args:

@@ -183,5 +183,7 @@ def _brief(layer: Layer, width: int = 44) -> str:
 
 
 def _shapes(output: Any) -> str:
-    shapes = jax.tree.leaves(output, is_leaf=lambda leaf: isinstance(leaf, tuple) and all(isinstance(n, int) for n in leaf))
+    shapes = jax.tree.leaves(
+        output, is_leaf=lambda leaf: isinstance(leaf, tuple) and all(isinstance(n, int) for n in leaf)
+    )
     return ", ".join(map(shown, shapes))

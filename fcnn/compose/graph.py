@@ -100,9 +100,7 @@ class _Run(_Layers):
         self.uses: Counter[str] = Counter()
 
     def _use(self, name: str, inputs: tuple[Any, ...]) -> Any:
-        y, new_state = self._call.part(
-            name, self._parts[name], self.params, self.state, inputs, use=self.uses[name]
-        )
+        y, new_state = self._call.part(name, self._parts[name], self.params, self.state, inputs, use=self.uses[name])
         self.uses[name] += 1
         if new_state:
             self.state[name] = new_state

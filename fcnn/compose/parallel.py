@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .. import names
-from ..errors import at, shown
+from ..errors import at
 from ..geometry import Shape
 from ..layer import Call, Layer, Params, State
 from ..ops.dtypes import together

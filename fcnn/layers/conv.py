@@ -76,13 +76,12 @@ class _Sliding(Layer):
         return (*sizes, channels // self.groups, self.features)
 
     def _check_rank(self, params: Params, shapes: tuple[Shape, ...]) -> None:
-        kernel = params.get("kernel")
-        given = getattr(kernel, "ndim", None)
-        wanted = len(shapes[0]) + 1
-        if given is not None and given != wanted and given >= 3:
+        kernel = tuple(getattr(params.get("kernel"), "shape", ()))
+        made_for, rank = len(kernel) - 2, len(shapes[0]) - 1
+        if made_for >= 1 and made_for != rank:
             raise ValueError(
-                f"kernel has shape {shown(kernel.shape)}, made for {given - 2} space dimensions, but x has "
-                f"{wanted - 2}; x is (batch, *space, channels), and one example alone needs a batch axis, x[None]"
+                f"kernel has shape {shown(kernel)}, made for {made_for} space dimensions, but x has {rank}; "
+                "x is (batch, *space, channels), and one example alone needs a batch axis, x[None]"
             )
 
 

@@ -7,7 +7,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from .. import geometry, ops
 from ..errors import shown
@@ -278,6 +277,6 @@ def check_number(value: Any, name: str, above: float | None = None) -> float:
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, not {value!r}")
     value = float(value)
-    if not math.isfinite(value) or above is not None and not value > above:
+    if not math.isfinite(value) or (above is not None and not value > above):
         raise ValueError(f"{name} is {value:g}, it must be finite{'' if above is None else f' and above {above}'}")
     return value

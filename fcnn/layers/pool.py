@@ -36,9 +36,7 @@ class _Windowed(Layer):
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         check_has_space(shapes[0])
-        windows = pool_windows(
-            shapes[0][:-1], self.window, self.stride, self.padding, self.dilation, self.ceil_mode
-        )
+        windows = pool_windows(shapes[0][:-1], self.window, self.stride, self.padding, self.dilation, self.ceil_mode)
         return (*windows.out, shapes[0][-1])
 
     def _options(self) -> dict[str, Any]:
@@ -172,7 +170,7 @@ class _Global(Layer):
 
 @dataclass(frozen=True, repr=False)
 class GlobalMaxPool(_Global):
-    """The largest value of each channel over the whole space: is it anywhere?
+    """The largest value of each channel over the whole space, wherever it is.
 
     Equal values send the gradient to the first of them.
 

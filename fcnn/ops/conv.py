@@ -66,9 +66,7 @@ def conv(
     with at("conv"):
         x, kernel, bias = together(x, kernel, bias)
         rank = _check(x, kernel, bias, groups)
-        windows = geometry.slide(
-            x.shape[1:-1], kernel.shape[:rank], stride=stride, padding=padding, dilation=dilation
-        )
+        windows = geometry.slide(x.shape[1:-1], kernel.shape[:rank], stride=stride, padding=padding, dilation=dilation)
     pads = windows.pads
     if windows.fill != "constant":
         x, pads = pad(x, windows), ((0, 0),) * rank
@@ -134,17 +132,20 @@ def conv_transpose(
     with at("conv_transpose"):
         x, kernel, bias = together(x, kernel, bias)
         rank = _check(x, kernel, bias, groups)
-        options = dict(stride=stride, padding=padding, dilation=dilation)
-        space = x.shape[1:-1]
-        _, crops = geometry.transposed(space, kernel.shape[:rank], output_padding=output_padding, **options)
+        _, crops = geometry.transposed(
+            x.shape[1:-1],
+            kernel.shape[:rank],
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            output_padding=output_padding,
+        )
         strides = geometry.per_axis(stride, rank, "stride")
         dilations = geometry.per_axis(dilation, rank, "dilation")
     spans = [geometry.extent(k, d) for k, d in zip(kernel.shape[:rank], dilations, strict=True)]
     pads = tuple((p - 1 - lo, p - 1 - hi) for p, (lo, hi) in zip(spans, crops, strict=True))
     turned = jnp.flip(kernel, tuple(range(rank)))
-    y = convolve(
-        x, turned, stride=(1,) * rank, pads=pads, dilation=dilations, groups=groups, input_dilation=strides
-    )
+    y = convolve(x, turned, stride=(1,) * rank, pads=pads, dilation=dilations, groups=groups, input_dilation=strides)
     return y if bias is None else y + bias
 
 

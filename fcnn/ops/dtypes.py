@@ -35,4 +35,5 @@ def wide(dtype: Any) -> Any:
         >>> wide(jnp.bfloat16), wide(jnp.float64)
         (dtype('float32'), dtype('float64'))
     """
-    return jnp.promote_types(dtype, jnp.float32)
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(dtype, jnp.float32)

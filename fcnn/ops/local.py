@@ -16,6 +16,7 @@ from .dtypes import together
 from .windows import patches
 
 if TYPE_CHECKING:
+    from jax import Array
     from jaxtyping import Float
 
 

@@ -1,7 +1,10 @@
 """Set-up of every test: strict promotion, so that a dtype that changes by accident is an error."""
 
 import jax
+import jax.numpy as jnp
 import pytest
+
+import fcnn
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -16,3 +19,9 @@ def x64():
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def _names_in_examples(doctest_namespace):
+    """Examples in docstrings take these names as known."""
+    doctest_namespace.update(fcnn=fcnn, jax=jax, jnp=jnp)

@@ -1,0 +1,41 @@
+# Everything runs in .venv, which the first command makes. Python 3.11 or newer.
+PYTHON ?= python3
+DATA ?= digits
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help train test lint format clean
+
+help:
+	@echo "make train             train on scikit-learn's digits (DATA=mnist: on MNIST), pictures in runs/"
+	@echo "make test              run the tests"
+	@echo "make lint              ruff and pyright"
+	@echo "make format            let ruff lay out the code"
+	@echo "make clean             remove the virtual environment and all output"
+
+train: $(VENV)/.installed-all
+	$(BIN)/python examples/train.py --data $(DATA) $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis
+
+# one stamp for each set of extras; a changed pyproject.toml installs again
+$(VENV)/.installed-%: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "fcnn needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>&1); use make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || { echo "making a virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing fcnn[$*] into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@

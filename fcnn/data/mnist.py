@@ -1,0 +1,104 @@
+"""MNIST, from its four original files."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from .dataset import Dataset
+from .files import DataDamagedError, locate
+
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+CHECKSUMS = {
+    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+
+
+def mnist() -> Dataset:
+    """70,000 handwritten digits of 28 x 28 pixels, 10,000 of them for testing.
+
+    The four files come from the folder ``mnist`` in the one that the environment variable FCNN_DATA names, or
+    are downloaded once into ``~/.cache/fcnn/mnist``. Their SHA-256 is checked either way.
+
+    Shapes:
+        train x (60000, 28, 28, 1), test x (10000, 28, 28, 1); 0 is background, 1 is ink.
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataNotFoundError: neither files nor network; the message says what to put where.
+        DataDamagedError: a file has another checksum.
+
+    Source:
+        LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998.
+
+    Example:
+        >>> mnist().train[0].shape    # doctest: +SKIP
+        (60000, 28, 28, 1)
+    """
+    paths = locate("mnist", CHECKSUMS, MIRRORS)
+    (train_x, train_y), (test_x, test_y) = (
+        (read_idx(paths[f"{part}-images-idx3-ubyte.gz"]), read_idx(paths[f"{part}-labels-idx1-ubyte.gz"]))
+        for part in ("train", "t10k")
+    )
+    return Dataset(
+        (_scaled(train_x), train_y.astype(np.int32)),
+        (_scaled(test_x), test_y.astype(np.int32)),
+        tuple("0123456789"),
+        "MNIST (LeCun, Cortes and Burges, from NIST Special Databases 1 and 3), CC BY-SA 3.0",
+    )
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Read a gzipped idx file of bytes: big-endian magic number 0x0800 + rank, the sizes, then the bytes.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The array, uint8.
+
+    Raises:
+        DataDamagedError: not such a file, or shorter or longer than its sizes say.
+
+    Source:
+        LeCun, Cortes and Burges 1998, "File formats for the MNIST database".
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "labels.gz"
+        >>> _ = path.write_bytes(gzip.compress(struct.pack(">II", 0x0801, 3) + bytes([7, 2, 1])))
+        >>> read_idx(path).tolist()
+        [7, 2, 1]
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataDamagedError(f"{path} is not a whole gzip file ({error}); delete it and fetch it again") from None
+    magic = struct.unpack(">I", raw[:4])[0] if len(raw) >= 4 else 0
+    rank = magic - 0x0800
+    if not 1 <= rank <= 4 or len(raw) < 4 + 4 * rank:
+        raise DataDamagedError(f"{path} is not an idx file of bytes: it begins with {raw[:4].hex()}")
+    shape = struct.unpack(f">{rank}I", raw[4 : 4 + 4 * rank])
+    if len(raw) != 4 + 4 * rank + math.prod(shape):
+        raise DataDamagedError(
+            f"{path} should hold {math.prod(shape):,} bytes of data for the shape {shape}, "
+            f"it holds {len(raw) - 4 - 4 * rank:,}"
+        )
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def _scaled(images: np.ndarray) -> np.ndarray:
+    return (images / np.float32(255)).astype(np.float32)[..., None]

@@ -1,0 +1,6 @@
+"""Pictures, as matplotlib figures."""
+
+from .images import kernels, mistakes
+from .training import learning_curve
+
+__all__ = ["kernels", "learning_curve", "mistakes"]

@@ -1,0 +1,48 @@
+"""Figures without global state: made by matplotlib's objects, shown by a notebook or saved by ``savefig``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("pictures need matplotlib: pip install 'fcnn[pictures]'") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def tiles(
+    count: int, columns: int, *, size: float = 0.9, caption: float = 0.0, title: str = ""
+) -> tuple[Any, list[Any]]:
+    """A figure of ``count`` square axes without ticks in rows of ``columns``.
+
+    Args:
+        count: number of axes.
+        columns: the most in a row.
+        size: side of one, in inches.
+        caption: height above each for its own text, in inches.
+        title: text above all; the figure is made wide enough for it.
+
+    Returns:
+        The figure and its axes.
+    """
+    columns = max(1, min(columns, count))
+    rows = -(-count // columns)
+    width = max(columns * size, 0.095 * len(title), 2.4)
+    figure = new_figure(width, rows * (size + caption) + (0.5 if title else 0.0))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure, list(axes[:count])

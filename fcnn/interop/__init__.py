@@ -1,0 +1,5 @@
+"""Other people's formats."""
+
+from .weights import load_weights, save_weights
+
+__all__ = ["load_weights", "save_weights"]

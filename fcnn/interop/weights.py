@@ -1,0 +1,106 @@
+"""Parameters and state in a safetensors file, which any framework can read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..layer import Params, State
+
+
+def save_weights(path: str | os.PathLike[str], params: Params, state: State | None = None) -> Path:
+    """Write parameters, and state where there is one, to a safetensors file.
+
+    Entries are named by their paths, ``params/conv1/kernel`` and ``state/batch_norm1/mean``. The file appears
+    whole or not at all: it is written under another name first.
+
+    Args:
+        path: the file.
+        params: nested dicts of arrays.
+        state: likewise.
+
+    Returns:
+        The path.
+
+    Raises:
+        ImportError: safetensors is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> path = save_weights(Path(tempfile.mkdtemp()) / "net.safetensors", {"dense1": {"bias": jnp.ones(2)}})
+        >>> load_weights(path)
+        ({'dense1': {'bias': Array([1., 1.], dtype=float32)}}, {})
+    """
+    flax = _safetensors()
+    path = Path(path)
+    flat: dict[str, Any] = {}
+    for kind, tree in (("params", params), ("state", state or {})):
+        for keys, leaf in jax.tree.leaves_with_path(tree):
+            flat["/".join([kind, *(key.key for key in keys)])] = jnp.asarray(leaf)
+    data = flax.save(flat)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+    return path
+
+
+def load_weights(path: str | os.PathLike[str]) -> tuple[Params, State]:
+    """Read what :func:`save_weights` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        (params, state).
+
+    Raises:
+        ImportError: safetensors is not installed.
+        FileNotFoundError: no such file.
+        ValueError: not a whole safetensors file, or not one of these.
+
+    Example:
+        See :func:`save_weights`.
+    """
+    flax = _safetensors()
+    from safetensors import SafetensorError
+
+    raw = Path(path).read_bytes()
+    try:
+        flat = flax.load(raw)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error})") from None
+    trees: dict[str, Any] = {"params": {}, "state": {}}
+    for name, leaf in flat.items():
+        *folders, last = name.split("/")
+        if not folders or folders[0] not in trees:
+            raise ValueError(
+                f"{path} has an entry {name!r}; those that save_weights writes begin with params/ or state/"
+            )
+        tree = trees
+        for folder in folders:
+            tree = tree.setdefault(folder, {})
+        tree[last] = leaf
+    return trees["params"], trees["state"]
+
+
+def _safetensors() -> Any:
+    try:
+        from safetensors import flax
+    except ImportError:
+        raise ImportError("saving weights needs safetensors: pip install 'fcnn[interop]'") from None
+    return flax

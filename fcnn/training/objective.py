@@ -1,0 +1,119 @@
+"""What training minimises, what is reported beside it, and whether data suit a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import shown
+from ..layer import Layer
+from ..ops.dtypes import wide
+
+#: (outputs, targets) -> one number for each example, or one for the batch
+Loss = Callable[[Any, Any], jax.Array]
+
+
+def cross_entropy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    r"""Softmax cross-entropy with integer labels, computed in float32 or wider.
+
+    .. math:: \ell = -\log \frac{e^{z_y}}{\sum_k e^{z_k}}
+
+    Args:
+        outputs: scores z, (batch, *space, classes).
+        labels: classes y, (batch, *space), integers.
+
+    Returns:
+        The loss of every label, (batch, *space), by ``optax.losses``.
+
+    Example:
+        >>> print(f"{cross_entropy(jnp.zeros((1, 10)), jnp.array([3])).item():.4f}")
+        2.3026
+    """
+    from optax import losses
+
+    return losses.softmax_cross_entropy_with_integer_labels(outputs.astype(wide(outputs.dtype)), labels)
+
+
+def measure(loss: Loss, outputs: Any, targets: Any) -> dict[str, jax.Array]:
+    """Mean loss of a batch, and its accuracy where the targets are labels of classes.
+
+    Args:
+        loss: as for ``fit``.
+        outputs: what the network gave.
+        targets: what was wanted.
+
+    Returns:
+        {"loss": ..., "accuracy": ...}; no accuracy where outputs are not one score for each class.
+
+    Example:
+        >>> measure(cross_entropy, jnp.array([[0.0, 9.0], [0.0, 9.0]]), jnp.array([1, 0]))["accuracy"].item()
+        0.5
+    """
+    metrics = {"loss": jnp.mean(loss(outputs, targets))}
+    if are_labels(outputs, targets):
+        metrics["accuracy"] = jnp.mean(jnp.argmax(outputs, -1) == targets, dtype=metrics["loss"].dtype)
+    return metrics
+
+
+def are_labels(outputs: Any, targets: Any) -> bool:
+    """Whether targets count classes that the last axis of the outputs scores."""
+    return (
+        hasattr(outputs, "ndim")
+        and hasattr(targets, "ndim")
+        and jnp.issubdtype(targets.dtype, jnp.integer)
+        and outputs.ndim == targets.ndim + 1
+    )
+
+
+def check_data(net: Layer, data: Any, what: str, loss: Loss | None) -> tuple[tuple[Any, ...], Any]:
+    """Raise unless data are (x, y) that the network and the loss can take; returns x as a tuple, and y.
+
+    Raises:
+        TypeError: not a pair of arrays, or labels that are not integers where the default loss needs them.
+        ValueError: different numbers of examples, no examples, inputs that do not suit the network, or labels
+            outside the classes.
+    """
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise TypeError(f"{what} must be a pair (x, y) of arrays, not a {type(data).__name__}")
+    x, y = data
+    inputs = tuple(x) if isinstance(x, (tuple, list)) else (x,)
+    arrays = {**{f"x[{i}]" if len(inputs) > 1 else "x": a for i, a in enumerate(inputs)}, "y": y}
+    for name, array in arrays.items():
+        if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+            raise TypeError(f"{what}: {name} must be an array, not a {type(array).__name__}; use numpy.asarray")
+        if not array.shape:
+            raise ValueError(f"{what}: {name} is a single number; its first axis must count the examples")
+    counts = {name: array.shape[0] for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{count} in {name}" for name, count in counts.items())
+        raise ValueError(f"{what}: different numbers of examples ({listed}); every array has one for each")
+    if not y.shape[0]:
+        raise ValueError(f"{what}: there are no examples")
+    out = net.out_shape(*(tuple(a.shape[1:]) for a in inputs))
+    if loss is None:
+        _check_labels(y, out, what)
+    return inputs, y
+
+
+def _check_labels(y: Any, out: Any, what: str) -> None:
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise TypeError(
+            f"{what}: y has dtype {y.dtype}, the default loss takes integer labels; "
+            "use y.argmax(-1) for one-hot targets, or give a loss such as optax.losses.squared_error"
+        )
+    if not isinstance(out, tuple) or tuple(y.shape[1:]) != out[:-1]:
+        raise ValueError(
+            f"{what}: y has shape {shown(tuple(y.shape))}, but for one example the network gives {out}; "
+            "the default loss needs a score for each class on the last axis and a label for all other positions: "
+            "end the network in Flatten or global pooling and Dense(classes), or give a loss"
+        )
+    low, high = int(np.min(np.asarray(y))), int(np.max(np.asarray(y)))
+    if low < 0 or high >= out[-1]:
+        raise ValueError(
+            f"{what}: labels run from {low} to {high}, the network scores classes 0 to {out[-1] - 1}; "
+            f"give the last layer {high + 1} features, or count labels from 0"
+        )

@@ -1,0 +1,139 @@
+"""Every public layer and composition in a form that the contract test can put through its paces.
+
+A new name at the door without a case here fails the test of completeness.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+
+import fcnn
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, the shape of one example, and what is true of it.
+
+    kinks: the function has them, so finite differences are taken on inputs whose values keep apart.
+    mixes_batch: in training, examples see each other, so vmap over examples is another function.
+    """
+
+    net: fcnn.Layer
+    shape: tuple
+    more_shapes: tuple = ()
+    covers: str = ""
+    kinks: bool = False
+    mixes_batch: bool = False
+    tags: frozenset = field(default_factory=frozenset)
+
+    @property
+    def shapes(self):
+        return (self.shape, *self.more_shapes)
+
+
+def square(x):
+    """A function of one array, of the tests' own."""
+    return x * x
+
+
+def two_towers(layer, a, b):
+    """One encoder at two places, tied weights, and two inputs."""
+    h = layer.encode(a) * layer.encode(b)
+    return layer.mix(h) @ layer.params["encode"]["kernel"].T
+
+
+def shared_conv(layer, x):
+    """One convolution applied twice."""
+    return layer.conv(layer.drop(layer.conv(x)))
+
+
+IMAGE, SOUND, VOLUME, VECTOR = (6, 5, 4), (9, 4), (4, 3, 5, 4), (8,)
+
+CASES = {
+    "conv": Case(fcnn.Conv(6, 3), IMAGE, covers="Conv"),
+    "conv of sound": Case(fcnn.Conv(6, 4, stride=2, padding="CAUSAL"), SOUND, covers="Conv"),
+    "conv of volumes": Case(fcnn.Conv(2, 2, padding="SAME"), VOLUME, covers="Conv"),
+    "conv grouped": Case(fcnn.Conv(8, (3, 2), stride=(2, 1), padding="SAME", groups=4), IMAGE, covers="Conv"),
+    "conv dilated": Case(fcnn.Conv(3, 2, dilation=(3, 2), bias=False), IMAGE, covers="Conv"),
+    "conv circular": Case(fcnn.Conv(3, 3, padding="CIRCULAR"), IMAGE, covers="Conv"),
+    "conv reflect": Case(fcnn.Conv(3, 3, padding="REFLECT", kernel_init=("normal", 0.3)), IMAGE, covers="Conv"),
+    "conv pairs": Case(fcnn.Conv(3, 3, padding=((1, 0), (0, 2))), IMAGE, covers="Conv"),
+    "conv transpose": Case(fcnn.ConvTranspose(3, 4, stride=2, padding=1), IMAGE, covers="ConvTranspose"),
+    "conv transpose same": Case(
+        fcnn.ConvTranspose(4, 3, stride=3, padding="SAME", groups=2), SOUND, covers="ConvTranspose"
+    ),
+    "locally connected": Case(fcnn.LocallyConnected(4, 3, stride=2, groups=2), IMAGE, covers="LocallyConnected"),
+    "dense": Case(fcnn.Dense(3), VECTOR, covers="Dense"),
+    "dense at every position": Case(fcnn.Dense(3, bias=False), IMAGE, covers="Dense"),
+    "flatten": Case(fcnn.Flatten(), IMAGE, covers="Flatten"),
+    "maxout": Case(fcnn.Maxout(2), IMAGE, covers="Maxout", kinks=True),
+    "dropout": Case(fcnn.Dropout(0.4), IMAGE, covers="Dropout"),
+    "dropout of channels": Case(fcnn.Dropout(0.4, whole_channels=True), IMAGE, covers="Dropout"),
+    "max pool": Case(fcnn.MaxPool(2), IMAGE, covers="MaxPool", kinks=True),
+    "max pool overlapping": Case(
+        fcnn.MaxPool(3, stride=2, padding="SAME", ceil_mode=True), IMAGE, covers="MaxPool", kinks=True
+    ),
+    "max pool dilated": Case(fcnn.MaxPool(2, stride=1, dilation=2), VOLUME, covers="MaxPool", kinks=True),
+    "avg pool": Case(fcnn.AvgPool(2, padding=1, count_padding=True), IMAGE, covers="AvgPool"),
+    "avg pool of sound": Case(fcnn.AvgPool(3, stride=2, padding="SAME"), SOUND, covers="AvgPool"),
+    "lp pool": Case(fcnn.LpPool(2, power=3), IMAGE, covers="LpPool", kinks=True),
+    "global max pool": Case(fcnn.GlobalMaxPool(), IMAGE, covers="GlobalMaxPool", kinks=True),
+    "global avg pool": Case(fcnn.GlobalAvgPool(), VOLUME, covers="GlobalAvgPool"),
+    "adaptive avg pool": Case(fcnn.AdaptiveAvgPool((4, 2)), IMAGE, covers="AdaptiveAvgPool"),
+    "adaptive max pool": Case(fcnn.AdaptiveMaxPool(2), IMAGE, covers="AdaptiveMaxPool", kinks=True),
+    "batch norm": Case(fcnn.BatchNorm(), IMAGE, covers="BatchNorm", mixes_batch=True),
+    "batch norm plain": Case(fcnn.BatchNorm(scale=False, bias=False), VECTOR, covers="BatchNorm", mixes_batch=True),
+    "layer norm": Case(fcnn.LayerNorm(), IMAGE, covers="LayerNorm"),
+    "group norm": Case(fcnn.GroupNorm(2), IMAGE, covers="GroupNorm"),
+    "instance norm": Case(fcnn.InstanceNorm(), IMAGE, covers="InstanceNorm"),
+    "local response norm": Case(fcnn.LocalResponseNorm(size=3, alpha=0.5), IMAGE, covers="LocalResponseNorm"),
+    "serial": Case(
+        fcnn.serial(
+            fcnn.Conv(4, 3), fcnn.BatchNorm(), jax.nn.relu, fcnn.Dropout(0.2), fcnn.Flatten(), head=fcnn.Dense(3)
+        ),
+        IMAGE,
+        covers="serial",
+        kinks=True,
+        mixes_batch=True,
+    ),
+    "serial of a function": Case(fcnn.serial(jnp.tanh, square), IMAGE, covers="serial"),
+    "residual": Case(fcnn.residual(fcnn.serial(fcnn.Conv(4, 3, padding="SAME"), jnp.tanh)), IMAGE, covers="residual"),
+    "residual projected": Case(
+        fcnn.residual(fcnn.Conv(6, 3, stride=2, padding="SAME"), fcnn.Conv(6, 1, stride=2)), IMAGE, covers="residual"
+    ),
+    "branches": Case(
+        fcnn.branches(fcnn.Conv(2, 1), fcnn.Conv(3, 3, padding="SAME"), pool=fcnn.AvgPool(3, stride=1, padding="SAME")),
+        IMAGE,
+        covers="branches",
+    ),
+    "branches summed": Case(fcnn.branches(fcnn.Dense(3), fcnn.Dense(3), join="sum"), VECTOR, covers="branches"),
+    "repeat": Case(
+        fcnn.repeat(fcnn.serial(fcnn.Conv(4, 3, padding="SAME"), fcnn.BatchNorm(), jnp.tanh, fcnn.Dropout(0.3)), 3),
+        IMAGE,
+        covers="repeat",
+        mixes_batch=True,
+    ),
+    "graph": Case(fcnn.graph(encode=fcnn.Dense(3), mix=fcnn.Dense(3))(two_towers), VECTOR, (VECTOR,), covers="graph"),
+    "graph sharing": Case(
+        fcnn.graph(conv=fcnn.Conv(4, 3, padding="SAME"), drop=fcnn.Dropout(0.3))(shared_conv), IMAGE, covers="graph"
+    ),
+    "lenet5": Case(fcnn.models.lenet5(3), (28, 28, 1), covers="models", kinks=True, tags=frozenset({"large"})),
+}
+
+#: what the door offers that is not a layer and does not make one
+NOT_LAYERS = {"Layer", "Parameter", "capture", "evaluate", "fit", "summary", "__version__"}
+
+
+def inputs_of(case, batch=3, dtype=None, seed=7):
+    """Inputs for a case, no two values closer than 1/size, so that a small step crosses no kink."""
+    dtype = jnp.zeros(()).dtype if dtype is None else dtype
+    made = []
+    for i, shape in enumerate(case.shapes):
+        count = batch
+        for n in shape:
+            count *= n
+        places = jax.random.permutation(jax.random.key(seed + i), count)
+        values = (places.astype("float32") + 0.5) * jnp.float32(2 / count) - jnp.float32(1)
+        made.append(values.reshape(batch, *shape).astype(dtype))
+    return tuple(made)

@@ -1,0 +1,298 @@
+"""What every layer and composition promises, put to every one of them."""
+
+import pickle
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES, NOT_LAYERS, inputs_of
+
+import fcnn
+
+ALL = pytest.mark.parametrize("name", CASES)
+SMALL = pytest.mark.parametrize("name", [name for name, case in CASES.items() if "large" not in case.tags])
+KEY = 3
+
+
+def made(name, dtype=None, batch=3):
+    case = CASES[name]
+    params = case.net.init(jax.random.key(0), *case.shapes)
+    state = case.net.init_state(*case.shapes)
+    if dtype is not None:
+        params = jax.tree.map(lambda a: a.astype(dtype), params)
+    return case, params, state, inputs_of(case, batch, dtype)
+
+
+def train(net, params, state, inputs):
+    return net.apply_train(params, *inputs, key=jax.random.key(KEY), state=state)
+
+
+compiled_train = jax.jit(train)
+
+
+def shapes_of(tree):
+    return jax.tree.map(lambda a: (a.shape, a.dtype), tree)
+
+
+def test_every_layer_at_the_door_has_a_case():
+    offered = {
+        name
+        for name in fcnn.__all__
+        if name not in NOT_LAYERS and (callable(getattr(fcnn, name)) and not name.islower() or name.islower())
+    }
+    modules = {name for name in offered if type(getattr(fcnn, name)).__name__ == "module"}
+    covered = {case.covers for case in CASES.values()} - {"models"}
+    assert offered - modules == covered
+
+
+@ALL
+def test_the_declared_shape_is_the_applied_shape(name):
+    case, params, state, inputs = made(name)
+    y = case.net.apply(params, *inputs, state=state)
+    assert case.net.out_shape(*case.shapes) == y.shape[1:]
+    assert y.shape[0] == 3
+    y, _ = train(case.net, params, state, inputs)
+    assert case.net.out_shape(*case.shapes) == y.shape[1:]
+
+
+@ALL
+def test_the_same_key_gives_the_same_params_and_another_gives_others(name):
+    case, params, _, _ = made(name)
+    again = case.net.init(jax.random.key(0), *case.shapes)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), params, again))
+    other = case.net.init(jax.random.key(1), *case.shapes)
+    kernels = [leaf for path, leaf in jax.tree.leaves_with_path(params) if "kernel" in jax.tree_util.keystr(path)]
+    others = [leaf for path, leaf in jax.tree.leaves_with_path(other) if "kernel" in jax.tree_util.keystr(path)]
+    assert all(bool((a != b).any()) for a, b in zip(kernels, others, strict=True))
+
+
+@ALL
+def test_params_are_nested_dicts_of_arrays_without_empty_entries(name):
+    def check(tree):
+        assert type(tree) is dict
+        for entry in tree.values():
+            if isinstance(entry, jax.Array):
+                assert jnp.issubdtype(entry.dtype, jnp.floating)
+            else:
+                assert entry, "an empty entry"
+                check(entry)
+
+    _, params, state, _ = made(name)
+    check(params)
+    check(state)
+
+
+@ALL
+def test_compiled_equals_eager(name):
+    case, params, state, inputs = made(name)
+    eager = train(case.net, params, state, inputs)
+    compiled = compiled_train(case.net, params, state, inputs)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6), eager, compiled)
+    used = case.net.apply(params, *inputs, state=state)
+    compiled = jax.jit(case.net.apply)(params, *inputs, state=state)
+    np.testing.assert_allclose(used, compiled, rtol=2e-5, atol=2e-6)
+
+
+@ALL
+def test_vmap_over_examples_equals_the_batch(name):
+    case, params, state, inputs = made(name)
+
+    def one(*xs):
+        return case.net.apply(params, *(x[None] for x in xs), state=state)[0]
+
+    batch = case.net.apply(params, *inputs, state=state)
+    np.testing.assert_allclose(jax.vmap(one)(*inputs), batch, rtol=2e-5, atol=2e-6)
+
+
+@ALL
+def test_vmap_over_params_is_an_ensemble(name):
+    case, _, state, inputs = made(name)
+    members = [case.net.init(jax.random.key(i), *case.shapes) for i in range(2)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    if not jax.tree.leaves(stacked):
+        pytest.skip("no parameters to stack")
+    together = jax.vmap(lambda p: case.net.apply(p, *inputs, state=state))(stacked)
+    for member, y in zip(members, together, strict=True):
+        np.testing.assert_allclose(case.net.apply(member, *inputs, state=state), y, rtol=2e-5, atol=2e-6)
+
+
+@SMALL
+def test_gradients_are_those_of_finite_differences_forward_and_reverse(name, x64):
+    case, params, state, inputs = made(name)
+
+    @jax.jit
+    def objective(params, inputs):
+        y, _ = train(case.net, params, state, inputs)
+        weights = jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)
+        return jnp.vdot(weights, y)
+
+    gradient = jax.jit(jax.grad(objective, (0, 1)))(params, inputs)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
+    leaves, tree = jax.tree.flatten((params, inputs))
+    keys = jax.random.split(jax.random.key(5), len(leaves))
+    # small steps along one random direction: no value passes another, so no kink is crossed
+    direction = tree.unflatten(
+        [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    )
+    step = 1e-6
+
+    def moved(sign):
+        return objective(*jax.tree.map(lambda a, d: a + sign * step * d, (params, inputs), direction))
+
+    numeric = (moved(1) - moved(-1)) / (2 * step)
+    reverse = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
+    _, forward = jax.jit(lambda at, along: jax.jvp(objective, at, along))((params, inputs), direction)
+    np.testing.assert_allclose(reverse, numeric, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-11, atol=1e-12)
+
+
+@SMALL
+def test_forward_over_reverse_is_the_derivative_of_the_gradient(name, x64):
+    case, params, state, inputs = made(name)
+
+    @jax.jit
+    def slope(inputs):
+        return jax.grad(lambda xs: jnp.sum(jnp.sin(train(case.net, params, state, xs)[0])))(inputs)
+
+    direction = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), inputs)
+    _, product = jax.jit(lambda at, along: jax.jvp(slope, (at,), (along,)))(inputs, direction)
+    step = 1e-6
+    up = slope(jax.tree.map(lambda x, d: x + step * d, inputs, direction))
+    down = slope(jax.tree.map(lambda x, d: x - step * d, inputs, direction))
+    for found, a, b in zip(product, up, down, strict=True):
+        np.testing.assert_allclose(found, (a - b) / (2 * step), rtol=1e-5, atol=1e-6)
+
+
+@SMALL
+def test_per_example_gradients_sum_to_the_gradient_of_the_batch(name, x64):
+    case, params, state, inputs = made(name)
+
+    def objective(params, inputs):
+        return jnp.sum(jnp.sin(case.net.apply(params, *inputs, state=state)))
+
+    def one(params, xs):
+        return objective(params, tuple(x[None] for x in xs))
+
+    each = jax.jit(jax.vmap(jax.grad(one), in_axes=(None, 0)))(params, inputs)
+    whole = jax.jit(jax.grad(objective))(params, inputs)
+    jax.tree.map(lambda e, w: np.testing.assert_allclose(e.sum(0), w, rtol=1e-10, atol=1e-11), each, whole)
+
+
+@ALL
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_dtypes_are_kept(name, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        case, params, state, inputs = made(name, dtype)
+        assert case.net.apply(params, *inputs, state=state).dtype == dtype
+        y, new = train(case.net, params, state, inputs)
+        assert y.dtype == dtype
+        assert bool(jnp.isfinite(y.astype("float32")).all())
+        assert shapes_of(new) == shapes_of(state)
+        assert all(leaf.dtype == ("float64" if dtype == "float64" else "float32") for leaf in jax.tree.leaves(new))
+
+
+@ALL
+def test_half_precision_is_close_to_single(name):
+    case, params, state, inputs = made(name)
+    half = jax.tree.map(lambda a: a.astype("bfloat16"), (params, inputs))
+    single = jax.tree.map(lambda a: a.astype("float32"), half)
+    low = case.net.apply(half[0], *half[1], state=state).astype("float32")
+    high = case.net.apply(single[0], *single[1], state=state)
+    # bfloat16 has 8 significant bits; a handful of roundings one after the other
+    np.testing.assert_allclose(low, high, atol=0.03 * float(jnp.abs(high).max()) + 1e-6)
+
+
+@ALL
+def test_training_leaves_the_tree_of_the_state_as_it_was(name):
+    case, params, state, inputs = made(name)
+    answer = train(case.net, params, state, inputs)
+    assert type(answer) is tuple
+    assert len(answer) == 2
+    assert shapes_of(answer[1]) == shapes_of(state)
+    assert jax.tree.structure(answer[1]) == jax.tree.structure(state)
+
+
+@ALL
+def test_a_missing_key_or_state_is_named_with_its_layer(name):
+    case, params, state, inputs = made(name)
+    if state:
+        with pytest.raises(ValueError, match=r"batch_norm1?: needs its mean and variance.*state="):
+            case.net.apply(params, *inputs)
+    draws = "dropout" in repr(case.net).lower()
+    if draws:
+        with pytest.raises(ValueError, match=r"(dropout1?|drop): draws random numbers.*key="):
+            case.net.apply_train(params, *inputs, state=state)
+    if not state and not draws:
+        y, new = case.net.apply_train(params, *inputs)
+        assert new == {}
+        np.testing.assert_allclose(y, case.net.apply(params, *inputs), rtol=1e-6, atol=1e-7)
+
+
+@ALL
+def test_repr_is_code_that_rebuilds_it(name):
+    net = CASES[name].net
+    names = {"fcnn": fcnn, "jax": jax, "cases": __import__("cases")}
+    again = eval(repr(net), names)
+    assert again == net
+    assert hash(again) == hash(net)
+    assert repr(again) == repr(net)
+
+
+@ALL
+def test_pickle_gives_an_equal_network(name):
+    net = CASES[name].net
+    again = pickle.loads(pickle.dumps(net))
+    assert again == net
+    assert hash(again) == hash(net)
+
+
+@ALL
+def test_two_equal_networks_trace_once(name):
+    case, params, state, inputs = made(name)
+    traces = []
+
+    @jax.jit
+    def apply(net, params, state, inputs):
+        traces.append(1)
+        return net.apply(params, *inputs, state=state)
+
+    apply(case.net, params, state, inputs)
+    apply(pickle.loads(pickle.dumps(case.net)), params, state, inputs)
+    assert len(traces) == 1
+
+
+@ALL
+def test_a_network_is_a_frozen_static_node(name):
+    net = CASES[name].net
+    assert jax.tree.leaves(net) == []
+    with pytest.raises(AttributeError):
+        net.anything = 1
+
+
+@ALL
+def test_it_works_in_scan_and_under_checkpoint(name):
+    case, params, state, inputs = made(name)
+
+    def objective(params, inputs):
+        return jnp.sum(train(case.net, params, state, inputs)[0])
+
+    plain = jax.jit(jax.grad(objective))(params, inputs)
+    remade = jax.jit(jax.grad(jax.checkpoint(objective)))(params, inputs)
+    _, (scanned,) = jax.lax.scan(lambda c, _: (c, (jax.grad(objective)(params, inputs),)), 0, None, length=1)
+    for leaf, a, b in zip(*map(jax.tree.leaves, (plain, remade, scanned)), strict=True):
+        scale = float(jnp.abs(leaf).max()) + 1e-6
+        np.testing.assert_allclose(leaf, a, atol=1e-5 * scale)
+        np.testing.assert_allclose(leaf, b[0], atol=1e-5 * scale)
+
+
+@ALL
+def test_every_public_class_has_a_docstring_with_shapes_source_or_returns_and_an_example(name):
+    target = getattr(fcnn, CASES[name].covers)
+    if type(target).__name__ == "module":
+        return
+    text = target.__doc__
+    assert "Example:" in text
+    assert ">>>" in text
+    assert "Shapes:" in text or "Returns:" in text
