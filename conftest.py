@@ -18,6 +18,7 @@ def x64():
 
 @pytest.fixture
 def key():
+    """A random key."""
     return jax.random.key(0)
 
 

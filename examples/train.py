@@ -3,10 +3,12 @@
     make train                # scikit-learn's digits: 1,797 images of 8 x 8, which come with it
     make train DATA=mnist     # MNIST: 70,000 images of 28 x 28, LeNet-5
 
-Results, with versions and machine, are in benchmarks/results/train_digits.json and train_mnist.json.
+The measured results, with versions, machine and seeds, are benchmarks/results/train_digits.json and
+train_mnist.json: the result.json that this command writes.
 """
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -111,8 +113,14 @@ def main() -> int:
         "seconds": round(seconds, 1),
         "epochs": epochs,
         "batch_size": task["batch_size"],
-        "versions": {"fcnn": fcnn.__version__, "jax": jax.__version__, "python": platform.python_version()},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {jax.devices()[0].device_kind}",
+        "versions": {
+            "fcnn": fcnn.__version__,
+            "jax": jax.__version__,
+            "optax": optax.__version__,
+            "python": platform.python_version(),
+        },
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, JAX on {jax.devices()[0].device_kind}",
+        "date": datetime.date.today().isoformat(),
     }
     written["figures"].write_text(json.dumps(result, indent=2) + "\n")
 

@@ -6,7 +6,8 @@ A parameter is a value, and sharing it is using it twice.
 from . import analysis, data, draw, interop, models, ops, training
 from .analysis import capture, summary
 from .compose import branches, graph, repeat, residual, serial
-from .layer import Layer, Parameter
+from .given import Parameter
+from .layer import Layer
 from .layers import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,

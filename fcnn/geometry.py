@@ -85,6 +85,7 @@ def slide(
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
     what: str = "kernel",
+    channels: int | None = None,
 ) -> Windows:
     r"""Place a window at every position of a space.
 
@@ -104,6 +105,7 @@ def slide(
         dilation: distance between samples, likewise.
         ceil_mode: round the number of windows up, as PyTorch does.
         what: the word for the window in errors.
+        channels: of the input, shown in errors beside its space.
 
     Returns:
         The windows.
@@ -149,9 +151,10 @@ def slide(
             count -= 1
         if count < 1:
             reach = f" (it spans {shown(spans)} with dilation {shown(dilations)})" if spans != sizes else ""
+            seen = space if channels is None else (*space, channels)
             padded = f" padded by {pads}" if any(map(any, pads)) else ""
             raise ValueError(
-                f"{what} {shown(sizes)}{reach} does not fit an input of {shown(space)}{padded}; "
+                f"{what} {shown(sizes)}{reach} does not fit an input of {shown(seen)}{padded}; "
                 f'use padding="SAME" or a smaller {what}'
             )
         more = max((count - 1) * step + span - padded_size, 0)
@@ -342,10 +345,12 @@ def check_shape(shape: Any) -> Shape:
         TypeError: not a tuple of whole numbers, or an array where its shape was meant.
         ValueError: empty, or a size below 1.
     """
-    if hasattr(shape, "shape") and getattr(shape, "ndim", 0):
+    if hasattr(shape, "shape") and hasattr(shape, "dtype"):
+        whole = len(shape.shape) == 1 and "int" in str(shape.dtype)
         raise TypeError(
-            "an array was given where a shape is expected; give the shape of one example, "
-            f"x.shape[1:], here {shown(tuple(shape.shape)[1:])}"
+            f"an array of {shown(tuple(shape.shape))} was given where a shape is expected; "
+            + ("write tuple(shape)" if whole else "give the shape of one example, x.shape[1:]")
+            + ", such as (28, 28, 1)"
         )
     if not isinstance(shape, (tuple, list)):
         raise TypeError(f"a shape is a tuple (*space, channels) such as (28, 28, 1), not {shape!r}")

@@ -10,34 +10,28 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import re
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 from . import names
 from .errors import at, at_top, shown
 from .geometry import Shape, check_shape
-
-#: what the optimizer may change: nested dicts of arrays
-Params = dict[str, Any]
-#: what the data may change: nested dicts of arrays
-State = dict[str, Any]
-#: (key, shape, dtype) -> array
-Initializer = Callable[..., jax.Array]
-
-
-class Parameter(NamedTuple):
-    """One array that a layer declares: its shape, and the function (key, shape, dtype) that makes the first value."""
-
-    shape: Shape
-    init: Initializer
+from .given import (
+    Parameter,
+    Params,
+    State,
+    check_entries,
+    check_inputs,
+    check_key,
+    check_mapping,
+    draw_initial,
+    fold,
+    number,
+)
 
 
 class Layer:
@@ -228,8 +222,7 @@ class Layer:
         dtype = jnp.zeros(()).dtype
         params = {}
         for name, parameter in self.parameters(*shapes).items():
-            value = parameter.init(fold(key, name), parameter.shape, dtype)
-            params[name] = check_initial(name, value, parameter.shape)
+            params[name] = draw_initial(name, parameter, fold(key, name), dtype)
         return params
 
     def state_part(self, shapes: tuple[Shape, ...]) -> State:
@@ -241,7 +234,7 @@ class Layer:
     def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         """Check everything that can be checked from shapes, then compute in the mode of the call."""
         shapes = self._input_shapes(inputs)
-        self._check_rank(params, shapes)
+        self.check_given(params, inputs)
         self.infer_shape(*shapes)
         check_entries("params", params, self.parameters(*shapes), shapes)
         statistics = self.statistics(*shapes)
@@ -267,12 +260,11 @@ class Layer:
             params, state = check_mapping("params", params), check_mapping("state", {} if state is None else state)
             check_inputs(inputs)
             leaves, tree = jax.tree.flatten((call.root, params, state, inputs))
-            if not any(isinstance(leaf, Tracer) or not hasattr(leaf, "dtype") for leaf in leaves):
-                kinds = tuple(
-                    (tuple(leaf.shape), jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True))
-                    for leaf in leaves
-                )
-                _rehearse(self, call.train, tree, kinds)
+            if not any(type(leaf).__name__ == _COMPILING for leaf in leaves):
+                if all(hasattr(leaf, "dtype") for leaf in leaves):
+                    _rehearse(self, call.train, tree, tuple(map(_kind_of, leaves)))
+                else:  # something that is no array and cannot be hashed: it is about to be refused
+                    _rehearse.__wrapped__(self, call.train, tree, leaves)
             return self.run(call, params, state, tuple(map(jnp.asarray, inputs)))
 
     def check_shapes(self, shapes: tuple[Any, ...]) -> tuple[Shape, ...]:
@@ -301,8 +293,8 @@ class Layer:
                 )
         return tuple(tuple(x.shape[1:]) for x in inputs)
 
-    def _check_rank(self, params: Params, shapes: tuple[Shape, ...]) -> None:
-        """Raise where x has another number of axes than the parameters were made for."""
+    def check_given(self, params: Params, inputs: tuple[Any, ...]) -> None:
+        """Raise where the inputs contradict the parameters in a way that deserves its own words."""
 
     def __repr__(self) -> str:
         return names.rebuild(self)
@@ -344,8 +336,8 @@ class Call:
                 "draws random numbers in training and needs a key: apply_train(..., key=jax.random.key(0))"
             )
         key = self.root
-        for number in self.folds:
-            key = jax.random.fold_in(key, number)
+        for step in self.folds:
+            key = jax.random.fold_in(key, step)
         return key
 
     def part(
@@ -378,17 +370,29 @@ class Event(NamedTuple):
     copies: Shape = ()
 
 
-@functools.lru_cache(maxsize=512)
-def _rehearse(layer: Layer, train: bool, tree: Any, kinds: tuple[tuple[Shape, Any], ...]) -> None:
-    """Run a network on shapes and dtypes alone; raises what running it would raise."""
+#: the class of what jit traces with; anything else, also under grad and vmap alone, may be computed at once
+_COMPILING = "DynamicJaxprTracer"
 
-    def walk(*leaves: Any) -> Any:
-        root, params, state, inputs = jax.tree.unflatten(tree, leaves)
+
+def _kind_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True))
+
+
+@functools.lru_cache(maxsize=512)
+def _rehearse(layer: Layer, train: bool, tree: Any, leaves: Sequence[Any]) -> None:
+    """Run a network on shapes and dtypes alone; raises what running it would raise."""
+    abstract = [_kind_of(leaf) for leaf in leaves if hasattr(leaf, "dtype")]
+
+    def walk(*arrays: Any) -> Any:
+        rest = iter(arrays)
+        root, params, state, inputs = jax.tree.unflatten(
+            tree, [next(rest) if hasattr(leaf, "dtype") else leaf for leaf in leaves]
+        )
         return layer.run(Call(train=train, root=root), params, state, inputs)[0]
 
     # a function in the network that looks at values cannot be rehearsed; it is run as it is
     with contextlib.suppress(jax.errors.JAXTypeError):
-        jax.eval_shape(walk, *(jax.ShapeDtypeStruct(*kind) for kind in kinds))
+        jax.eval_shape(walk, *abstract)
 
 
 def _restore(kind: type[Layer], fields: dict[str, Any]) -> Layer:
@@ -397,98 +401,3 @@ def _restore(kind: type[Layer], fields: dict[str, Any]) -> Layer:
     for name, value in fields.items():
         object.__setattr__(layer, name, names.unpack(value))
     return layer
-
-
-def number(name: str) -> int:
-    """A name as a number to fold into a random key; the same on every machine."""
-    return zlib.crc32(name.encode())
-
-
-def fold(key: jax.Array, name: str) -> jax.Array:
-    """The key of a named part."""
-    return jax.random.fold_in(key, number(name))
-
-
-def check_key(key: Any) -> jax.Array:
-    """Raise unless key is one random key, new style or raw."""
-    if isinstance(key, jax.Array | np.ndarray):
-        if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
-            return key
-        if key.dtype == jnp.uint32 and key.ndim == 1:
-            return jnp.asarray(key)
-        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32:
-            raise TypeError(f"key has shape {shown(key.shape)}; give one key, or use jax.vmap over several")
-    raise TypeError(f"key must be a random key, not {key!r}; make one by jax.random.key(0)")
-
-
-def check_mapping(kind: str, value: Any) -> dict[str, Any]:
-    """Raise unless params or state are a dict."""
-    if not isinstance(value, Mapping):
-        made = "net.init(key, shape)" if kind == "params" else "net.init_state(shape)"
-        raise TypeError(f"{kind} must be a dict as {made} makes it, not {_kind(value)}")
-    return value  # type: ignore[return-value]
-
-
-def check_inputs(inputs: tuple[Any, ...]) -> None:
-    """Raise unless the inputs are arrays of the same examples, at least one."""
-    for x in inputs:
-        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-            raise TypeError(f"x must be an array (batch, *space, channels), not {_kind(x)}; use jnp.asarray")
-        if x.ndim and x.shape[0] == 0:
-            raise ValueError(f"x has shape {shown(x.shape)}: the batch is empty; give at least one example")
-    if len({x.shape[0] for x in inputs if x.ndim}) > 1:
-        raise ValueError(
-            f"the inputs have batches of different sizes: {', '.join(shown(x.shape) for x in inputs)}; "
-            "the first axis of every input counts the same examples"
-        )
-
-
-def check_entries(kind: str, given: Mapping[str, Any], declared: dict[str, Parameter], shapes: Any) -> None:
-    """Raise unless the arrays given are exactly those declared, by name and shape."""
-    source = "init" if kind == "params" else "init_state"
-    for name in given:
-        if name not in declared:
-            known = f"it has {', '.join(declared)}" if declared else "it has none"
-            raise ValueError(
-                f"{kind} have an extra entry {name!r} that this layer does not know ({known}); "
-                f"use the {kind} that this network's {source} made"
-            )
-    for name, parameter in declared.items():
-        if name not in given:
-            raise ValueError(
-                f"{kind} have no {name!r} of shape {shown(parameter.shape)} for this layer; "
-                f"use the {kind} that this network's {source} made"
-            )
-        value = given[name]
-        if not hasattr(value, "shape") or not hasattr(value, "dtype"):
-            raise TypeError(f"{kind} entry {name!r} must be an array, not {_kind(value)}")
-        if tuple(value.shape) != parameter.shape:
-            raise ValueError(
-                f"{name} has shape {shown(tuple(value.shape))}, an input of {' and '.join(map(shown, shapes))} asks "
-                f"for {shown(parameter.shape)}; these {kind} belong to another network or another input shape: "
-                f"make new ones by {source}, or give the input they were made for"
-            )
-        if not jnp.issubdtype(value.dtype, jnp.floating):
-            raise TypeError(f"{kind} entry {name!r} has dtype {value.dtype}, expected floating point")
-
-
-def check_initial(name: str, value: Any, shape: Shape) -> jax.Array:
-    """Raise unless an initialiser made a finite array of the wanted shape."""
-    if getattr(value, "shape", None) != shape:
-        raise ValueError(
-            f"the initialiser of {name} made {_kind(value)}, expected an array of {shown(shape)}; "
-            "an initialiser is a function (key, shape, dtype) that returns such an array"
-        )
-    if not isinstance(value, Tracer) and not np.isfinite(np.asarray(value)).all():
-        raise ValueError(
-            f"the initialiser of {name} made values that are not finite; check its scale, which must be "
-            "finite and not negative"
-        )
-    return value
-
-
-def _kind(value: Any) -> str:
-    if hasattr(value, "shape"):
-        return f"an array of {shown(tuple(value.shape))}"
-    text = re.sub(r"\s+", " ", repr(value))
-    return f"a {type(value).__name__}" if len(text) > 40 or not text else f"{text} of type {type(value).__name__}"

@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from ..layer import Call, Event, Layer, Params, State
+from ..given import Params, State
+from ..layer import Call, Event, Layer
 
 
 def capture(net: Layer, params: Params, x: jax.Array, *more: jax.Array, state: State | None = None) -> dict[str, Any]:

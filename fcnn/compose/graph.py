@@ -13,12 +13,11 @@ import jax.numpy as jnp
 from .. import names
 from ..errors import at, shown
 from ..geometry import Shape
-from ..layer import Call, Layer, Params, State
+from ..given import Params, State
+from ..layer import Call, Layer
+from ..layers.function import PROBE, lost_batch
 from .parts import Composite, Parts, named
 from .serial import calling
-
-#: how many examples a wiring is shown when only shapes are asked for
-_PROBE = 2
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,25 +39,22 @@ class Graph(Composite):
     def _walk_shapes(self, shapes: tuple[Shape, ...]) -> tuple[Any, dict[str, tuple[Shape, ...]]]:
         """Call the wiring on shapes alone; nothing is computed."""
         used = _Shapes(dict(self.parts))
-        inputs = [jax.ShapeDtypeStruct((_PROBE, *shape), jnp.zeros(()).dtype) for shape in shapes]
+        inputs = [jax.ShapeDtypeStruct((PROBE, *shape), jnp.zeros(()).dtype) for shape in shapes]
         out = jax.eval_shape(lambda *xs: self.wiring(used, *xs), *inputs)
         for name, _ in self.parts:
-            if name not in used.seen:
+            if name not in used._seen:
                 raise ValueError(f"the layer {name!r} is named but the wiring never calls it; call it or leave it out")
-        for leaf in jax.tree.leaves(out):
-            if not leaf.shape or leaf.shape[0] != _PROBE:
-                raise ValueError(
-                    f"the wiring made {shown(leaf.shape)} of a batch of {_PROBE}; outputs keep the batch as first axis"
-                )
-        return jax.tree.map(lambda leaf: tuple(leaf.shape[1:]), out), used.seen
+        _check_outputs(out, PROBE)
+        return jax.tree.map(lambda leaf: tuple(leaf.shape[1:]), out), used._seen
 
     def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         layers = _Run(dict(self.parts), call, params, state)
         y = self.wiring(layers, *inputs)
         for name, _ in self.parts:
-            if name not in layers.uses:
+            if name not in layers._uses:
                 raise ValueError(f"the layer {name!r} is named but the wiring never calls it; call it or leave it out")
-        return y, {name: layers.state[name] for name, _ in self.parts if layers.state.get(name)}
+        _check_outputs(y, inputs[0].shape[0])
+        return y, {name: layers._state[name] for name, _ in self.parts if layers._state.get(name)}
 
     def __repr__(self) -> str:
         return f"{calling('graph', self.parts)}({names.code(self.wiring)})"
@@ -67,6 +63,20 @@ class Graph(Composite):
         # used as a decorator, graph() puts the network where the wiring's own name was
         module, name = self.wiring.__module__, self.wiring.__qualname__
         return (names.find, (module, name)) if names.find(module, name) is self else super().__reduce__()
+
+
+def _check_outputs(out: Any, batch: int) -> None:
+    """Raise unless a wiring returned arrays that keep the batch as their first axis."""
+    leaves = jax.tree.leaves(out)
+    if not leaves or not all(hasattr(leaf, "shape") for leaf in leaves):
+        raise TypeError(
+            f"the wiring returned a {type(out).__name__}; it must return an array, or a tuple or dict of arrays"
+        )
+    for leaf in leaves:
+        if not leaf.shape or leaf.shape[0] != batch:
+            raise ValueError(
+                f"the wiring made {lost_batch(leaf.shape, batch)}; outputs keep the batch as their first axis"
+            )
 
 
 class _Layers:
@@ -96,14 +106,14 @@ class _Run(_Layers):
         super().__init__(parts)
         self._call = call
         self.params = params
-        self.state = dict(state)
-        self.uses: Counter[str] = Counter()
+        self._state = dict(state)
+        self._uses: Counter[str] = Counter()
 
     def _use(self, name: str, inputs: tuple[Any, ...]) -> Any:
-        y, new_state = self._call.part(name, self._parts[name], self.params, self.state, inputs, use=self.uses[name])
-        self.uses[name] += 1
+        y, new_state = self._call.part(name, self._parts[name], self.params, self._state, inputs, use=self._uses[name])
+        self._uses[name] += 1
         if new_state:
-            self.state[name] = new_state
+            self._state[name] = new_state
         return y
 
 
@@ -112,7 +122,7 @@ class _Shapes(_Layers):
 
     def __init__(self, parts: dict[str, Layer]) -> None:
         super().__init__(parts)
-        self.seen: dict[str, tuple[Shape, ...]] = {}
+        self._seen: dict[str, tuple[Shape, ...]] = {}
         self.params = _Known(self)
 
     def _use(self, name: str, inputs: tuple[Any, ...]) -> Any:
@@ -123,11 +133,12 @@ class _Shapes(_Layers):
                     raise TypeError(f"takes arrays, the wiring gave it a {type(x).__name__}")
             shapes = part.check_shapes(tuple(tuple(x.shape[1:]) for x in inputs))
             out = part.infer_shape(*shapes)
-            first = self.seen.setdefault(name, shapes)
+            first = self._seen.setdefault(name, shapes)
             if first != shapes and _declared(part, first) != _declared(part, shapes):
+                one, other = (" and ".join(map(shown, each)) for each in (first, shapes))
                 raise ValueError(
-                    f"is used on inputs of {' and '.join(map(shown, first))} and of {' and '.join(map(shown, shapes))}, "
-                    "which ask for parameters of different shapes; a shared layer needs inputs that suit one set"
+                    f"is used on inputs of {one} and of {other}, which ask for parameters of "
+                    "different shapes; a shared layer needs inputs that suit one set"
                 )
         batch = inputs[0].shape[0]
         dtype = jnp.result_type(float)
@@ -146,18 +157,18 @@ class _Known(Mapping[str, Any]):
         part = self._layers._parts.get(name)
         if part is None:
             raise ValueError(f"the wiring reads layer.params[{name!r}], but the graph has no such layer")
-        if name not in self._layers.seen:
+        if name not in self._layers._seen:
             raise ValueError(
                 f"the wiring reads layer.params[{name!r}] before it calls layer.{name}, so its shape is not known yet; "
                 "call the layer first"
             )
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _declared(part, self._layers.seen[name]))
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _declared(part, self._layers._seen[name]))
 
     def __iter__(self) -> Any:
-        return iter(self._layers.seen)
+        return iter(self._layers._seen)
 
     def __len__(self) -> int:
-        return len(self._layers.seen)
+        return len(self._layers._seen)
 
 
 def _declared(part: Layer, shapes: tuple[Shape, ...]) -> Any:
@@ -204,6 +215,9 @@ def graph(**layers: Any) -> Callable[[Callable[..., Any]], Graph]:
             raise ValueError("has no layers; name at least one, graph(encode=fcnn.Dense(3))")
         if "params" in layers:
             raise ValueError("a layer cannot be named 'params': layer.params is the dict of all parameters")
+        for name in layers:
+            if name.startswith("_"):
+                raise ValueError(f"a layer's name in a graph cannot begin with an underscore, as {name!r} does")
         parts = named((), layers)
 
     def wire(wiring: Callable[..., Any]) -> Graph:

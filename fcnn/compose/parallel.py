@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from .. import names
 from ..errors import at
 from ..geometry import Shape
-from ..layer import Call, Layer, Params, State
+from ..given import Params, State
+from ..layer import Call, Layer
 from ..ops.dtypes import together
 from .parts import Composite, Parts, lift, named, one, same
 from .serial import calling

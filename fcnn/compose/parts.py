@@ -11,7 +11,8 @@ import jax
 
 from ..errors import at, shown
 from ..geometry import Shape
-from ..layer import Call, Layer, Params, State, fold
+from ..given import Params, State, extra_entry, fold
+from ..layer import Call, Layer
 from ..layers.function import Function
 
 Parts = tuple[tuple[str, Layer], ...]
@@ -33,6 +34,11 @@ def lift(value: Any) -> Layer:
         raise TypeError(f"{value.__name__} is a class, not a layer; write {value.__name__}(...)")
     if isinstance(value, (list, tuple)):
         raise TypeError(f"a {type(value).__name__} is not a layer; unpack it with *, or join its layers by serial")
+    if not callable(value):
+        raise TypeError(
+            f"{value!r} is neither a layer nor a function of one array; write a layer such as fcnn.Dense(10) or a "
+            "function such as jax.nn.relu, and options by keyword"
+        )
     return Function(value)
 
 
@@ -97,11 +103,7 @@ class Composite(Layer):
         for kind, given in (("params", params), ("state", state)):
             for name in given:
                 if name not in known:
-                    source = "init" if kind == "params" else "init_state"
-                    raise ValueError(
-                        f"{kind} have an extra entry {name!r}; the parts are {', '.join(known)}; "
-                        f"use the {kind} that this network's {source} made"
-                    )
+                    raise extra_entry(kind, name, f"the parts are {', '.join(known)}")
         self._input_shapes(inputs)
         return self.walk(call, params, state, inputs)
 

@@ -12,7 +12,8 @@ from jax import lax
 from .. import names
 from ..errors import at, shown
 from ..geometry import Shape, integer
-from ..layer import Call, Event, Layer, Params, State, check_mapping
+from ..given import Params, State, check_finite, check_mapping
+from ..layer import Call, Event, Layer
 from ..ops.dtypes import common
 from .parts import lift, one
 
@@ -41,7 +42,10 @@ class Repeat(Layer):
     def init_part(self, key: jax.Array, shapes: tuple[Shape, ...]) -> Params:
         self.infer_shape(*shapes)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(self.n))
-        return jax.vmap(lambda k: self.layer.init_part(k, shapes))(keys)
+        params = jax.vmap(lambda k: self.layer.init_part(k, shapes))(keys)
+        for path, leaf in jax.tree.leaves_with_path(params):  # under vmap the layers could not look at their values
+            check_finite("/".join(step.key for step in path), leaf)
+        return params
 
     def state_part(self, shapes: tuple[Shape, ...]) -> State:
         self.infer_shape(*shapes)

@@ -8,7 +8,8 @@ from typing import Any
 from .. import names
 from ..errors import at
 from ..geometry import Shape
-from ..layer import Call, Params, State
+from ..given import Params, State
+from ..layer import Call
 from .parts import Composite, Parts, named
 
 

@@ -3,6 +3,6 @@
 from .dataset import Dataset
 from .digits import digits
 from .files import DataDamagedError, DataNotFoundError
-from .mnist import mnist
+from .idx import mnist
 
 __all__ = ["DataDamagedError", "DataNotFoundError", "Dataset", "digits", "mnist"]

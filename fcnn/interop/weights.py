@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ..layer import Params, State
+from ..given import Params, State
 
 
 def save_weights(path: str | os.PathLike[str], params: Params, state: State | None = None) -> Path:
@@ -37,13 +38,13 @@ def save_weights(path: str | os.PathLike[str], params: Params, state: State | No
         >>> load_weights(path)
         ({'dense1': {'bias': Array([1., 1.], dtype=float32)}}, {})
     """
-    flax = _safetensors()
+    format = _safetensors()
     path = Path(path)
     flat: dict[str, Any] = {}
     for kind, tree in (("params", params), ("state", state or {})):
         for keys, leaf in jax.tree.leaves_with_path(tree):
-            flat["/".join([kind, *(key.key for key in keys)])] = jnp.asarray(leaf)
-    data = flax.save(flat)
+            flat["/".join([kind, *(key.key for key in keys)])] = np.ascontiguousarray(leaf)
+    data = format.numpy.save(flat)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -76,13 +77,11 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[Params, State]:
     Example:
         See :func:`save_weights`.
     """
-    flax = _safetensors()
-    from safetensors import SafetensorError
-
+    format = _safetensors()
     raw = Path(path).read_bytes()
     try:
-        flat = flax.load(raw)
-    except SafetensorError as error:
+        flat = {name: _array(**entry) for name, entry in format.deserialize(raw)}
+    except format.SafetensorError as error:
         raise ValueError(f"{path} is damaged or not a safetensors file ({error})") from None
     trees: dict[str, Any] = {"params": {}, "state": {}}
     for name, leaf in flat.items():
@@ -98,9 +97,17 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[Params, State]:
     return trees["params"], trees["state"]
 
 
+#: dtypes as the format writes them
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def _array(dtype: str, shape: list[int], data: bytes) -> jax.Array:
+    return jnp.asarray(np.frombuffer(data, jnp.dtype(_DTYPES[dtype])).reshape(shape))
+
+
 def _safetensors() -> Any:
     try:
-        from safetensors import flax
+        import safetensors.numpy
     except ImportError:
         raise ImportError("saving weights needs safetensors: pip install 'fcnn[interop]'") from None
-    return flax
+    return safetensors

@@ -12,7 +12,8 @@ import jax
 from .. import geometry, ops
 from ..errors import shown
 from ..geometry import Padding, Shape
-from ..layer import Layer, Parameter, Params
+from ..given import Parameter, Params, draw_initial
+from ..layer import Layer
 from ..ops.conv import check_groups
 from .initial import Initial, check, resolve
 
@@ -48,8 +49,8 @@ class _Sliding(Layer):
         }
 
     def infer_shape(self, *shapes: Shape) -> Shape:
-        space, _ = self._split(shapes[0])
-        return (*geometry.slide(space, self.kernel, **self._geometry()).out, self.features)
+        space, channels = self._split(shapes[0])
+        return (*geometry.slide(space, self.kernel, channels=channels, **self._geometry()).out, self.features)
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
         found = {"kernel": Parameter(self._kernel_shape(shapes[0]), resolve(self.kernel_init))}
@@ -75,13 +76,19 @@ class _Sliding(Layer):
         sizes = geometry.per_axis(self.kernel, len(space), "kernel")
         return (*sizes, channels // self.groups, self.features)
 
-    def _check_rank(self, params: Params, shapes: tuple[Shape, ...]) -> None:
-        kernel = tuple(getattr(params.get("kernel"), "shape", ()))
-        made_for, rank = len(kernel) - 2, len(shapes[0]) - 1
-        if made_for >= 1 and made_for != rank:
+    def check_given(self, params: Params, inputs: tuple[Any, ...]) -> None:
+        x, kernel = tuple(inputs[0].shape), tuple(getattr(params.get("kernel"), "shape", ()))
+        made_for = len(kernel) - 2
+        if made_for >= 1 and made_for != len(x) - 2:
             raise ValueError(
-                f"kernel has shape {shown(kernel)}, made for {made_for} space dimensions, but x has {rank}; "
+                f"kernel has shape {shown(kernel)}, made for {made_for} space dimensions, but x has shape {shown(x)}; "
                 "x is (batch, *space, channels), and one example alone needs a batch axis, x[None]"
+            )
+        if made_for >= 1 and kernel[-2] * self.groups != x[-1]:
+            raise ValueError(
+                f"kernel has shape {shown(kernel)} and takes {kernel[-2] * self.groups} channels, but x has shape "
+                f"{shown(x)} and so {x[-1]}; x is channels last, (batch, *space, channels); if it is, these params "
+                "belong to another network: make new ones by init"
             )
 
 
@@ -232,7 +239,7 @@ class LocallyConnected(_Sliding):
             found["bias"] = Parameter(out, resolve(self.bias_init))
         return found
 
-    def _check_rank(self, params: Params, shapes: tuple[Shape, ...]) -> None:
+    def check_given(self, params: Params, inputs: tuple[Any, ...]) -> None:
         """The shape of the kernel depends on the whole input: the comparison of shapes says it better."""
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
@@ -253,6 +260,8 @@ def _everywhere(init: Callable[..., jax.Array], axes: int) -> Callable[..., jax.
 
     def draw(key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
         keys = jax.random.split(key, math.prod(shape[:axes]))
-        return jax.vmap(lambda k: init(k, shape[axes:], dtype))(keys).reshape(shape)
+        each = Parameter(shape[axes:], init)
+        values = jax.vmap(lambda k: draw_initial("kernel", each, k, dtype))(keys)
+        return values.reshape(shape)
 
     return draw

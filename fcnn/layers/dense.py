@@ -10,7 +10,8 @@ import jax
 
 from .. import geometry, ops
 from ..geometry import Shape
-from ..layer import Layer, Parameter, Params, State
+from ..given import Parameter, Params, State
+from ..layer import Layer
 from ..ops.dense import check_rate
 from ..ops.pool import check_pieces
 from .conv import check_flag

@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from .. import names
-from ..errors import shown
 from ..geometry import Shape
-from ..layer import Layer, Params
+from ..given import Params, extra_entry
+from ..layer import Layer
 
-#: how many examples a function is shown when only its output shape is asked for
-_PROBE = 2
+#: how many examples a function is shown, in shape only, when its output shape is asked for: a number that occurs
+#: in no shape, so that an axis of this size is the batch
+PROBE = 1_000_003
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -62,13 +63,13 @@ class Function(Layer):
         return names.snake(names.short(self.function)).strip("_") or "function"
 
     def infer_shape(self, *shapes: Shape) -> Shape:
-        inputs = [jax.ShapeDtypeStruct((_PROBE, *shape), jnp.zeros(()).dtype) for shape in shapes]
-        return self._checked_output(jax.eval_shape(self.function, *inputs), _PROBE)
+        inputs = [jax.ShapeDtypeStruct((PROBE, *shape), jnp.zeros(()).dtype) for shape in shapes]
+        return self._checked_output(jax.eval_shape(self.function, *inputs), PROBE)
 
     def run(self, call: Any, params: Params, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
         for kind, given in (("params", params), ("state", state)):
             if given:
-                raise ValueError(f"{kind} have an extra entry for {names.code(self.function)}, which has none")
+                raise extra_entry(kind, next(iter(given)), f"{names.code(self.function)} is a function and has none")
         y = self.function(*inputs)
         self._checked_output(y, inputs[0].shape[0] if getattr(inputs[0], "ndim", 0) else None)
         return y, state
@@ -79,7 +80,7 @@ class Function(Layer):
             raise TypeError(f"{names.code(self.function)} returned a {type(y).__name__}, expected one array")
         if not shape or shape[0] != batch:
             raise ValueError(
-                f"{names.code(self.function)} made {shown(tuple(shape))} of a batch of {batch}; "
+                f"{names.code(self.function)} made {lost_batch(shape, batch)}; "
                 "a function in a network keeps the batch as its first axis"
             )
         return tuple(shape[1:])
@@ -97,3 +98,9 @@ class Function(Layer):
 
     def __repr__(self) -> str:
         return names.code(self.function)
+
+
+def lost_batch(shape: Any, batch: int | None) -> str:
+    """An output shape without the batch axis, in words; the probe's size is written as "batch"."""
+    sizes = ["batch" if size == batch == PROBE else str(size) for size in shape]
+    return f"an output of ({', '.join(sizes)}) without the batch axis"

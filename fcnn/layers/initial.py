@@ -47,7 +47,10 @@ def check(spec: Any, name: str) -> Initial:
     if spec_name not in known:
         raise ValueError(f"{name} {spec_name!r} is unknown; jax.nn.initializers has {', '.join(known)}")
     for value in arguments:
-        if isinstance(value, (int, float)) and not (math.isfinite(value) and (value >= 0 or spec_name == "constant")):
+        if isinstance(value, str):
+            if spec_name != "variance_scaling":
+                raise TypeError(f"{name} {spec!r} has a text where a number belongs; write it without quotes")
+        elif hasattr(value, "__float__") and not (math.isfinite(value) and (value >= 0 or spec_name == "constant")):
             raise ValueError(
                 f"{name} {spec!r} has the scale {value}, which would give parameters that are not numbers; "
                 "it must be finite and not negative"

@@ -11,7 +11,8 @@ import jax
 from .. import geometry, ops
 from ..errors import shown
 from ..geometry import Shape
-from ..layer import Layer, Parameter, Params, State
+from ..given import Parameter, Params, State
+from ..layer import Layer
 from ..ops.norm import check_divides, check_several
 from .conv import check_flag
 

@@ -9,7 +9,8 @@ import jax
 
 from .. import geometry, ops
 from ..geometry import Padding, Shape
-from ..layer import Layer, Params
+from ..given import Params
+from ..layer import Layer
 from ..ops.pool import check_has_space, check_power, pool_windows
 from .conv import check_flag
 
@@ -36,7 +37,7 @@ class _Windowed(Layer):
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         check_has_space(shapes[0])
-        windows = pool_windows(shapes[0][:-1], self.window, self.stride, self.padding, self.dilation, self.ceil_mode)
+        windows = pool_windows(shapes[0][:-1], self.window, channels=shapes[0][-1], **self._options())
         return (*windows.out, shapes[0][-1])
 
     def _options(self) -> dict[str, Any]:

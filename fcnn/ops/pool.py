@@ -360,8 +360,9 @@ def check_pieces(channels: int, pieces: int) -> None:
 
 def check_power(power: float) -> float:
     """Raise unless the power of an LP pool is a finite number of at least 1."""
-    if isinstance(power, bool) or not isinstance(power, (int, float)):
+    if isinstance(power, (bool, str)) or not hasattr(power, "__float__"):
         raise TypeError(f"power must be a number, not {power!r}")
+    power = float(power)
     if not 1 <= power < math.inf:
         raise ValueError(f"power is {power}, it must be at least 1 and finite; for the limit use max pooling")
     return power
@@ -374,6 +375,7 @@ def pool_windows(
     padding: Padding,
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
+    channels: int | None = None,
 ) -> Windows:
     """The windows of a pooling layer, each of which sees at least one sample of the data."""
     stride = window if stride is None else stride

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from ..errors import at
 from ..geometry import integer
-from ..layer import Layer, Params, State
+from ..given import Params, State
+from ..layer import Layer
 from .objective import Loss, check_data, cross_entropy, measure
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from ..errors import at
 from ..geometry import integer
-from ..layer import Layer, Params, State, check_key, fold
+from ..given import Params, State, check_key, fold
+from ..layer import Layer
 from .evaluate import evaluate
 from .objective import Loss, check_data, cross_entropy
 from .progress import EpochBar

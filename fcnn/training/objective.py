@@ -55,7 +55,8 @@ def measure(loss: Loss, outputs: Any, targets: Any) -> dict[str, jax.Array]:
     """
     metrics = {"loss": jnp.mean(loss(outputs, targets))}
     if are_labels(outputs, targets):
-        metrics["accuracy"] = jnp.mean(jnp.argmax(outputs, -1) == targets, dtype=metrics["loss"].dtype)
+        right = jnp.argmax(outputs, -1).astype(targets.dtype) == targets
+        metrics["accuracy"] = jnp.mean(right, dtype=metrics["loss"].dtype)
     return metrics
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from ..geometry import Shape
-from ..layer import Layer, Params, State, fold
+from ..given import Params, State, fold
+from ..layer import Layer
 from .objective import Loss, measure
 
 if TYPE_CHECKING:
@@ -98,7 +99,9 @@ def make_step(
             return metrics["loss"], (metrics, state)
 
         gradient, (metrics, state) = jax.grad(objective, has_aux=True)(before.params)
-        updates, optimizer_state = optimizer.update(gradient, before.optimizer_state, before.params)
+        # optax counts on JAX's standard promotion, whatever the program has set
+        with jax.numpy_dtype_promotion("standard"):
+            updates, optimizer_state = optimizer.update(gradient, before.optimizer_state, before.params)
         params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), before.params, updates)
         return TrainState(params, state, optimizer_state, before.key, before.step + 1), metrics
 

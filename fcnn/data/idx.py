@@ -1,4 +1,4 @@
-"""MNIST, from its four original files."""
+"""MNIST, from its four original files in idx form."""
 
 from __future__ import annotations
 

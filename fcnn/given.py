@@ -1,0 +1,158 @@
+"""What a network is given: the kinds of trees and arrays, and the checks that each is what it has to be."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from .errors import shown
+from .geometry import Shape
+
+#: what the optimizer may change: nested dicts of arrays
+Params = dict[str, Any]
+#: what the data may change: nested dicts of arrays
+State = dict[str, Any]
+#: (key, shape, dtype) -> array
+Initializer = Callable[..., jax.Array]
+
+
+class Parameter(NamedTuple):
+    """One array that a layer declares: its shape, and the function (key, shape, dtype) that makes the first value."""
+
+    shape: Shape
+    init: Initializer
+
+
+def number(name: str) -> int:
+    """A name as a number to fold into a random key; the same on every machine."""
+    return zlib.crc32(name.encode())
+
+
+def fold(key: jax.Array, name: str) -> jax.Array:
+    """The key of a named part."""
+    return jax.random.fold_in(key, number(name))
+
+
+def check_key(key: Any) -> jax.Array:
+    """Raise unless key is one random key, new style or raw."""
+    if isinstance(key, jax.Array | np.ndarray):
+        if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
+            return key
+        if key.dtype == jnp.uint32 and key.shape in ((2,), (4,)):
+            return jnp.asarray(key)
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32:
+            raise TypeError(f"key has shape {shown(key.shape)}; give one key, or use jax.vmap over several")
+    raise TypeError(f"key must be a random key, not {key!r}; make one by jax.random.key(0)")
+
+
+def check_mapping(kind: str, value: Any) -> dict[str, Any]:
+    """Raise unless params or state are a dict."""
+    if not isinstance(value, Mapping):
+        made = "net.init(key, shape)" if kind == "params" else "net.init_state(shape)"
+        raise TypeError(f"{kind} must be a dict as {made} makes it, not {_kind(value)}")
+    return value  # type: ignore[return-value]
+
+
+def check_inputs(inputs: tuple[Any, ...]) -> None:
+    """Raise unless the inputs are arrays of the same examples, at least one."""
+    for x in inputs:
+        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+            raise TypeError(f"x must be an array (batch, *space, channels), not {_kind(x)}; use jnp.asarray")
+        if x.ndim and x.shape[0] == 0:
+            raise ValueError(f"x has shape {shown(x.shape)}: the batch is empty; give at least one example")
+    if len({x.shape[0] for x in inputs if x.ndim}) > 1:
+        raise ValueError(
+            f"the inputs have batches of different sizes: {', '.join(shown(x.shape) for x in inputs)}; "
+            "the first axis of every input counts the same examples"
+        )
+
+
+#: the method that makes each kind of tree, and the words that agree with it
+_WORDS = {
+    "params": ("init", "have", "these params belong"),
+    "state": ("init_state", "has", "this state belongs"),
+}
+
+
+def extra_entry(kind: str, name: str, known: str) -> ValueError:
+    """The error for an entry that nobody in the network asks for."""
+    source, have, _ = _WORDS[kind]
+    return ValueError(
+        f"{kind} {have} an extra entry {name!r}; {known}; use the {kind} that this network's {source} made"
+    )
+
+
+def check_entries(kind: str, given: Mapping[str, Any], declared: dict[str, Parameter], shapes: Any) -> None:
+    """Raise unless the arrays given are exactly those declared, by name and shape."""
+    source, have, these = _WORDS[kind]
+    for name in given:
+        if name not in declared:
+            raise extra_entry(kind, name, f"this layer has {', '.join(declared) or 'none'}")
+    for name, parameter in declared.items():
+        if name not in given:
+            raise ValueError(
+                f"{kind} {have} no {name!r} of shape {shown(parameter.shape)} for this layer; "
+                f"use the {kind} that this network's {source} made"
+            )
+        value = given[name]
+        if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+            raise TypeError(f"{kind} entry {name!r} must be an array, not {_kind(value)}")
+        if tuple(value.shape) != parameter.shape:
+            raise ValueError(
+                f"{name} has shape {shown(tuple(value.shape))}, an input of {' and '.join(map(shown, shapes))} asks "
+                f"for {shown(parameter.shape)}; {these} to another network or another input shape: "
+                f"make new ones by {source}, or give the input they were made for"
+            )
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(f"{kind} entry {name!r} has dtype {value.dtype}, expected floating point")
+
+
+def draw_initial(name: str, parameter: Parameter, key: jax.Array, dtype: Any) -> jax.Array:
+    """Draw the first value of a parameter, and raise unless it is a finite array of the declared shape."""
+    try:
+        value = parameter.init(key, parameter.shape, dtype)
+    except (ValueError, TypeError) as error:
+        raise type(error)(
+            f"the initialiser of {name} failed for the shape {shown(parameter.shape)} ({error}); "
+            "an initialiser is a function (key, shape, dtype) that suits this shape"
+        ) from error
+    return check_initial(name, value, parameter.shape)
+
+
+def check_initial(name: str, value: Any, shape: Shape) -> jax.Array:
+    """Raise unless an initialiser made a finite floating-point array of the declared shape."""
+    if getattr(value, "shape", None) != shape:
+        raise ValueError(
+            f"the initialiser of {name} made {_kind(value)}, expected an array of {shown(shape)}; "
+            "an initialiser is a function (key, shape, dtype) that returns such an array"
+        )
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(
+            f"the initialiser of {name} made an array of {value.dtype}, expected floating point; "
+            "an initialiser is a function (key, shape, dtype) that returns an array of that dtype"
+        )
+    check_finite(name, value)
+    return value
+
+
+def check_finite(name: str, value: jax.Array) -> None:
+    """Raise where an initialiser made NaN or infinity; values that are still being traced cannot be looked at."""
+    if not isinstance(value, Tracer) and not np.isfinite(np.asarray(value)).all():
+        raise ValueError(
+            f"the initialiser of {name} made values that are not finite; check its scale, which must be "
+            "finite and not negative"
+        )
+
+
+def _kind(value: Any) -> str:
+    if hasattr(value, "shape"):
+        return f"an array of {shown(tuple(value.shape))}"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return f"{value!r} of type {type(value).__name__}"
+    return f"a {type(value).__name__}"

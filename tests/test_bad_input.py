@@ -1,0 +1,1119 @@
+"""Mistakes that users make. Each is refused before any device computes, by a ValueError or TypeError that names the
+layer by its path, shows the value, states the rule and offers a way out."""
+
+import copy
+import functools
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.nn import relu
+
+import fcnn
+
+NAN = float("nan")
+
+
+@contextmanager
+def refused(kind, where, *says):
+    """Expect an error of exactly this kind, with this path in front and all of these fragments in its message."""
+    with pytest.raises(Exception) as caught:
+        yield
+    error = caught.value
+    assert type(error) is kind, f"{type(error).__name__} instead of {kind.__name__}: {error}"
+    message = str(error)
+    assert message.startswith(f"{where}: "), f"the path is not {where!r} in: {message}"
+    for fragment in says:
+        assert fragment in message, f"nothing says {fragment!r} in: {message}"
+    assert "Tracer" not in message, f"the message shows how JAX works inside: {message}"
+
+
+class Mistake(NamedTuple):
+    name: str
+    call: object
+    kind: type
+    where: str
+    says: tuple
+
+
+def mistake(name, call, kind, where, *says):
+    return Mistake(name, call, kind, where, says)
+
+
+def blank(net, *shapes):
+    """Parameters of zeros, made by NumPy: no device has computed them."""
+    declared = jax.eval_shape(lambda key: net.init(key, *shapes), jax.random.key(0))
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), declared)
+
+
+def images(*shape, dtype="float32"):
+    return np.zeros(shape, dtype)
+
+
+def any_key():
+    return jax.random.key(0)
+
+
+def raw_keys(*shape):
+    return np.zeros(shape, "uint32")
+
+
+SHAPE = (12, 12, 1)
+NET = fcnn.serial(
+    fcnn.Conv(6, 5, padding="SAME"), relu, fcnn.MaxPool(2), fcnn.Conv(16, 5), fcnn.Flatten(), fcnn.Dense(10)
+)
+PARAMS = blank(NET, SHAPE)
+IMAGES = images(2, *SHAPE)
+
+DEEP = fcnn.serial(
+    fcnn.Conv(4, 3, padding="SAME"),
+    fcnn.residual(fcnn.serial(fcnn.Conv(4, 3, padding="SAME"), relu, fcnn.Conv(4, 3, padding="SAME"))),
+)
+NORMED = fcnn.serial(fcnn.Conv(4, 3), fcnn.BatchNorm(), relu)
+NORMED_STATE = {"batch_norm1": {"mean": images(4), "variance": images(4)}}
+DROPPED = fcnn.serial(fcnn.Dense(4), fcnn.Dropout(0.5))
+
+
+def changed(path, value):
+    """PARAMS with one entry replaced, or removed where the value is None."""
+    params = copy.deepcopy(PARAMS)
+    *outer, last = path.split("/")
+    entry = params
+    for name in outer:
+        entry = entry[name]
+    if value is None:
+        del entry[last]
+    else:
+        entry[last] = value
+    return params
+
+
+def wired(wiring, **layers):
+    return fcnn.graph(**(layers or {"dense": fcnn.Dense(3)}))(wiring)
+
+
+def sum_of_two(layer, a, b):
+    return layer.dense(a) + layer.dense(b)
+
+
+def returns_nothing(layer, x):
+    layer.dense(x)
+
+
+def filled(value):
+    return lambda key, shape, dtype: jnp.full(shape, value, dtype)
+
+
+def drawn_nan(key, shape, dtype):
+    return jax.random.normal(key, shape, dtype) * NAN
+
+
+def turned_around(key, shape, dtype):
+    return jnp.zeros(shape[::-1], dtype)
+
+
+def integers(key, shape, dtype):
+    return jnp.zeros(shape, "int32")
+
+
+def kernel_init(init):
+    return fcnn.serial(fcnn.Dense(3, kernel_init=init)).init(any_key(), (4,))
+
+
+def loses_the_batch(x):
+    return x.mean()
+
+
+def averages_over_the_batch(x):
+    return x.mean(0)
+
+
+def pair(x):
+    return x, x
+
+
+MAKING = [
+    mistake("stride 0", lambda: fcnn.Conv(6, 5, stride=0), ValueError, "conv", "stride is 0", "at least 1"),
+    mistake("a negative stride", lambda: fcnn.MaxPool(2, stride=-2), ValueError, "max_pool", "stride is -2", "least 1"),
+    mistake("dilation 0", lambda: fcnn.Conv(6, 5, dilation=0), ValueError, "conv", "dilation is 0", "at least 1"),
+    mistake("kernel 0", lambda: fcnn.Conv(6, 0), ValueError, "conv", "kernel is 0", "at least 1"),
+    mistake("a kernel with a 0", lambda: fcnn.Conv(6, (3, 0)), ValueError, "conv", "kernel is 0", "at least 1"),
+    mistake("kernel 2.5", lambda: fcnn.Conv(6, 2.5), TypeError, "conv", "kernel", "2.5", "whole number"),
+    mistake("kernel True", lambda: fcnn.Conv(6, True), TypeError, "conv", "kernel", "True", "whole number"),
+    mistake("kernel as text", lambda: fcnn.Conv(6, "5"), TypeError, "conv", "kernel", "'5'", "whole number"),
+    mistake("an empty kernel", lambda: fcnn.Conv(6, ()), ValueError, "conv", "kernel is empty", "each space axis"),
+    mistake("window 0", lambda: fcnn.AvgPool(0), ValueError, "avg_pool", "window is 0", "at least 1"),
+    mistake("no features", lambda: fcnn.Dense(0), ValueError, "dense", "features is 0", "at least 1"),
+    mistake("half a feature", lambda: fcnn.Dense(2.5), TypeError, "dense", "features", "2.5", "whole number"),
+    mistake("bias 1", lambda: fcnn.Conv(6, 5, bias=1), TypeError, "conv", "bias", "True or False", "1"),
+    mistake(
+        "groups that do not divide the features",
+        lambda: fcnn.Conv(16, 3, groups=3),
+        *(ValueError, "conv", "groups 3", "16 features", "choose a number of groups that divides"),
+    ),
+    mistake(
+        "an unknown padding",
+        lambda: fcnn.Conv(6, 5, padding="same"),
+        *(ValueError, "conv", "'same'", "VALID, SAME, CAUSAL, CIRCULAR, REFLECT"),
+    ),
+    mistake(
+        "a padding of three numbers",
+        lambda: fcnn.Conv(6, 5, padding=(1, 2, 3)),
+        *(ValueError, "conv", "(1, 2, 3)", "(before, after)", "write ((1, 1)"),
+    ),
+    mistake("a negative padding", lambda: fcnn.Conv(6, 5, padding=-1), ValueError, "conv", "padding is -1", "least 0"),
+    mistake(
+        "a pair with a negative padding",
+        lambda: fcnn.MaxPool(2, padding=((0, -1), (0, 0))),
+        *(ValueError, "max_pool", "padding is -1", "at least 0"),
+    ),
+    mistake("padding 1.5", lambda: fcnn.Conv(6, 5, padding=1.5), TypeError, "conv", "padding", "1.5", "whole number"),
+    mistake("an empty padding", lambda: fcnn.Conv(6, 5, padding=()), ValueError, "conv", "empty", "(before, after)"),
+    mistake("rate 1", lambda: fcnn.Dropout(1), ValueError, "dropout", "rate is 1", "[0, 1)", "use rate=0.1"),
+    mistake("rate -0.1", lambda: fcnn.Dropout(-0.1), ValueError, "dropout", "rate is -0.1", "[0, 1)"),
+    mistake("rate NaN", lambda: fcnn.Dropout(NAN), ValueError, "dropout", "rate is nan", "[0, 1)"),
+    mistake("rate as text", lambda: fcnn.Dropout("0.5"), TypeError, "dropout", "rate", "'0.5'", "[0, 1)"),
+    mistake("rate True", lambda: fcnn.Dropout(True), TypeError, "dropout", "rate", "True", "[0, 1)"),
+    mistake(
+        "a scale that is not a number",
+        lambda: fcnn.Conv(6, 5, kernel_init=("normal", NAN)),
+        *(ValueError, "conv", "kernel_init", "nan", "finite and not negative"),
+    ),
+    mistake(
+        "a NumPy scale that is not a number",
+        lambda: fcnn.Conv(6, 5, kernel_init=("normal", np.float32("nan"))),
+        *(ValueError, "conv", "kernel_init", "nan", "finite and not negative"),
+    ),
+    mistake(
+        "a negative variance",
+        lambda: fcnn.Conv(6, 5, kernel_init=("variance_scaling", -1.0, "fan_in", "normal")),
+        *(ValueError, "conv", "kernel_init", "-1.0", "finite and not negative"),
+    ),
+    mistake(
+        "an unknown initialiser",
+        lambda: fcnn.Dense(3, kernel_init="he"),
+        *(ValueError, "dense", "kernel_init", "'he'", "he_normal"),
+    ),
+    mistake(
+        "a number as initialiser",
+        lambda: fcnn.Dense(3, kernel_init=0.01),
+        *(TypeError, "dense", "kernel_init", "0.01", '("normal", 0.01)'),
+    ),
+    mistake("Maxout of no pieces", lambda: fcnn.Maxout(0), ValueError, "maxout", "pieces is 0", "at least 1"),
+    mistake(
+        "LP pooling by 0.5", lambda: fcnn.LpPool(2, power=0.5), ValueError, "lp_pool", "power is 0.5", "at least 1"
+    ),
+    mistake(
+        "LP pooling by infinity",
+        lambda: fcnn.LpPool(2, power=float("inf")),
+        *(ValueError, "lp_pool", "power is inf", "finite", "use max pooling"),
+    ),
+    mistake("no groups", lambda: fcnn.GroupNorm(0), ValueError, "group_norm", "groups is 0", "at least 1"),
+    mistake(
+        "momentum 1.5",
+        lambda: fcnn.BatchNorm(momentum=1.5),
+        *(ValueError, "batch_norm", "momentum is 1.5", "[0, 1]", "share of the old"),
+    ),
+    mistake(
+        "momentum as text",
+        lambda: fcnn.BatchNorm(momentum="0.9"),
+        *(TypeError, "batch_norm", "momentum", "'0.9'", "number"),
+    ),
+    mistake("epsilon 0", lambda: fcnn.BatchNorm(epsilon=0), ValueError, "batch_norm", "epsilon is 0", "above 0"),
+    mistake("epsilon NaN", lambda: fcnn.LayerNorm(epsilon=NAN), ValueError, "layer_norm", "epsilon is nan", "finite"),
+    mistake("an empty serial", fcnn.serial, ValueError, "serial", "no layers", "give at least one"),
+    mistake("no branches", fcnn.branches, ValueError, "branches", "no branches", "give at least one"),
+    mistake("an empty graph", fcnn.graph, ValueError, "graph", "no layers", "name at least one"),
+    mistake(
+        "an unknown join",
+        lambda: fcnn.branches(relu, join="mean"),
+        *(ValueError, "branches", "'mean'", "'concat', 'sum'"),
+    ),
+    mistake("repeat 0 times", lambda: fcnn.repeat(fcnn.Dense(3), 0), ValueError, "repeat", "n is 0", "at least 1"),
+    mistake("repeat 2.5 times", lambda: fcnn.repeat(fcnn.Dense(3), 2.5), TypeError, "repeat", "2.5", "whole number"),
+    mistake(
+        "two layers of one name",
+        lambda: fcnn.serial(fcnn.Conv(6, 5), conv1=fcnn.Conv(16, 5)),
+        *(ValueError, "serial", "'conv1'", "another name"),
+    ),
+    mistake("a name with a slash", lambda: fcnn.serial(**{"a/b": relu}), ValueError, "serial", "'a/b'", "identifier"),
+    mistake(
+        "a class instead of a layer",
+        lambda: fcnn.serial(fcnn.Conv(6, 5), fcnn.Flatten),
+        *(TypeError, "serial", "Flatten is a class", "write Flatten(...)"),
+    ),
+    mistake(
+        "a class in residual", lambda: fcnn.residual(fcnn.Flatten), TypeError, "residual", "class", "write Flatten(...)"
+    ),
+    mistake("a class in repeat", lambda: fcnn.repeat(fcnn.Dense, 2), TypeError, "repeat", "class", "write Dense(...)"),
+    mistake(
+        "a list instead of layers",
+        lambda: fcnn.serial([fcnn.Conv(6, 5), relu]),
+        *(TypeError, "serial", "a list is not a layer", "unpack it with *"),
+    ),
+    mistake(
+        "a tuple of branches",
+        lambda: fcnn.branches((fcnn.Conv(6, 5), relu)),
+        *(TypeError, "branches", "a tuple is not a layer", "unpack it with *"),
+    ),
+    mistake("a number as layer", lambda: fcnn.serial(3), TypeError, "serial", "3", "a function of one array"),
+    mistake("a name as layer", lambda: fcnn.serial("relu"), TypeError, "serial", "'relu'", "a function of one array"),
+    mistake("None as branch", lambda: fcnn.branches(None), TypeError, "branches", "None", "function"),
+    mistake(
+        "a partial function that holds an array",
+        lambda: fcnn.serial(functools.partial(jnp.multiply, np.ones(3))),
+        *(TypeError, "serial/multiply", "cannot be hashed", "put arrays into params by a layer of your own"),
+    ),
+    mistake(
+        "a partial function that holds a list",
+        lambda: fcnn.serial(functools.partial(jnp.sum, axis=[1, 2])),
+        *(TypeError, "serial/sum", "axis=[1, 2]", "bind plain numbers or strings only"),
+    ),
+    mistake(
+        "a graph layer named params",
+        lambda: fcnn.graph(params=fcnn.Dense(3)),
+        *(ValueError, "graph", "'params'", "the dict of all parameters"),
+    ),
+    mistake("a wiring that is no function", lambda: wired(3), TypeError, "graph", "3", "a function (layer, *inputs)"),
+]
+
+
+@pytest.mark.parametrize("case", MAKING, ids=lambda case: case.name)
+def test_a_wrong_hyperparameter_is_refused_when_the_layer_is_made(case):
+    with refused(case.kind, case.where, *case.says):
+        case.call()
+
+
+class Misfit(NamedTuple):
+    name: str
+    net: fcnn.Layer
+    shape: object
+    kind: type
+    where: str
+    says: tuple
+
+
+def misfit(name, layers, shape, kind, where, *says):
+    layers = layers if isinstance(layers, tuple) else (layers,)
+    return Misfit(name, fcnn.serial(*layers), shape, kind, where, says)
+
+
+FITTING = [
+    misfit(
+        "a kernel larger than its input",
+        (fcnn.Conv(16, 5), fcnn.Conv(16, 5)),
+        (8, 8, 1),
+        *(ValueError, "conv2", "kernel (5, 5)", "(4, 4, 16)", 'use padding="SAME" or a smaller kernel'),
+    ),
+    misfit(
+        "a dilation too large",
+        (relu, fcnn.Conv(6, 3, dilation=8)),
+        SHAPE,
+        *(ValueError, "conv1", "kernel (3, 3)", "dilation (8, 8)", "(12, 12", "smaller kernel"),
+    ),
+    misfit(
+        "a window larger than its input",
+        fcnn.MaxPool(13),
+        SHAPE,
+        *(ValueError, "max_pool1", "window (13, 13)", "(12, 12", "a smaller window"),
+    ),
+    misfit(
+        "groups that do not divide the channels",
+        fcnn.Conv(6, 3, groups=3),
+        (12, 12, 4),
+        *(ValueError, "conv1", "groups 3", "4 input channels", "choose a number of groups that divides"),
+    ),
+    misfit(
+        "a padding with another number of axes",
+        fcnn.Conv(6, 5, padding=((1, 1), (1, 1), (1, 1))),
+        SHAPE,
+        *(ValueError, "conv1", "((1, 1), (1, 1), (1, 1))", "2 space axes", "write ((1, 1), (1, 1))"),
+    ),
+    misfit(
+        "an ambiguous pair of paddings",
+        fcnn.Conv(6, 5, padding=(0, 1)),
+        SHAPE,
+        *(ValueError, "conv1", "padding (0, 1)", "could mean", "((0, 0), (1, 1))"),
+    ),
+    misfit(
+        "a kernel with another number of axes",
+        fcnn.Conv(6, (3, 3, 3)),
+        SHAPE,
+        *(ValueError, "conv1", "kernel (3, 3, 3)", "the input has 2", "give 2 numbers, or one"),
+    ),
+    misfit(
+        "a stride with another number of axes",
+        fcnn.MaxPool(2, stride=(1, 1, 1)),
+        SHAPE,
+        *(ValueError, "max_pool1", "stride (1, 1, 1)", "the input has 2", "give 2 numbers, or one"),
+    ),
+    misfit(
+        "a convolution after Flatten",
+        (fcnn.Flatten(), fcnn.Conv(6, 5)),
+        SHAPE,
+        *(ValueError, "conv1", "(144,)", "1, 2 or 3 space dimensions", "(*space, channels)"),
+    ),
+    misfit(
+        "pooling after Flatten",
+        (fcnn.Flatten(), fcnn.MaxPool(2)),
+        SHAPE,
+        *(ValueError, "max_pool1", "(144,)", "no space to pool over", "pool before Flatten"),
+    ),
+    misfit(
+        "four space dimensions",
+        fcnn.Conv(6, 3),
+        (5, 5, 5, 5, 1),
+        *(ValueError, "conv1", "(5, 5, 5, 5, 1)", "1, 2 or 3 space dimensions", "without the batch"),
+    ),
+    misfit(
+        "a pooling window that sees only padding",
+        fcnn.MaxPool(2, padding=3),
+        SHAPE,
+        *(ValueError, "max_pool1", "((3, 3), (3, 3))", "nothing but padding", "pad by less than the window"),
+    ),
+    misfit(
+        "REFLECT larger than the input",
+        fcnn.Conv(6, 9, padding="REFLECT"),
+        (4, 4, 1),
+        *(ValueError, "conv1", '"REFLECT"', "an axis of 4", "a smaller kernel"),
+    ),
+    misfit(
+        "CIRCULAR larger than the input",
+        fcnn.Conv(6, 19, padding="CIRCULAR"),
+        (4, 4, 1),
+        *(ValueError, "conv1", '"CIRCULAR"', "an axis of 4", "a smaller kernel"),
+    ),
+    misfit(
+        "a transposed convolution with CIRCULAR",
+        fcnn.ConvTranspose(6, 3, padding="CIRCULAR"),
+        SHAPE,
+        *(ValueError, "conv_transpose1", '"CIRCULAR"', "no transposed convolution", 'use "VALID", "SAME"'),
+    ),
+    misfit(
+        "a transposed convolution that crops everything",
+        fcnn.ConvTranspose(6, 3, padding=9),
+        SHAPE,
+        *(ValueError, "conv_transpose1", "padding 9", "(12, 12)", "use a smaller padding"),
+    ),
+    misfit(
+        "a body whose shape differs from the input",
+        fcnn.residual(fcnn.Conv(3, 3)),
+        SHAPE,
+        *(ValueError, "residual1", "(10, 10, 3)", "(12, 12, 1)", "give a shortcut"),
+    ),
+    misfit(
+        "a body whose shape differs from the shortcut",
+        fcnn.residual(fcnn.Conv(3, 3, padding="SAME"), fcnn.Conv(4, 1)),
+        SHAPE,
+        *(ValueError, "residual1", "body gives (12, 12, 3)", "shortcut gives (12, 12, 4)", "give a shortcut"),
+    ),
+    misfit(
+        "a misfit deep inside",
+        fcnn.residual(fcnn.serial(fcnn.Conv(4, 3), relu, fcnn.Conv(4, 15))),
+        SHAPE,
+        *(ValueError, "residual1/body/conv2", "kernel (15, 15)", "(10, 10", "a smaller kernel"),
+    ),
+    misfit(
+        "branches of different spaces",
+        fcnn.branches(fcnn.Conv(3, 3), fcnn.Conv(4, 1)),
+        SHAPE,
+        *(ValueError, "branches1", "conv1 gives (10, 10)", "conv2 gives (12, 12)", 'use padding="SAME"'),
+    ),
+    misfit(
+        "branches of different channels to be summed",
+        fcnn.branches(fcnn.Conv(3, 3), fcnn.Conv(4, 3), join="sum"),
+        SHAPE,
+        *(ValueError, "branches1", "(10, 10, 3)", "(10, 10, 4)", 'use join="concat"'),
+    ),
+    misfit(
+        "a repeated layer that changes the shape",
+        fcnn.repeat(fcnn.Conv(3, 3), 2),
+        SHAPE,
+        *(ValueError, "repeat1", "(12, 12, 1) into (10, 10, 3)", "keep the shape", 'use padding="SAME"'),
+    ),
+    misfit(
+        "a misfit in a repeated layer",
+        fcnn.repeat(fcnn.serial(relu, fcnn.Conv(1, 15)), 2),
+        SHAPE,
+        *(ValueError, "repeat1/conv1", "kernel (15, 15)", "(12, 12", "a smaller kernel"),
+    ),
+    misfit(
+        "pieces that do not divide the channels",
+        fcnn.Maxout(2),
+        (4, 3),
+        *(ValueError, "maxout1", "pieces 2", "3 channels", "of equal size"),
+    ),
+    misfit(
+        "group normalisation that does not divide",
+        fcnn.GroupNorm(3),
+        (4, 4),
+        *(ValueError, "group_norm1", "groups 3", "4 channels", "of equal size"),
+    ),
+    misfit(
+        "instance normalisation after Flatten",
+        (fcnn.Flatten(), fcnn.InstanceNorm()),
+        SHAPE,
+        *(ValueError, "instance_norm1", "(144,)", "no variance", "before Flatten"),
+    ),
+    misfit(
+        "a function that loses the batch axis",
+        (fcnn.Flatten(), loses_the_batch),
+        SHAPE,
+        *(ValueError, "loses_the_batch1", "made an output of ()", "keeps the batch as its first axis"),
+    ),
+    misfit(
+        "a function that returns a tuple",
+        (fcnn.Flatten(), pair),
+        SHAPE,
+        *(TypeError, "pair1", "returned a tuple", "expected one array"),
+    ),
+    misfit("a function of two arrays", jnp.add, SHAPE, TypeError, "add1", "missing", "'y'"),
+    misfit("a shape with the batch as None", relu, (None, 28, 28, 1), TypeError, "serial", "None", "no batch axis"),
+    misfit(
+        "an array instead of its shape",
+        relu,
+        images(2, 28, 28, 1),
+        *(TypeError, "serial", "an array of (2, 28, 28, 1) was given", "x.shape[1:]", "(28, 28, 1)"),
+    ),
+    misfit("a shape as an array", relu, np.array([28, 28, 1]), TypeError, "serial", "array", "28", "tuple"),
+    misfit("a number as shape", relu, 784, TypeError, "serial", "784", "such as (28, 28, 1)"),
+    misfit("no shape", relu, None, TypeError, "serial", "None", "such as (28, 28, 1)"),
+    misfit("an empty shape", relu, (), ValueError, "serial", "empty", "such as (28, 28, 1)"),
+    misfit("a size of 0", relu, (28, 0, 1), ValueError, "serial", "(28, 0, 1)", "at least 1"),
+    misfit("half a pixel", relu, (28.5, 1), TypeError, "serial", "28.5", "whole number"),
+]
+
+
+@pytest.mark.parametrize("case", FITTING, ids=lambda case: case.name)
+@pytest.mark.parametrize("method", ["out_shape", "init", "init_state"])
+def test_a_shape_that_does_not_suit_the_network_is_refused(method, case):
+    arguments = (any_key(), case.shape) if method == "init" else (case.shape,)
+    with refused(case.kind, case.where, *case.says):
+        getattr(case.net, method)(*arguments)
+
+
+def test_the_message_of_a_kernel_that_does_not_fit_is_the_documented_one():
+    net = fcnn.serial(fcnn.Conv(16, 5), fcnn.Conv(16, 5))
+    with pytest.raises(ValueError) as caught:
+        net.init(any_key(), (8, 8, 1))
+    assert str(caught.value) == (
+        'conv2: kernel (5, 5) does not fit an input of (4, 4, 16); use padding="SAME" or a smaller kernel'
+    )
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+def test_a_function_that_averages_over_the_batch_is_refused_whatever_the_size_of_the_space(size):
+    with refused(ValueError, "averages_over_the_batch1", "keeps the batch as its first axis"):
+        fcnn.serial(averages_over_the_batch).out_shape((size, 3))
+    with refused(ValueError, "graph", "keep the batch as their first axis"):
+        wired(lambda layer, x: layer.dense(x).mean(0)).out_shape((size, 3))
+
+
+INITIAL = [
+    mistake("no key", lambda: NET.init(None, SHAPE), TypeError, "serial", "None", "jax.random.key(0)"),
+    mistake("an int as key", lambda: NET.init(0, SHAPE), TypeError, "serial", "not 0", "jax.random.key(0)"),
+    mistake(
+        "several keys",
+        lambda: NET.init(jax.random.split(any_key(), 3), SHAPE),
+        *(TypeError, "serial", "(3,)", "give one key", "jax.vmap"),
+    ),
+    mistake(
+        "several raw keys",
+        lambda: NET.init(raw_keys(3, 2), SHAPE),
+        *(TypeError, "serial", "(3, 2)", "give one key", "jax.vmap"),
+    ),
+    mistake(
+        "key and shape the other way round",
+        lambda: NET.init(SHAPE, any_key()),
+        *(TypeError, "serial", "(12, 12, 1)", "jax.random.key(0)"),
+    ),
+    mistake(
+        "an initialiser that makes NaN",
+        lambda: kernel_init(filled(NAN)),
+        *(ValueError, "dense1", "initialiser of kernel", "not finite", "check its scale"),
+    ),
+    mistake(
+        "an initialiser that draws NaN for repeated layers",
+        lambda: fcnn.serial(fcnn.repeat(fcnn.Dense(4, kernel_init=drawn_nan), 2)).init(any_key(), (4,)),
+        *(ValueError, "repeat1", "initialiser of kernel", "not finite", "check its scale"),
+    ),
+    mistake(
+        "an initialiser that makes infinity",
+        lambda: fcnn.serial(fcnn.Dense(3, bias_init=filled(np.inf))).init(any_key(), (4,)),
+        *(ValueError, "dense1", "initialiser of bias", "not finite", "check its scale"),
+    ),
+    mistake(
+        "an initialiser that makes another shape",
+        lambda: kernel_init(turned_around),
+        *(ValueError, "dense1", "initialiser of kernel", "(3, 4)", "(4, 3)", "(key, shape, dtype)"),
+    ),
+    mistake(
+        "an initialiser that makes another shape for a locally connected layer",
+        lambda: fcnn.serial(fcnn.LocallyConnected(3, 2, kernel_init=turned_around)).init(any_key(), (4, 1)),
+        *(ValueError, "locally_connected1", "initialiser of kernel", "(key, shape, dtype)"),
+    ),
+    mistake(
+        "an initialiser that makes integers",
+        lambda: kernel_init(integers),
+        *(TypeError, "dense1", "initialiser of kernel", "int32"),
+    ),
+    mistake(
+        "a maker of initialisers that is not called",
+        lambda: kernel_init(jax.nn.initializers.he_normal),
+        *(ValueError, "dense1", "initialiser of kernel", "a function", "(key, shape, dtype)"),
+    ),
+    mistake(
+        "a scale as text",
+        lambda: kernel_init(("normal", "0.01")),
+        *(TypeError, "dense", "kernel_init", "'0.01'", "without quotes"),
+    ),
+    mistake(
+        "an initialiser for matrices used for a bias",
+        lambda: fcnn.serial(fcnn.Dense(3, bias_init="he_normal")).init(any_key(), (4,)),
+        *(ValueError, "dense1", "bias"),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", INITIAL, ids=lambda case: case.name)
+def test_first_parameters_that_cannot_be_made_well_are_refused(case):
+    with refused(case.kind, case.where, *case.says):
+        case.call()
+
+
+USING = [
+    mistake(
+        "a single grey image",
+        lambda: NET.apply(PARAMS, images(12, 12)),
+        *(ValueError, "conv1", "(12, 12)", "2 space dimensions", "needs a batch axis, x[None]"),
+    ),
+    mistake(
+        "one example without batch axis",
+        lambda: NET.apply(PARAMS, images(12, 12, 1)),
+        *(ValueError, "conv1", "(12, 12, 1)", "2 space dimensions", "needs a batch axis, x[None]"),
+    ),
+    mistake(
+        "a single feature vector",
+        lambda: fcnn.Dense(3).apply(blank(fcnn.Dense(3), (4,)), images(4)),
+        *(ValueError, "dense", "(4,)", "expected (batch, *space, channels)", "x[None]"),
+    ),
+    mistake("a nested list", lambda: NET.apply(PARAMS, [[1.0]]), TypeError, "serial", "a list", "use jnp.asarray"),
+    mistake(
+        "another number of channels",
+        lambda: NET.apply(PARAMS, images(2, 12, 12, 3)),
+        *(ValueError, "conv1", "(2, 12, 12, 3)", "(5, 5, 1, 6)", "takes 1 channels", "make new ones by init"),
+    ),
+    mistake(
+        "channels first",
+        lambda: NET.apply(PARAMS, images(2, 1, 12, 12)),
+        *(ValueError, "conv1", "(2, 1, 12, 12)", "channels last"),
+    ),
+    mistake(
+        "uint8 images",
+        lambda: NET.apply(PARAMS, images(2, *SHAPE, dtype="uint8")),
+        *(TypeError, "conv1", "uint8", "floating point", "x.astype('float32') / 255"),
+    ),
+    mistake(
+        "an empty batch",
+        lambda: NET.apply(PARAMS, images(0, *SHAPE)),
+        *(ValueError, "serial", "(0, 12, 12, 1)", "the batch is empty", "at least one example"),
+    ),
+    mistake(
+        "an image of another size before Flatten and Dense",
+        lambda: NET.apply(PARAMS, images(2, 16, 16, 1)),
+        *(ValueError, "dense1", "(64, 10)", "(256, 10)", "make new ones by init, or give the input they were made for"),
+    ),
+    mistake(
+        "an image too small for the network",
+        lambda: NET.apply(PARAMS, images(2, 8, 8, 1)),
+        *(ValueError, "conv2", "kernel (5, 5)", "(4, 4", "a smaller kernel"),
+    ),
+    mistake(
+        "two inputs to a network of one",
+        lambda: NET.apply(PARAMS, IMAGES, IMAGES),
+        *(TypeError, "conv1", "takes 1 input", "2 were given"),
+    ),
+    mistake(
+        "two shapes for a network of one input",
+        lambda: NET.init(any_key(), SHAPE, SHAPE),
+        *(TypeError, "conv1", "takes 1 input", "2 were given"),
+    ),
+    mistake(
+        "two inputs to a residual block",
+        lambda: fcnn.residual(relu).apply({}, IMAGES, IMAGES),
+        *(TypeError, "residual", "takes one input", "2 were given", "use graph"),
+    ),
+    mistake(
+        "params and x the other way round",
+        lambda: NET.apply(IMAGES, PARAMS),
+        *(TypeError, "serial", "params must be a dict", "(2, 12, 12, 1)", "net.init(key, shape)"),
+    ),
+    mistake(
+        "no params", lambda: NET.apply(None, IMAGES), TypeError, "serial", "params", "None", "net.init(key, shape)"
+    ),
+    mistake(
+        "params of another network",
+        lambda: NET.apply(blank(NORMED, SHAPE), IMAGES),
+        *(ValueError, "serial", "'batch_norm1'", "the parts are conv1", "this network's init made"),
+    ),
+    mistake(
+        "params without one layer",
+        lambda: NET.apply(changed("conv2", None), IMAGES),
+        *(ValueError, "conv2", "'kernel'", "(5, 5, 6, 16)", "this network's init made"),
+    ),
+    mistake(
+        "params without one array",
+        lambda: NET.apply(changed("conv2/bias", None), IMAGES),
+        *(ValueError, "conv2", "'bias'", "(16,)", "this network's init made"),
+    ),
+    mistake(
+        "params with one layer more",
+        lambda: NET.apply(changed("conv3", PARAMS["conv2"]), IMAGES),
+        *(ValueError, "serial", "'conv3'", "the parts are conv1", "this network's init made"),
+    ),
+    mistake(
+        "params with one array more",
+        lambda: NET.apply(changed("conv2/scale", images(16)), IMAGES),
+        *(ValueError, "conv2", "'scale'", "this layer has kernel, bias", "this network's init made"),
+    ),
+    mistake(
+        "params for a function",
+        lambda: NET.apply(changed("relu1", {"slope": images(1)}), IMAGES),
+        *(ValueError, "relu1", "jax.nn.relu", "has none"),
+    ),
+    mistake(
+        "a list in place of a dict",
+        lambda: NET.apply(changed("conv2", [PARAMS["conv2"]["kernel"]]), IMAGES),
+        *(TypeError, "conv2", "must be a dict", "list", "net.init(key, shape)"),
+    ),
+    mistake(
+        "an int array among the params",
+        lambda: NET.apply(changed("conv2/bias", images(16, dtype="int32")), IMAGES),
+        *(TypeError, "conv2", "'bias'", "int32", "expected floating point"),
+    ),
+    mistake(
+        "a number among the params",
+        lambda: NET.apply(changed("conv2/bias", 0.5), IMAGES),
+        *(TypeError, "conv2", "'bias'", "0.5", "must be an array"),
+    ),
+    mistake(
+        "an array of another shape among the params",
+        lambda: NET.apply(changed("conv2/bias", images(3)), IMAGES),
+        *(ValueError, "conv2", "bias has shape (3,)", "(16,)", "make new ones by init"),
+    ),
+    mistake(
+        "params of fewer copies",
+        lambda: fcnn.serial(fcnn.repeat(fcnn.Dense(4), 4)).apply(
+            blank(fcnn.serial(fcnn.repeat(fcnn.Dense(4), 3)), (4,)), images(2, 4)
+        ),
+        *(ValueError, "repeat1", "has shape (3, 4", "a first axis of 4", "repeat(..., 4)"),
+    ),
+    mistake(
+        "no key for dropout",
+        lambda: DROPPED.apply_train(blank(DROPPED, (3,)), images(2, 3)),
+        *(ValueError, "dropout1", "needs a key", "apply_train(..., key=jax.random.key(0))"),
+    ),
+    mistake(
+        "an int as key of dropout",
+        lambda: DROPPED.apply_train(blank(DROPPED, (3,)), images(2, 3), key=0),
+        *(TypeError, "serial", "not 0", "jax.random.key(0)"),
+    ),
+    mistake(
+        "several keys for dropout",
+        lambda: DROPPED.apply_train(blank(DROPPED, (3,)), images(2, 3), key=jax.random.split(any_key(), 2)),
+        *(TypeError, "serial", "(2,)", "give one key", "jax.vmap"),
+    ),
+    mistake(
+        "no state",
+        lambda: NORMED.apply(blank(NORMED, SHAPE), IMAGES),
+        *(ValueError, "batch_norm1", "mean and variance", "pass state=", "net.init_state(shape)"),
+    ),
+    mistake(
+        "no state in training",
+        lambda: NORMED.apply_train(blank(NORMED, SHAPE), IMAGES),
+        *(ValueError, "batch_norm1", "mean and variance", "pass state=", "net.init_state(shape)"),
+    ),
+    mistake(
+        "state for a network without",
+        lambda: NET.apply(PARAMS, IMAGES, state=NORMED_STATE),
+        *(ValueError, "serial", "state", "'batch_norm1'", "this network's init_state made"),
+    ),
+    mistake(
+        "state with an entry too many",
+        lambda: NORMED.apply(
+            blank(NORMED, SHAPE), IMAGES, state={"batch_norm1": {**NORMED_STATE["batch_norm1"], "count": images(4)}}
+        ),
+        *(ValueError, "batch_norm1", "'count'", "this layer has mean, variance", "this network's init_state made"),
+    ),
+    mistake(
+        "state of another width",
+        lambda: NORMED.apply(
+            blank(NORMED, SHAPE), IMAGES, state={"batch_norm1": {"mean": images(3), "variance": images(3)}}
+        ),
+        *(ValueError, "batch_norm1", "mean has shape (3,)", "(4,)", "make new ones by init_state"),
+    ),
+    mistake(
+        "the pair of apply_train as state",
+        lambda: NORMED.apply(blank(NORMED, SHAPE), IMAGES, state=(IMAGES, NORMED_STATE)),
+        *(TypeError, "serial", "state must be a dict", "tuple", "net.init_state(shape)"),
+    ),
+    mistake(
+        "batch normalisation of a single value",
+        lambda: fcnn.serial(fcnn.Flatten(), fcnn.BatchNorm()).apply_train(
+            {"batch_norm1": {"scale": images(4), "bias": images(4)}}, images(1, 4), state=NORMED_STATE
+        ),
+        *(ValueError, "batch_norm1", "(1, 4)", "no variance", "batches of at least two", "LayerNorm"),
+    ),
+    mistake(
+        "a function that loses the batch axis when it runs",
+        lambda: fcnn.serial(loses_the_batch).apply({}, IMAGES),
+        *(
+            ValueError,
+            "loses_the_batch1",
+            "made an output of () without the batch axis",
+            "keeps the batch as its first axis",
+        ),
+    ),
+    mistake(
+        "an array deep inside",
+        lambda: DEEP.apply(deep_params(bias=images(7)), IMAGES),
+        *(ValueError, "residual1/body/conv2", "bias has shape (7,)", "(4,)", "make new ones by init"),
+    ),
+]
+
+
+def deep_params(**entries):
+    params = blank(DEEP, SHAPE)
+    params["residual1"]["body"]["conv2"].update(entries)
+    return params
+
+
+@pytest.mark.parametrize("case", USING, ids=lambda case: case.name)
+def test_arguments_that_do_not_match_the_network_are_refused(case):
+    with refused(case.kind, case.where, *case.says):
+        case.call()
+
+
+WIRING = [
+    mistake(
+        "inputs with different numbers of examples",
+        lambda: wired(sum_of_two).apply({"dense": blank(fcnn.Dense(3), (4,))}, images(2, 4), images(3, 4)),
+        *(ValueError, "graph", "(2, 4), (3, 4)", "counts the same examples"),
+    ),
+    mistake(
+        "one shape for a wiring of two inputs",
+        lambda: wired(sum_of_two).init(any_key(), (4,)),
+        *(TypeError, "graph", "missing", "'b'"),
+    ),
+    mistake(
+        "calling an unknown layer",
+        lambda: wired(lambda layer, x: layer.conv(x)).init(any_key(), (4,)),
+        *(ValueError, "graph", "layer.conv", "the graph's layers are dense", "graph(conv=...)"),
+    ),
+    mistake(
+        "never calling a layer",
+        lambda: wired(lambda layer, x: layer.used(x), used=fcnn.Dense(3), spare=fcnn.Dense(3)).init(any_key(), (4,)),
+        *(ValueError, "graph", "'spare'", "never calls it", "call it or leave it out"),
+    ),
+    mistake(
+        "reading params before use",
+        lambda: wired(lambda layer, x: layer.dense(x @ layer.params["dense"]["kernel"])).init(any_key(), (4,)),
+        *(ValueError, "graph", "layer.params['dense']", "before it calls layer.dense", "call the layer first"),
+    ),
+    mistake(
+        "reading params of an unknown layer",
+        lambda: wired(lambda layer, x: layer.dense(x) @ layer.params["conv"]["kernel"]).init(any_key(), (4,)),
+        *(ValueError, "graph", "layer.params['conv']", "no such layer"),
+    ),
+    mistake(
+        "a shared layer on inputs of different widths",
+        lambda: wired(lambda layer, x: layer.dense(layer.dense(x))).init(any_key(), (4,)),
+        *(ValueError, "dense", "(4,)", "(3,)", "a shared layer needs inputs that suit one set"),
+    ),
+    mistake(
+        "a list given to a layer",
+        lambda: wired(lambda layer, x: layer.dense([x, x])).init(any_key(), (4,)),
+        *(TypeError, "dense", "takes arrays", "a list"),
+    ),
+    mistake(
+        "a wiring that loses the batch axis",
+        lambda: wired(lambda layer, x: layer.dense(x).sum()).init(any_key(), (4,)),
+        *(ValueError, "graph", "made an output of ()", "keep the batch as their first axis"),
+    ),
+    mistake(
+        "a wiring that loses the batch axis when it runs",
+        lambda: wired(lambda layer, x: layer.dense(x).sum()).apply({"dense": blank(fcnn.Dense(3), (4,))}, images(2, 4)),
+        *(ValueError, "graph", "made an output of ()", "keep the batch as their first axis"),
+    ),
+    mistake(
+        "a wiring that returns nothing",
+        lambda: wired(returns_nothing).init(any_key(), (4,)),
+        *(TypeError, "graph", "None"),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", WIRING, ids=lambda case: case.name)
+def test_a_wiring_that_cannot_work_is_refused(case):
+    with refused(case.kind, case.where, *case.says):
+        case.call()
+
+
+@pytest.mark.parametrize("name", ["state", "uses", "seen", "init", "apply", "parts"])
+def test_only_the_name_params_is_taken_in_a_graph(name):
+    net = wired(lambda layer, x: getattr(layer, name)(x), **{name: fcnn.Dense(3)})
+    assert net.out_shape((4,)) == (3,)
+    assert net.apply(blank(net, (4,)), images(2, 4)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fcnn.Conv(np.int64(6), np.int32(5), stride=np.uint8(2)),
+        lambda: fcnn.Conv(6, [5, 5], padding=[[1, 1], [2, 2]]),
+        lambda: fcnn.Dropout(np.float32(0.5)),
+        lambda: fcnn.BatchNorm(momentum=np.float32(0.5), epsilon=np.float64(1e-3)),
+        lambda: fcnn.LpPool(2, power=np.float32(2)),
+        lambda: fcnn.Dense(3, kernel_init=("normal", np.float32(0.5))),
+    ],
+    ids=["whole numbers", "lists", "rate", "momentum", "power", "scale"],
+)
+def test_numbers_of_numpy_and_lists_are_no_mistakes(make):
+    assert make() == make()
+
+
+# Nothing is computed before an error
+
+
+@pytest.fixture
+def ran():
+    """What has been computed: one entry for each time that the first layer ran."""
+    return []
+
+
+def watched(ran, *layers):
+    """A network whose first part notes down that it runs; on shapes alone it does not."""
+
+    def watch(x):
+        jax.debug.callback(lambda: ran.append("ran"))
+        return x
+
+    return fcnn.serial(watch, fcnn.Dense(4), *layers)
+
+
+def finished(ran):
+    jax.effects_barrier()
+    return len(ran)
+
+
+def test_the_watch_sees_a_network_run(ran):
+    net = watched(ran, fcnn.Dense(3))
+    net.out_shape((4,))
+    params = blank(net, (4,))
+    assert finished(ran) == 0
+    net.apply(params, images(2, 4))
+    assert finished(ran) == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind"),
+    [
+        ({"kernel": images(4, 3), "bias": images(5)}, ValueError),
+        ({"kernel": images(4, 3)}, ValueError),
+        ({"kernel": images(4, 3), "bias": images(3), "scale": images(3)}, ValueError),
+        ({"kernel": images(4, 3), "bias": images(3, dtype="int32")}, TypeError),
+        ({"kernel": images(4, 3), "bias": 0.5}, TypeError),
+        ({"kernel": images(4, 3), "bias": [0.5, 0.5, 0.5]}, TypeError),
+        ({"kernel": images(4, 3), "bias": None}, TypeError),
+        ([images(4, 3), images(3)], TypeError),
+    ],
+    ids=["shape", "missing", "extra", "int array", "number", "list of numbers", "None", "list"],
+)
+def test_nothing_is_computed_where_the_parameters_of_the_last_layer_are_wrong(ran, entry, kind):
+    net = watched(ran, fcnn.Dense(3))
+    params = {**blank(net, (4,)), "dense2": entry}
+    with refused(kind, "dense2"):
+        net.apply(params, images(2, 4))
+    with refused(kind, "dense2"):
+        net.apply_train(params, images(2, 4))
+    assert finished(ran) == 0
+
+
+@pytest.mark.parametrize(
+    ("last", "where"),
+    [
+        (fcnn.Dropout(0.5), "dropout1"),
+        (fcnn.BatchNorm(), "batch_norm1"),
+        (loses_the_batch, "loses_the_batch1"),
+        (fcnn.MaxPool(2), "max_pool1"),
+        (fcnn.residual(fcnn.serial(relu, fcnn.Dense(3))), "residual1/body/dense1"),
+    ],
+    ids=["no key", "no state", "no batch axis", "no space", "no parameters"],
+)
+def test_nothing_is_computed_where_the_last_layer_cannot_work(ran, last, where):
+    net = watched(ran, last)
+    params = blank(watched(ran), (4,))
+    if where == "batch_norm1":
+        params[where] = {"scale": images(4), "bias": images(4)}
+    with refused(ValueError, where):
+        net.apply_train(params, images(2, 4))
+    assert finished(ran) == 0
+
+
+def test_no_parameter_is_drawn_where_the_last_layer_does_not_fit():
+    drawn = []
+
+    def counting(key, shape, dtype):
+        drawn.append(shape)
+        return jnp.zeros(shape, dtype)
+
+    first = fcnn.Conv(6, 3, kernel_init=counting)
+    with refused(ValueError, "conv2", "(15, 15)"):
+        fcnn.serial(first, fcnn.Conv(6, 15)).init(any_key(), SHAPE)
+    assert not drawn
+    fcnn.serial(first, fcnn.Conv(6, 3)).init(any_key(), SHAPE)
+    assert drawn == [(3, 3, 1, 6)]
+
+
+# The same errors in transformed functions
+
+
+TRANSFORMED = [
+    mistake(
+        "an array deep inside",
+        lambda transform: transform(DEEP.apply)(deep_params(bias=images(7)), IMAGES),
+        *(ValueError, "residual1/body/conv2", "bias has shape (7,)", "(4,)", "make new ones by init"),
+    ),
+    mistake(
+        "a kernel of integers deep inside",
+        lambda transform: transform(DEEP.apply)(deep_params(kernel=images(3, 3, 4, 4, dtype="int32")), IMAGES),
+        *(TypeError, "residual1/body/conv2", "'kernel'", "int32", "expected floating point"),
+    ),
+    mistake(
+        "a missing layer",
+        lambda transform: transform(NET.apply)(changed("conv2", None), IMAGES),
+        *(ValueError, "conv2", "'kernel'", "(5, 5, 6, 16)", "this network's init made"),
+    ),
+    mistake(
+        "uint8 images",
+        lambda transform: transform(NET.apply)(PARAMS, images(2, *SHAPE, dtype="uint8")),
+        *(TypeError, "conv1", "uint8", "x.astype('float32') / 255"),
+    ),
+    mistake(
+        "images of another size",
+        lambda transform: transform(NET.apply)(PARAMS, images(2, 16, 16, 1)),
+        *(ValueError, "dense1", "(64, 10)", "(256, 10)", "give the input they were made for"),
+    ),
+    mistake(
+        "a missing key",
+        lambda transform: transform(DROPPED.apply_train)(blank(DROPPED, (3,)), images(2, 3)),
+        *(ValueError, "dropout1", "needs a key", "key=jax.random.key(0)"),
+    ),
+    mistake(
+        "a missing state",
+        lambda transform: transform(NORMED.apply)(blank(NORMED, SHAPE), IMAGES),
+        *(ValueError, "batch_norm1", "pass state="),
+    ),
+]
+
+
+def nested(function):
+    """Scanned within jit: two transformations around the network."""
+
+    def many(params, x):
+        return jax.lax.scan(lambda carry, _: (carry, function(params, x)), 0.0, None, length=2)[1]
+
+    return jax.jit(many)
+
+
+def in_a_gradient(function):
+    return jax.grad(lambda params, x: jax.tree.leaves(function(params, x))[0].sum(), allow_int=True)
+
+
+def ensemble(function):
+    return jax.vmap(function, in_axes=None, axis_size=2)
+
+
+@pytest.mark.parametrize("case", TRANSFORMED, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "transform", [jax.jit, nested, in_a_gradient, ensemble, jax.checkpoint], ids=lambda transform: transform.__name__
+)
+def test_errors_keep_their_path_in_transformed_functions(transform, case):
+    with refused(case.kind, case.where, *case.says):
+        case.call(transform)
+
+
+def test_an_error_in_jit_comes_again_when_called_again():
+    apply = jax.jit(DEEP.apply)
+    for _ in range(2):
+        with refused(ValueError, "residual1/body/conv2", "(7,)"):
+            apply(deep_params(bias=images(7)), IMAGES)
+    assert apply(deep_params(), IMAGES).shape == (2, 12, 12, 4)
+
+
+# What a failing call leaves behind
+
+
+@pytest.mark.parametrize("wrong_x", [images(2, 16, 16, 1), images(2, *SHAPE, dtype="uint8"), images(12, 12, 1)])
+def test_a_failing_call_leaves_params_and_state_untouched(wrong_x):
+    net = fcnn.serial(*(part for _, part in NORMED.parts), fcnn.Flatten(), fcnn.Dense(3))
+    params, state = blank(net, SHAPE), copy.deepcopy(NORMED_STATE)
+    before = copy.deepcopy((params, state))
+    leaves = jax.tree.leaves((params, state))
+    for method in (net.apply, net.apply_train):
+        with pytest.raises((ValueError, TypeError)):
+            method(params, wrong_x, state=state)
+    assert jax.tree.structure((params, state)) == jax.tree.structure(before)
+    assert list(params) == list(before[0])
+    assert all(now is then for now, then in zip(jax.tree.leaves((params, state)), leaves, strict=True))
+    jax.tree.map(np.testing.assert_array_equal, (params, state), before)
+
+
+def test_a_failing_call_does_not_spoil_the_next():
+    with refused(ValueError, "dense1", "(64, 10)"):
+        NET.apply(PARAMS, images(2, 16, 16, 1))
+    assert NET.apply(PARAMS, IMAGES).shape == (2, 10)
+
+
+# The helper of this file can fail
+
+
+def raises(error):
+    def call():
+        with refused(ValueError, "conv1", "kernel", "smaller"):
+            if error is not None:
+                raise error
+
+    return call
+
+
+def test_the_helper_accepts_what_it_should():
+    raises(ValueError("conv1: kernel too large; use a smaller one"))()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("conv1: kernel too large; use a smaller one"),
+        KeyError("conv1: kernel too large; use a smaller one"),
+        UnicodeError("conv1: kernel too large; use a smaller one"),  # a subclass of ValueError
+        ValueError("conv2: kernel too large; use a smaller one"),
+        ValueError("body/conv1: kernel too large; use a smaller one"),
+        ValueError("kernel too large; use a smaller one"),
+        ValueError("conv1: window too large; use a smaller one"),
+        ValueError("conv1: kernel too large"),
+        ValueError("conv1: kernel Tracer too large; use a smaller one"),
+    ],
+    ids=str,
+)
+def test_the_helper_fails_on_another_kind_path_value_or_way_out(error):
+    with pytest.raises(AssertionError):
+        raises(error)()
+
+
+def test_the_helper_fails_where_nothing_is_raised():
+    with pytest.raises(pytest.fail.Exception):
+        raises(None)()
