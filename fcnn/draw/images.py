@@ -52,9 +52,11 @@ def kernels(kernel: Any, *, columns: int = 8, title: str = "") -> Figure:
             columns = features
         figure, axes = tiles(channels * features, columns, title=title)
         pictures = values.transpose(2, 3, 0, 1).reshape(-1, *values.shape[:2])
-        for axis, picture in zip(axes, pictures, strict=True):
-            image = axis.imshow(picture, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
-        figure.colorbar(image, ax=figure.axes, shrink=0.9, aspect=25, pad=0.02)
+        drawn = [
+            axis.imshow(picture, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
+            for axis, picture in zip(axes, pictures, strict=True)
+        ]
+        figure.colorbar(drawn[0], ax=figure.axes, shrink=0.9, aspect=25, pad=0.02)
     return figure
 
 

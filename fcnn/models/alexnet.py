@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 
 from ..compose import serial
@@ -32,8 +34,8 @@ def alexnet(classes: int = 1000) -> Serial:
         >>> alexnet().out_shape((227, 227, 3))
         (1000,)
     """
-    weights = {"kernel_init": ("normal", 0.01)}
-    ones = {**weights, "bias_init": "ones"}
+    weights: dict[str, Any] = {"kernel_init": ("normal", 0.01)}
+    ones: dict[str, Any] = {**weights, "bias_init": "ones"}
     return serial(
         Conv(96, 11, stride=4, **weights), jax.nn.relu, LocalResponseNorm(), MaxPool(3, stride=2),
         Conv(256, 5, padding="SAME", groups=2, **ones), jax.nn.relu, LocalResponseNorm(), MaxPool(3, stride=2),

@@ -1,0 +1,56 @@
+"""The README's code runs and prints what it says; its figures are those of the committed results."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+CODE = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def printed(code):
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_first_example_prints_what_is_below_it():
+    shown = re.search(r"```python\n.*?```\s+```\n(.*?)```", TEXT, re.DOTALL).group(1)
+    found = printed(CODE[0])
+    assert found.splitlines()[1:] == shown.splitlines()[1:]
+    # the last digits of a training depend on the machine
+    accuracy = [float(re.search(r"'accuracy': ([0-9.]+)", text).group(1)) for text in (found, shown)]
+    assert accuracy[0] == pytest.approx(accuracy[1], abs=0.015)
+
+
+@pytest.mark.parametrize("code", CODE[1:])
+def test_every_other_example_runs(code):
+    printed(code)
+
+
+def test_the_error_shown_is_the_error_raised():
+    call, message = re.search(r">>> (.*)\n(ValueError: .*)\n", TEXT).groups()
+    done = subprocess.run([sys.executable, "-c", f"import fcnn; {call}"], capture_output=True, text=True)
+    assert message in done.stderr
+
+
+def test_figures_are_those_of_the_committed_results():
+    for name in ("digits", "mnist"):
+        result = json.loads((ROOT / "benchmarks" / "results" / f"train_{name}.json").read_text())
+        accuracy = result["test_accuracy"]
+        assert f"{accuracy['mean']:.2%} (mean of {accuracy['n']} seeds" in TEXT
+        assert f"{result['seconds']:.0f} seconds" in TEXT
+    cost = json.loads((ROOT / "benchmarks" / "results" / "import_time.json").read_text())["extra_median"]
+    assert f"{cost:.0f} ms more than `import jax`" in TEXT
+
+
+def test_every_name_at_the_door_that_makes_a_layer_is_listed():
+    import fcnn
+
+    for name in set(fcnn.__all__) - {"Layer", "Parameter", "__version__"}:
+        assert f"`{name}`" in TEXT, name
