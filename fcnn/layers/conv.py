@@ -77,19 +77,21 @@ class _Sliding(Layer):
         return (*sizes, channels // self.groups, self.features)
 
     def check_given(self, params: Params, inputs: tuple[Any, ...]) -> None:
-        x: Shape = tuple(inputs[0].shape)
+        x: list[int] = list(inputs[0].shape)
         kernel: list[int] = list(getattr(params.get("kernel"), "shape", ()))
         made_for = len(kernel) - 2
-        if made_for >= 1 and made_for != len(x) - 2:
+        if made_for < 1:
+            return
+        given = f"kernel has shape {shown(tuple(kernel))}, x has shape {shown(tuple(x))}"
+        if made_for != len(x) - 2:
             raise ValueError(
-                f"kernel has shape {shown(tuple(kernel))}, made for {made_for} space dimensions, but x has shape {shown(x)}; "
-                "x is (batch, *space, channels), and one example alone needs a batch axis, x[None]"
+                f"{given}: the kernel is made for {made_for} space dimensions; x must be (batch, *space, channels), "
+                "and one example alone needs a batch axis, x[None]"
             )
-        if made_for >= 1 and kernel[-2] * self.groups != x[-1]:
+        if kernel[-2] * self.groups != x[-1]:
             raise ValueError(
-                f"kernel has shape {shown(tuple(kernel))} and takes {kernel[-2] * self.groups} channels, but x has shape "
-                f"{shown(x)} and so {x[-1]}; x is channels last, (batch, *space, channels); if it is, these params "
-                "belong to another network: make new ones by init"
+                f"{given}: the kernel takes {kernel[-2] * self.groups} channels; x must be channels last, "
+                "(batch, *space, channels), and if it is, these params belong to another network: make new ones by init"
             )
 
 

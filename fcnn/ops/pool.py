@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from .. import geometry
 from ..errors import at, shown
@@ -440,6 +441,6 @@ def _over_cells(x: Array, out: geometry.Shape, reduction: Callable[[Array, int],
         parts = []
         for i in range(cells):
             start, stop = i * size // cells, -(-(i + 1) * size // cells)
-            parts.append(reduction(jnp.take(x, np.arange(start, stop), axis), axis))
+            parts.append(reduction(lax.slice_in_dim(x, start, stop, axis=axis), axis))
         x = jnp.stack(parts, axis)
     return x

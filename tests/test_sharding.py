@@ -1,0 +1,58 @@
+"""A batch spread over devices gives the results of one device; eight virtual devices, in a process of their own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import sys, jax, jax.numpy as jnp, numpy as np, fcnn
+from jax.sharding import NamedSharding, PartitionSpec
+
+jax.config.update("jax_enable_x64", True)
+net = fcnn.serial(
+    fcnn.Conv(4, 3, padding="SAME"), fcnn.BatchNorm(), jax.nn.relu, fcnn.MaxPool(2), fcnn.Dropout(0.2),
+    fcnn.Conv(8, 3, groups=2), fcnn.AvgPool(2), fcnn.Flatten(), fcnn.Dense(3),
+)
+params, state = net.init(jax.random.key(0), (8, 8, 2)), net.init_state((8, 8, 2))
+x = jax.random.normal(jax.random.key(1), (16, 8, 8, 2))
+
+def training(params, state, x):
+    def loss(p):
+        y, new = net.apply_train(p, x, key=jax.random.key(2), state=state)
+        return jnp.mean(y**2), (y, new)
+    return jax.grad(loss, has_aux=True)(params)
+
+def use(params, state, x):
+    return jax.value_and_grad(lambda x: jnp.sum(net.apply(params, x, state=state) ** 2))(x)
+
+def each_example(params, state, x):
+    def loss(p, one):
+        return jnp.sum(net.apply(p, one[None], state=state) ** 2)
+    return jax.vmap(jax.grad(loss), (None, 0))(params, x)
+
+mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+spread = jax.device_put(x, NamedSharding(mesh, PartitionSpec("batch")))
+everywhere = jax.device_put((params, state), NamedSharding(mesh, PartitionSpec()))
+function = jax.jit(globals()[sys.argv[1]])
+one, many = function(params, state, x), function(*everywhere, spread)
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), one, many)
+print(len(spread.sharding.device_set), "devices agree with one")
+"""
+
+FAULT = (
+    "XLA partitions the kernel gradient of a vmapped convolution wrongly (jax 0.10.2, all backends share the "
+    "partitioner); lax.conv_general_dilated alone shows it"
+)
+
+
+@pytest.mark.parametrize(
+    "function",
+    ["training", "use", pytest.param("each_example", marks=pytest.mark.xfail(reason=FAULT, strict=True))],
+)
+def test_a_batch_on_eight_devices_gives_what_one_device_gives(function):
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", CODE, function], capture_output=True, text=True, env=environment)
+    assert done.stdout == "8 devices agree with one\n", done.stderr
