@@ -12,7 +12,7 @@ import pytest
 from known import declared, drawn, normal, parameter_count, sizes_after_each
 
 import fcnn
-from fcnn.layer import Parameter
+from fcnn import Parameter
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 5])
