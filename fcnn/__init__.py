@@ -3,8 +3,8 @@
 A parameter is a value, and sharing it is using it twice.
 """
 
-from . import analysis, data, draw, interop, models, ops, training
-from .analysis import capture, summary
+from . import analysis, data, draw, interop, models, ops, reference, training
+from .analysis import capture, check_gradients, summary
 from .compose import branches, graph, repeat, residual, serial
 from .given import Parameter
 from .layer import Layer
@@ -58,6 +58,7 @@ __all__ = [
     "analysis",
     "branches",
     "capture",
+    "check_gradients",
     "data",
     "draw",
     "evaluate",
@@ -66,6 +67,7 @@ __all__ = [
     "interop",
     "models",
     "ops",
+    "reference",
     "repeat",
     "residual",
     "serial",

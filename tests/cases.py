@@ -122,7 +122,7 @@ CASES = {
 }
 
 #: what the door offers that is not a layer and does not make one
-NOT_LAYERS = {"Layer", "Parameter", "capture", "evaluate", "fit", "summary", "__version__"}
+NOT_LAYERS = {"Layer", "Parameter", "capture", "check_gradients", "evaluate", "fit", "summary", "__version__"}
 
 
 def inputs_of(case, batch=3, dtype=None, seed=7):

@@ -27,6 +27,7 @@ FLOORS = {
     "given": 0.5,
     "errors": -1,
     "version": -1,
+    "reference": -2,
 }
 
 

@@ -33,6 +33,19 @@ def test_every_other_example_runs(code):
     printed(code)
 
 
+def test_the_table_of_gradients_is_the_one_that_is_printed():
+    block = re.search(r"```\n(>>> net = .*?)```", TEXT, re.DOTALL).group(1).splitlines()
+    calls = [line.removeprefix(">>> ") for line in block if line.startswith(">>> ")]
+    shown = [line for line in block if not line.startswith(">>> ")]
+    found = printed("import fcnn, jax\n" + "\n".join(calls[:-1]) + f"\nprint({calls[-1]})").splitlines()
+
+    def outline(lines):  # the errors themselves are rounding, another on every machine
+        return [re.sub(r"\S*e-\d+|\b0\b", "E", " ".join(line.split())) for line in lines[:-1]]
+
+    assert outline(found) == outline(shown)
+    assert found[-1].startswith("all gradients agree")
+
+
 def test_the_error_shown_is_the_error_raised():
     call, message = re.search(r">>> (.*)\n(ValueError: .*)\n", TEXT).groups()
     done = subprocess.run([sys.executable, "-c", f"import fcnn; {call}"], capture_output=True, text=True)

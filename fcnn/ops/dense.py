@@ -123,9 +123,20 @@ def dropout(
         rate = check_rate(rate)
     if rate == 0:
         return x
-    shape = (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]) if whole_channels else x.shape
-    kept = jax.random.bernoulli(key, 1 - rate, shape)
+    kept = dropout_mask(key, x.shape, rate, whole_channels=whole_channels)
     return jnp.where(kept, x * jnp.asarray(1 / (1 - rate), x.dtype), 0)
+
+
+def dropout_mask(key: Array, shape: tuple[int, ...], rate: float, *, whole_channels: bool = False) -> Array:
+    """What :func:`dropout` keeps: booleans of the shape, or of one that broadcasts to it for whole channels.
+
+    Example:
+        >>> dropout_mask(jax.random.key(0), (2, 8, 8, 16), 0.5, whole_channels=True).shape
+        (2, 1, 1, 16)
+    """
+    if whole_channels:
+        shape = (shape[0], *(1,) * (len(shape) - 2), shape[-1])
+    return jax.random.bernoulli(key, 1 - rate, shape)
 
 
 def check_rate(rate: float) -> float:

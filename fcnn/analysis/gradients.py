@@ -1,0 +1,357 @@
+"""Three ways to the same gradient: autodiff, by hand, by finite differences."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import reference
+from ..errors import at, shown
+from ..geometry import integer
+from ..given import Params, State, check_inputs, check_key, check_mapping
+from ..layer import Layer
+from .bridge import Unwritten, to_reference
+
+#: what autodiff and the hand-written gradient may differ by, relative to the largest entry of the array (or to a
+#: ten-thousandth of the largest of all arrays, where that is more)
+HAND_BOUND = 1e-10
+#: what autodiff and central differences may differ by, likewise; the differences' own error is about 1e-9
+NUMERIC_BOUND = 1e-6
+#: the step of the differences, in units of the parameter
+STEP = 1e-5
+
+HEADER = ("gradient of", "shape", "by hand", "by differences", "checked", "kinks", "")
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """One entry of one gradient.
+
+    Attributes:
+        path: the array, ``conv1/kernel``, or ``x`` for the input.
+        index: the entry.
+        autodiff: the gradient there by ``jax.grad``.
+        other: the gradient there the other way.
+        way: "hand" or "differences".
+        error: the difference, relative to the largest entry of the array.
+    """
+
+    path: str
+    index: tuple[int, ...]
+    autodiff: float
+    other: float
+    way: str
+    error: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}{list(self.index)}: autodiff {self.autodiff:.6g}, by {self.way} {self.other:.6g}, "
+            f"relative error {self.error:.1e}"
+        )
+
+
+@dataclass(frozen=True)
+class GradientRow:
+    """One array.
+
+    Attributes:
+        path: as in params, or ``x``.
+        shape: its shape.
+        hand: largest relative error of autodiff against the gradient by hand; None where there is none.
+        numeric: likewise against central differences, over the coordinates checked.
+        checked: number of coordinates at which differences were taken.
+        kinks: how many of them lie within a step of a kink, where differences say nothing.
+        worst: the worst coordinate.
+        ok: whether all errors are within bounds.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    hand: float | None
+    numeric: float
+    checked: int
+    kinks: int
+    worst: Coordinate
+    ok: bool
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """What :func:`check_gradients` returns; prints as a table in a terminal and in a notebook.
+
+    Attributes:
+        rows: one for each array of params, and the inputs.
+        loss: the loss at which the gradients were taken.
+        hand_loss: the loss of the network written by hand, or None.
+        unwritten: why there is no gradient by hand, or None.
+    """
+
+    rows: tuple[GradientRow, ...]
+    loss: float
+    hand_loss: float | None
+    unwritten: str | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gradient agrees, and the losses do."""
+        same = self.hand_loss is None or abs(self.hand_loss - self.loss) <= HAND_BOUND * max(1.0, abs(self.loss))
+        return same and all(row.ok for row in self.rows)
+
+    @property
+    def worst(self) -> Coordinate:
+        """The worst coordinate, of a failing array if there is one."""
+        return max(self.rows, key=lambda row: (not row.ok, row.worst.error)).worst
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                row.path,
+                shown(row.shape),
+                _small(row.hand),
+                _small(row.numeric if row.checked > row.kinks else None),
+                str(row.checked),
+                str(row.kinks) if row.kinks else "",
+                "ok" if row.ok else "WRONG",
+            )
+            for row in self.rows
+        ]
+
+    def _verdict(self) -> str:
+        lines = [] if self.unwritten is None else [f"not by hand: {self.unwritten}"]
+        if self.ok:
+            lines.append(f"all gradients agree; worst {self.worst}")
+        else:
+            wrong = [row for row in self.rows if not row.ok]
+            lines += [f"wrong: {row.worst}" for row in wrong]
+            if not wrong:
+                lines.append(f"the losses differ: autodiff {self.loss!r}, by hand {self.hand_loss!r}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        lines = [HEADER, *self._cells()]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
+        text = [
+            "  ".join(
+                cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in lines
+        ]
+        return "\n".join([*(line.rstrip() for line in text), self._verdict()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        def row(cells: tuple[str, ...], tag: str) -> str:
+            colour = ' style="background:#f6c6c0"' if cells[-1] == "WRONG" else ""
+            return f"<tr{colour}>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+        body = "".join(row(cells, "td") for cells in self._cells())
+        verdict = html.escape(self._verdict()).replace("\n", "<br>")
+        return f"<table><thead>{row(HEADER, 'th')}</thead><tbody>{body}</tbody></table><p>{verdict}</p>"
+
+
+def check_gradients(
+    net: Layer,
+    params: Params,
+    x: Any,
+    y: Any,
+    *,
+    loss: Callable[[Any, Any], Any] | None = None,
+    state: State | None = None,
+    key: jax.Array | None = None,
+    train: bool = False,
+    samples: int = 30,
+    seed: int = 0,
+) -> GradientReport:
+    r"""Compare the gradient of a network three ways, in float64.
+
+    Autodiff, the backward passes of ``fcnn.reference`` written by hand, and central differences
+
+    .. math:: \frac{\partial L}{\partial w} \approx \frac{L(w + h) - L(w - h)}{2 h}
+
+    at sampled coordinates of every array of params and of the input. Where the two one-sided differences
+    disagree and the gradient lies between them, the coordinate is within a step of a kink (of a ReLU, or of a
+    maximum with a tie) and is counted as such, not as an error.
+
+    Args:
+        net: the network.
+        params: its parameters.
+        x: input, or a tuple of inputs; a few examples are enough.
+        y: targets.
+        loss: (outputs, targets) to one number for each example, or one for the batch; None: softmax
+            cross-entropy with integer labels, by hand as well. A loss of your own is differentiated by autodiff
+            with respect to the outputs, and the network behind it by hand.
+        state: its state, where it has one.
+        key: in training, the random key of the dropout masks.
+        train: whether to check ``apply_train`` rather than ``apply``.
+        samples: the most coordinates of an array at which differences are taken.
+        seed: which coordinates.
+
+    Returns:
+        A report with ``ok`` and ``worst``; a failing array is named with its worst coordinate. Layers that have
+        no counterpart by hand are named, and checked by differences alone.
+
+    Raises:
+        ValueError, TypeError: arguments that do not suit the network.
+
+    Source:
+        Karpathy, CS231n notes, "Gradient checks", 2015, for relative errors and kinks.
+
+    Example:
+        >>> import fcnn
+        >>> net = fcnn.serial(fcnn.Dense(4), jnp.tanh, fcnn.Dense(3))
+        >>> params = net.init(jax.random.key(0), (5,))
+        >>> report = check_gradients(net, params, np.linspace(-1, 1, 10).reshape(2, 5), np.array([0, 2]))
+        >>> report.ok, len(report.rows)
+        (True, 5)
+    """
+    with at("check_gradients"):
+        samples = integer(samples, "samples")
+        if key is not None:
+            check_key(key)
+        inputs = tuple(x) if isinstance(x, (tuple, list)) else (x,)
+        check_inputs(inputs)
+        check_mapping("params", params)
+    with jax.enable_x64(True):
+        params, state, inputs = _double((params, state or {}, inputs))
+        y = jnp.asarray(y)
+
+        @jax.jit
+        def objective(params: Any, inputs: Any) -> Any:
+            outputs = _outputs(net, params, inputs, state, key, train)
+            return jnp.mean(_loss(loss)(outputs, y)), outputs
+
+        gradient_of = jax.jit(jax.grad(lambda p, i: objective(p, i)[0], (0, 1)))
+        value, outputs = objective(params, inputs)
+        autodiff = _named(gradient_of(params, inputs))
+        hand, hand_loss, unwritten = _by_hand(net, params, inputs, y, outputs, loss, state, key, train)
+        arrays = {path: np.array(leaf) for path, leaf in _named((params, inputs)).items()}
+        tree = jax.tree.structure((params, inputs))
+        generator = np.random.default_rng(seed)
+
+        def at_point(path: str, index: tuple[int, ...], move: float) -> float:
+            moved = dict(arrays)
+            moved[path] = arrays[path].copy()
+            moved[path][index] += move
+            return float(objective(*jax.tree.unflatten(tree, list(moved.values())))[0])
+
+        # an array whose true gradient is 0, such as a bias before batch norm, holds rounding errors alone
+        least = 1e-4 * max((float(np.abs(array).max(initial=0)) for array in autodiff.values()), default=0.0)
+        rows = []
+        for path in arrays:
+            own = None if hand is None else hand[path]
+            rows.append(_row(path, autodiff[path], own, float(value), least, at_point, samples, generator))
+        return GradientReport(tuple(rows), float(value), hand_loss, unwritten)
+
+
+def _row(
+    path: str,
+    autodiff: np.ndarray,
+    hand: np.ndarray | None,
+    value: float,
+    least: float,
+    at_point: Callable[[str, tuple[int, ...], float], float],
+    samples: int,
+    generator: np.random.Generator,
+) -> GradientRow:
+    scale = max(least, *(float(np.abs(g).max(initial=0)) for g in (autodiff, hand) if g is not None), 1e-12)
+    found: list[tuple[float, Coordinate]] = []  # each with its error in units of what is allowed
+    hand_error = None
+    if hand is not None:
+        errors = np.abs(autodiff - hand) / scale
+        place = tuple(map(int, np.unravel_index(int(errors.argmax()), errors.shape)))
+        hand_error = float(errors[place])
+        coordinate = Coordinate(path, place, float(autodiff[place]), float(hand[place]), "hand", hand_error)
+        found.append((hand_error / HAND_BOUND, coordinate))
+    chosen = generator.permutation(autodiff.size)[:samples]
+    kinks, numeric_error = 0, 0.0
+    # the second part is the rounding of the losses, divided by the step
+    allowed = NUMERIC_BOUND * scale + 1e-9 * max(1.0, abs(value))
+    for flat in chosen:
+        index = tuple(map(int, np.unravel_index(int(flat), autodiff.shape)))
+        up, down = at_point(path, index, STEP), at_point(path, index, -STEP)
+        slope, right, left = (up - down) / (2 * STEP), (up - value) / STEP, (value - down) / STEP
+        exact = float(autodiff[index])
+        difference = abs(slope - exact)
+        if difference > allowed and _kink(left, right, exact, allowed):
+            kinks += 1
+            continue
+        error = difference / max(scale, abs(slope))
+        numeric_error = max(numeric_error, error)
+        found.append((difference / allowed, Coordinate(path, index, exact, slope, "differences", error)))
+    if not found:
+        found.append((0.0, Coordinate(path, (0,) * autodiff.ndim, 0.0, 0.0, "differences", 0.0)))
+    excess, worst = max(found, key=lambda pair: pair[0])
+    return GradientRow(path, autodiff.shape, hand_error, numeric_error, len(chosen), kinks, worst, excess <= 1)
+
+
+def _kink(left: float, right: float, exact: float, allowed: float) -> bool:
+    """Whether the slopes on the two sides differ, and the gradient is one of them or between them.
+
+    A smooth function bends by its second derivative times the step, which is far less than a kink does: the jump
+    has to be ten times what is allowed, and a hundredth of it is left for the bending.
+    """
+    low, high = min(left, right), max(left, right)
+    jump = high - low
+    return jump > 10 * allowed and low - 0.01 * jump <= exact <= high + 0.01 * jump
+
+
+def _small(error: float | None) -> str:
+    return "-" if error is None else f"{error:.0e}" if error else "0"
+
+
+def _by_hand(
+    net: Layer, params: Any, inputs: Any, y: Any, outputs: Any, loss: Any, state: Any, key: Any, train: bool
+) -> tuple[dict[str, np.ndarray] | None, float | None, str | None]:
+    shapes = [tuple(a.shape[1:]) for a in inputs]
+    try:
+        node, gradients = to_reference(
+            net, params, *shapes, state=state, key=key, batch=inputs[0].shape[0], train=train
+        )
+    except Unwritten as error:
+        return None, None, str(error)
+    found = node.forward(*map(np.asarray, inputs))
+    if loss is None:
+        entropy = reference.SoftmaxCrossEntropy()
+        value = float(entropy.forward(found, np.asarray(y)))
+        slope = entropy.backward()
+    else:
+        value = float(jnp.mean(loss(jnp.asarray(found), y)))
+        slope = np.asarray(jax.grad(lambda o: jnp.mean(loss(o, y)))(jnp.asarray(found)))
+    input_gradients = node.backward(slope)
+    return _named((gradients(), tuple(input_gradients))), value, None
+
+
+def _outputs(net: Layer, params: Any, inputs: Any, state: Any, key: Any, train: bool) -> Any:
+    if train:
+        return net.apply_train(params, *inputs, key=key, state=state)[0]
+    return net.apply(params, *inputs, state=state)
+
+
+def _loss(loss: Any) -> Any:
+    if loss is not None:
+        return loss
+    from optax import losses
+
+    return losses.softmax_cross_entropy_with_integer_labels
+
+
+def _double(tree: Any) -> Any:
+    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a, np.float64)), tree)
+
+
+def _named(trees: tuple[Any, Any]) -> dict[str, np.ndarray]:
+    """The leaves of (params, inputs) by path, in the order of the tree: ``conv1/kernel``, and ``x`` or ``x[1]``."""
+    params, inputs = trees
+    found = {}
+    for path, leaf in jax.tree.leaves_with_path(params):
+        found["/".join(str(step.key) for step in path)] = np.asarray(leaf)
+    for i, leaf in enumerate(inputs):
+        found["x" if len(inputs) == 1 else f"x[{i}]"] = np.asarray(leaf)
+    return found

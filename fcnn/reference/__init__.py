@@ -1,0 +1,107 @@
+"""Backpropagation written out by hand, in NumPy alone: what the rest of the library is compared with.
+
+About 1,350 lines of code, docstrings and comments not counted. Nothing here uses JAX or any other part of fcnn, so that
+a mistake there cannot hide behind the same mistake here; the backward of every operation stands beside its forward.
+
+Read ``node`` first, then ``gates`` and ``dense``, then ``conv``: its definition is ten lines of plain loops, and the
+gradient of a shared weight is the sum over its uses. ``shared`` says the same with sets of edges, ``tape`` with
+graphs of values.
+"""
+
+from .activations import (
+    ELU,
+    GELU,
+    Abs,
+    Exp,
+    Identity,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Square,
+    Tanh,
+)
+from .cells import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalMaxPool
+from .conv import Conv, conv_by_definition, conv_gradients_by_definition
+from .dense import Dense, Dropout, Flatten, Maxout
+from .gates import Add, Concatenate, Copy, MatMul, Max, Multiply, Transpose
+from .losses import L1, L2, Hinge, SoftmaxCrossEntropy, SquaredError
+from .network import Branches, Chain, Residual
+from .node import Node, unbroadcast
+from .norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from .pool import AvgPool, LpPool, MaxPool
+from .response import LocalResponseNorm
+from .shared import SharedLinear, WeightCounts, count_weights, scanning_sets
+from .softmax import LogSoftmax, Softmax
+from .tape import Tape, Value, apply, backward
+from .transposed import ConvTranspose
+from .unshared import LocallyConnected
+from .updates import SGD, Adam, Momentum, Nesterov
+
+__all__ = [
+    "ELU",
+    "GELU",
+    "L1",
+    "L2",
+    "SGD",
+    "Abs",
+    "Adam",
+    "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
+    "Add",
+    "AvgPool",
+    "BatchNorm",
+    "Branches",
+    "Chain",
+    "Concatenate",
+    "Conv",
+    "ConvTranspose",
+    "Copy",
+    "Dense",
+    "Dropout",
+    "Exp",
+    "Flatten",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "GroupNorm",
+    "Hinge",
+    "Identity",
+    "InstanceNorm",
+    "LayerNorm",
+    "LeakyReLU",
+    "LocalResponseNorm",
+    "LocallyConnected",
+    "LogSoftmax",
+    "LpPool",
+    "MatMul",
+    "Max",
+    "MaxPool",
+    "Maxout",
+    "Momentum",
+    "Multiply",
+    "Nesterov",
+    "Node",
+    "ReLU",
+    "Residual",
+    "SharedLinear",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "SoftmaxCrossEntropy",
+    "Softplus",
+    "Square",
+    "SquaredError",
+    "Tanh",
+    "Tape",
+    "Transpose",
+    "Value",
+    "WeightCounts",
+    "apply",
+    "backward",
+    "conv_by_definition",
+    "conv_gradients_by_definition",
+    "count_weights",
+    "scanning_sets",
+    "unbroadcast",
+]

@@ -1,0 +1,213 @@
+"""Where windows lie, in the reference's own arithmetic: sizes, padding, and the samples that each window sees."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+Sizes = int | Sequence[int]
+Pads = tuple[tuple[int, int], ...]
+NAMES = ("VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT")
+#: the source of a padded sample that is a copy of nothing
+NOTHING = -1
+
+
+@dataclass(frozen=True)
+class Windows:
+    """All positions of one window over one space.
+
+    Attributes:
+        kernel: samples of the window along each axis.
+        stride: step between windows.
+        dilation: distance between neighbouring samples of a window.
+        pads: samples added (before, after) along each axis.
+        out: number of windows along each axis.
+        sources: for each axis and each sample of the padded space, the sample of the data that it copies, or
+            NOTHING.
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    pads: Pads
+    out: tuple[int, ...]
+    sources: tuple[np.ndarray, ...]
+
+    def samples(self) -> Iterator[tuple[int, ...]]:
+        """The places j within a window, in reading order."""
+        return product(*map(range, self.kernel))
+
+    def at(self, j: Sequence[int]) -> tuple[slice, ...]:
+        """The index into a padded array (batch, *padded, channels) that gives sample j of every window.
+
+        Window i begins at s i, its sample j lies d j further.
+        """
+        cuts = zip(j, self.stride, self.dilation, self.out, strict=True)
+        return (slice(None), *(slice(d * k, d * k + s * (n - 1) + 1, s) for k, s, d, n in cuts))
+
+    def inside(self, *, count_padding: bool = False) -> np.ndarray:
+        """A padded array (1, *padded, 1) of ones where there is data (or its padding), zeros elsewhere."""
+        mask = np.ones((1,) * (len(self.kernel) + 2))
+        for axis, source in enumerate(self.sources, start=1):
+            lo, hi = self.pads[axis - 1]
+            real = source != NOTHING
+            if count_padding:  # what lies past it, under the last window of ceil_mode, is never counted
+                real[: lo + source.max() + 1 + hi] = True
+            mask = mask * real.reshape([-1 if a == axis else 1 for a in range(mask.ndim)])
+        return mask
+
+
+def place(
+    space: Sequence[int],
+    kernel: Sequence[int],
+    *,
+    stride: Sizes = 1,
+    padding: Any = "VALID",
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+) -> Windows:
+    r"""Place a window at every position of a space.
+
+    .. math:: \text{out} = \lfloor (M + D - (d(P - 1) + 1)) / s \rfloor + 1
+
+    along an axis of M samples with D samples of padding in all, for P samples d apart and stride s. With
+    ``ceil_mode`` the division rounds up, and a window that would begin past the data is left out.
+
+    Args:
+        space: samples along each axis.
+        kernel: samples of the window along each axis.
+        stride: step between windows; an integer holds along every axis.
+        padding: "VALID" (none), "SAME" (out = ceil(M / s), the odd sample after), "CAUSAL" (all before),
+            "CIRCULAR" and "REFLECT" (as much as "SAME", copied from the other end or mirrored), an integer, or
+            pairs (before, after).
+        dilation: distance between samples of a window.
+        ceil_mode: round up.
+
+    Raises:
+        ValueError: an unknown padding, more copies than there are samples, or a window that does not fit.
+
+    Source:
+        Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, relationship 8.
+
+    Example:
+        >>> from fcnn.reference.windows import place
+        >>> place((227, 227), (11, 11), stride=4).out
+        (55, 55)
+        >>> place((3,), (3,), padding="CIRCULAR").sources[0].tolist()
+        [2, 0, 1, 2, 0]
+    """
+    rank = len(space)
+    sizes, strides = each(kernel, rank, "kernel"), each(stride, rank, "stride")
+    dilations = each(dilation, rank, "dilation")
+    spans = tuple((p - 1) * d + 1 for p, d in zip(sizes, dilations, strict=True))
+    pads = resolve(padding, space, spans, strides)
+    out, sources = [], []
+    for size, span, step, (lo, hi) in zip(space, spans, strides, pads, strict=True):
+        last = size + lo + hi - span  # where the last window may begin
+        begins = list(range(0, last + 1, step))
+        if ceil_mode and last >= 0 and last % step and begins[-1] + step < size + lo:
+            begins.append(begins[-1] + step)
+        if not begins:
+            raise ValueError(f"a window that spans {span} samples does not fit {size} samples padded by {(lo, hi)}")
+        length = max(size + lo + hi, begins[-1] + span)
+        out.append(len(begins))
+        sources.append(np.array([_source(q - lo, size, hi, padding) for q in range(length)]))
+    return Windows(sizes, strides, dilations, pads, tuple(out), tuple(sources))
+
+
+def resolve(padding: Any, space: Sequence[int], spans: Sequence[int], strides: Sequence[int]) -> Pads:
+    """The pairs (before, after) that a padding stands for, for windows that span so many samples.
+
+    Raises:
+        ValueError: an unknown name, or numbers that do not say (before, after) for each axis.
+
+    Example:
+        >>> from fcnn.reference.windows import resolve
+        >>> resolve("SAME", (28,), (3,), (2,)), resolve("CAUSAL", (28,), (3,), (1,)), resolve(1, (5, 5), (3, 3), (1, 1))
+        (((0, 1),), ((2, 0),), ((1, 1), (1, 1)))
+    """
+    rank = len(space)
+    if isinstance(padding, str):
+        if padding not in NAMES:
+            raise ValueError(f"padding {padding!r} is unknown; use one of {', '.join(NAMES)}, or integers")
+        if padding == "VALID":
+            return ((0, 0),) * rank
+        if padding == "CAUSAL":
+            return tuple((span - 1, 0) for span in spans)
+        # the last of ceil(M / s) windows begins at s (ceil(M / s) - 1): what it lacks is shared by both ends
+        lacks = [max((-(-m // s) - 1) * s + p - m, 0) for m, p, s in zip(space, spans, strides, strict=True)]
+        pairs = tuple((lack // 2, lack - lack // 2) for lack in lacks)
+        limits = [m if padding == "CIRCULAR" else m - 1 for m in space]
+        if padding != "SAME" and any(max(pair) > limit for pair, limit in zip(pairs, limits, strict=True)):
+            raise ValueError(f"padding {padding!r} would copy {pairs} samples of {tuple(space)}, more than there are")
+        return pairs
+    if not isinstance(padding, (tuple, list)):
+        return tuple((p, p) for p in each(padding, rank, "padding", 0))
+    if len(padding) == 2 and not any(isinstance(p, (tuple, list)) for p in padding):
+        lo, hi = each(padding, 2, "padding", 0)
+        if rank > 1 and lo != hi:
+            raise ValueError(f"padding {padding} is not clear for {rank} axes; write one pair for each axis")
+        return ((lo, hi),) * rank
+    if len(padding) != rank or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in padding):
+        raise ValueError(f"padding {padding} does not say (before, after) for each of {rank} axes")
+    lows, highs = (each(side, rank, "padding", 0) for side in zip(*padding, strict=True))
+    return tuple(zip(lows, highs, strict=True))
+
+
+def each(value: Any, rank: int, name: str, minimum: int = 1) -> tuple[int, ...]:
+    """One whole number for each axis.
+
+    Example:
+        >>> from fcnn.reference.windows import each
+        >>> each(3, 2, "kernel")
+        (3, 3)
+    """
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
+    try:
+        values = tuple(operator.index(v) for v in values)
+    except TypeError:
+        raise TypeError(f"{name} must hold whole numbers, not {value!r}") from None
+    if len(values) != rank or min(values, default=minimum) < minimum:
+        raise ValueError(f"{name} is {value}, it must hold {rank} numbers of at least {minimum}, or one for all axes")
+    return values
+
+
+def pad(x: np.ndarray, windows: Windows, value: float = 0.0) -> np.ndarray:
+    """Copy x (batch, *space, channels) into the padded space; ``value`` where nothing is copied."""
+    if x.ndim != len(windows.sources) + 2 or not np.issubdtype(x.dtype, np.floating):
+        raise TypeError(f"x must be (batch, *space, channels) of floating-point numbers, not {x.shape} of {x.dtype}")
+    for axis, source in enumerate(windows.sources, start=1):
+        copied = source != NOTHING
+        y = np.full((*x.shape[:axis], len(source), *x.shape[axis + 1 :]), value, x.dtype)
+        np.moveaxis(y, axis, 0)[copied] = np.moveaxis(x, axis, 0)[source[copied]]
+        x = y
+    return x  # (batch, *padded, channels)
+
+
+def unpad(gradient: np.ndarray, windows: Windows) -> np.ndarray:
+    """Backward of :func:`pad`: the gradients of all copies of a sample add, those of padding are dropped."""
+    for axis, source in enumerate(windows.sources, start=1):
+        copied = source != NOTHING
+        dx = np.zeros((*gradient.shape[:axis], source.max() + 1, *gradient.shape[axis + 1 :]), gradient.dtype)
+        # add.at and not +=, which would count a sample that occurs several times only once
+        np.add.at(np.moveaxis(dx, axis, 0), source[copied], np.moveaxis(gradient, axis, 0)[copied])
+        gradient = dx
+    return gradient  # (batch, *space, channels)
+
+
+def _source(place: int, size: int, hi: int, padding: Any) -> int:
+    """The sample that lies at a place which may be before 0 or after the end."""
+    if 0 <= place < size:
+        return place
+    if place >= size + hi:  # past the padding, under the last window of ceil_mode
+        return NOTHING
+    if padding == "CIRCULAR":
+        return place % size
+    if padding == "REFLECT":  # the mirror stands on the first or the last sample
+        return -place if place < 0 else 2 * (size - 1) - place
+    return NOTHING
