@@ -17,7 +17,7 @@ train: $(VENV)/.installed-all
 	$(BIN)/python examples/train.py --data $(DATA) $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

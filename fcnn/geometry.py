@@ -68,11 +68,17 @@ class Windows:
         found = []
         for axis, size in enumerate(self.space):
             lo, hi = self.pads[axis] if padding or self.fill != "constant" else (0, 0)
+            if self.constant_pads[axis] == (0, 0):
+                found.append((self.kernel[axis],) * self.out[axis])
+                continue
+            step, last = self.dilation[axis], self.kernel[axis] - 1
             starts = range(
                 -self.pads[axis][0], self.out[axis] * self.stride[axis] - self.pads[axis][0], self.stride[axis]
             )
-            steps = range(0, extent(self.kernel[axis], self.dilation[axis]), self.dilation[axis])
-            found.append(tuple(sum(-lo <= start + step < size + hi for step in steps) for start in starts))
+            # sample j of a window lies at start + step j: the first and the last j within the bounds
+            found.append(
+                tuple(max(min(last, (size + hi - 1 - s) // step) - max(0, -((lo + s) // step)) + 1, 0) for s in starts)
+            )
         return tuple(found)
 
 
@@ -361,6 +367,16 @@ def check_shape(shape: Any) -> Shape:
             raise TypeError(f"shape {tuple(shape)} has no batch axis and no unknown sizes; give numbers only")
         integer(size, f"a size in the shape {tuple(shape)}")
     return tuple(operator.index(size) for size in shape)
+
+
+def is_shape(value: Any) -> bool:
+    """Whether value is the shape of one array, rather than a tuple or dict of several.
+
+    Example:
+        >>> is_shape((28, 28, 1)), is_shape(((3,), (4,)))
+        (True, False)
+    """
+    return isinstance(value, tuple) and all(isinstance(size, int) for size in value)
 
 
 def _whole(value: Any) -> bool:

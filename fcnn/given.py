@@ -62,8 +62,13 @@ def check_mapping(kind: str, value: Any) -> dict[str, Any]:
 def check_inputs(inputs: tuple[Any, ...]) -> None:
     """Raise unless the inputs are arrays of the same examples, at least one."""
     for x in inputs:
-        if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-            raise TypeError(f"x must be an array (batch, *space, channels), not {_kind(x)}; use jnp.asarray")
+        if not isinstance(x, (np.ndarray, jax.Array)):
+            way_out = "state and key go by keyword, state=..., key=..." if isinstance(x, Mapping) else "use jnp.asarray"
+            raise TypeError(f"x must be an array (batch, *space, channels), not {_kind(x)}; {way_out}")
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            raise TypeError(
+                "x must be an array (batch, *space, channels), not a random key; keys go by keyword, key=..."
+            )
         if x.ndim and x.shape[0] == 0:
             raise ValueError(f"x has shape {shown(x.shape)}: the batch is empty; give at least one example")
     if len({x.shape[0] for x in inputs if x.ndim}) > 1:
@@ -103,26 +108,26 @@ def check_entries(kind: str, given: Mapping[str, Any], declared: dict[str, Param
         value = given[name]
         if not hasattr(value, "shape") or not hasattr(value, "dtype"):
             raise TypeError(f"{kind} entry {name!r} must be an array, not {_kind(value)}")
-        if tuple(value.shape) != parameter.shape:
+        if tuple(value.shape) != tuple(parameter.shape):
             raise ValueError(
                 f"{name} has shape {shown(tuple(value.shape))}, an input of {' and '.join(map(shown, shapes))} asks "
                 f"for {shown(parameter.shape)}; {these} to another network or another input shape: "
                 f"make new ones by {source}, or give the input they were made for"
             )
-        if not jnp.issubdtype(value.dtype, jnp.floating):
+        if kind == "params" and not jnp.issubdtype(value.dtype, jnp.floating):
             raise TypeError(f"{kind} entry {name!r} has dtype {value.dtype}, expected floating point")
 
 
 def draw_initial(name: str, parameter: Parameter, key: jax.Array, dtype: Any) -> jax.Array:
     """Draw the first value of a parameter, and raise unless it is a finite array of the declared shape."""
     try:
-        value = parameter.init(key, parameter.shape, dtype)
+        value = parameter.init(key, tuple(parameter.shape), dtype)
     except (ValueError, TypeError) as error:
         raise type(error)(
             f"the initialiser of {name} failed for the shape {shown(parameter.shape)} ({error}); "
             "an initialiser is a function (key, shape, dtype) that suits this shape"
         ) from error
-    return check_initial(name, value, parameter.shape)
+    return check_initial(name, value, tuple(parameter.shape))
 
 
 def check_initial(name: str, value: Any, shape: Shape) -> jax.Array:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from . import names
 from .errors import at, at_top, shown
-from .geometry import Shape, check_shape
+from .geometry import Shape, check_shape, is_shape
 from .given import (
     Parameter,
     Params,
@@ -64,11 +64,21 @@ class Layer:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         jax.tree_util.register_static(cls)
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = Layer.__repr__  # dataclass would write one that is not code
 
     def __post_init__(self) -> None:
         with at(self.label):
             for name, value in self.check().items():
                 object.__setattr__(self, name, value)
+            for name, value in vars(self).items():
+                try:
+                    hash(value)
+                except TypeError:
+                    raise TypeError(
+                        f"{name} is a {type(value).__name__}, which cannot be hashed; hyperparameters are plain "
+                        "values: use a tuple for a list, and make arrays parameters"
+                    ) from None
 
     # What users call.
 
@@ -229,7 +239,7 @@ class Layer:
         """``init_state`` with its arguments checked."""
         self.infer_shape(*shapes)
         dtype = jnp.zeros(()).dtype
-        return {name: p.init(None, p.shape, dtype) for name, p in self.statistics(*shapes).items()}
+        return {name: p.init(None, tuple(p.shape), dtype) for name, p in self.statistics(*shapes).items()}
 
     def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         """Check everything that can be checked from shapes, then compute in the mode of the call."""
@@ -247,7 +257,11 @@ class Layer:
         if not call.train:
             return self.forward_eval(params, state, *inputs), state
         key = call.key if self.needs_key() else None
-        return self.forward_train(params, state, key, *inputs)
+        answer = self.forward_train(params, state, key, *inputs)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise TypeError(f"forward_train returned a {type(answer).__name__}, it must return the pair (y, state)")
+        check_entries("state", check_mapping("state", answer[1]), statistics, shapes)
+        return answer
 
     def start(self, call: Call, params: Any, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         """Check the arguments of a whole network, then run it.
@@ -256,9 +270,9 @@ class Layer:
         an error in the last layer comes before the first has computed anything.
         """
         with at_top(self.label):
-            self._check_count(len(inputs))
             params, state = check_mapping("params", params), check_mapping("state", {} if state is None else state)
             check_inputs(inputs)
+            self._check_count(len(inputs))
             leaves, tree = jax.tree.flatten((call.root, params, state, inputs))
             if not any(type(leaf).__name__ == _COMPILING for leaf in leaves):
                 if all(hasattr(leaf, "dtype") for leaf in leaves):
@@ -269,8 +283,20 @@ class Layer:
 
     def check_shapes(self, shapes: tuple[Any, ...]) -> tuple[Shape, ...]:
         """Plain tuples of integers, as many as the layer takes."""
+        return self.accept_shapes(tuple(check_shape(shape) for shape in shapes))
+
+    def accept_shapes(self, shapes: tuple[Any, ...]) -> tuple[Shape, ...]:
+        """Raise unless what the layers before made is what this one takes: arrays, as many as it has inputs."""
         self._check_count(len(shapes))
-        return tuple(check_shape(shape) for shape in shapes)
+        for shape in shapes:
+            if not is_shape(shape):
+                raise TypeError(
+                    f"takes one array, but the part before it gives several of the shapes {shape}; "
+                    "choose or join them by a function"
+                )
+            if self.floating and not shape:
+                raise ValueError("takes (batch, *space, channels), but the part before it gives (batch,) alone")
+        return shapes
 
     def _check_count(self, count: int) -> None:
         if self.inputs is not None and count != self.inputs:

@@ -59,6 +59,18 @@ def public(function: Any) -> tuple[str, str] | None:
     return None
 
 
+def identity(function: Any) -> tuple[Any, ...]:
+    """What makes two functions the same: the object, or the function and arguments of a partial application.
+
+    Example:
+        >>> identity(functools.partial(int, base=2)) == identity(functools.partial(int, base=2))
+        True
+    """
+    if isinstance(function, functools.partial):
+        return (identity(function.func), function.args, tuple(sorted(function.keywords.items())))
+    return (function,)
+
+
 def code(value: Any) -> str:
     """A hyperparameter as code that rebuilds it.
 
@@ -117,7 +129,8 @@ def pack(value: Any) -> Any:
         pickle.PicklingError: a function that has no such name.
     """
     if isinstance(value, functools.partial):
-        return _Partial(pack(value.func), tuple(map(pack, value.args)), tuple(sorted(value.keywords.items())))
+        keywords = tuple((name, pack(argument)) for name, argument in sorted(value.keywords.items()))
+        return _Partial(pack(value.func), tuple(map(pack, value.args)), keywords)
     if isinstance(value, tuple) and type(value) is tuple:
         return tuple(map(pack, value))
     if dataclasses.is_dataclass(value) or not callable(value):
@@ -134,7 +147,8 @@ def pack(value: Any) -> Any:
 def unpack(value: Any) -> Any:
     """The inverse of :func:`pack`."""
     if isinstance(value, _Partial):
-        return functools.partial(unpack(value.function), *map(unpack, value.arguments), **dict(value.keywords))
+        keywords = {name: unpack(argument) for name, argument in value.keywords}
+        return functools.partial(unpack(value.function), *map(unpack, value.arguments), **keywords)
     if isinstance(value, _Named):
         return find(value.module, value.name)
     if isinstance(value, tuple) and type(value) is tuple:

@@ -100,6 +100,15 @@ def test_a_kink_is_reported_as_a_kink_and_not_as_an_error():
     assert report.rows[0].kinks == 4
 
 
+def test_kinks_that_meet_in_one_coordinate_of_a_real_digit():
+    """Flat background makes ties in the pooling and zeros in the ReLU, several for each pixel."""
+    net = fcnn.serial(fcnn.Conv(4, 3, padding="SAME"), jax.nn.relu, fcnn.MaxPool(2), fcnn.Flatten(), fcnn.Dense(10))
+    x, y = fcnn.data.digits().test
+    report = fcnn.check_gradients(net, params_of(net, (8, 8, 1)), x[:4], y[:4])
+    assert report.ok, str(report)
+    assert sum(row.kinks for row in report.rows) > 0
+
+
 def test_training_with_dropout_and_batch_norm():
     net = fcnn.serial(fcnn.Conv(3, 3), fcnn.BatchNorm(), jax.nn.relu, fcnn.Flatten(), fcnn.Dropout(0.5), fcnn.Dense(4))
     state = net.init_state((6, 6, 2))

@@ -16,6 +16,7 @@ FLOORS = {
     "training": 4,
     "draw": 4,
     "interop": 4,
+    "selftest": 4,
     "analysis": 3,
     "compose": 2.5,
     "layers": 2,

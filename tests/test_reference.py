@@ -265,6 +265,8 @@ CASES = [
     local_case("3", (1, 3, 3, 2, 1), (2, 2, 2, 2, 2, 1, 1, 2), [(0, 0)] * 3, (1,) * 3, (1,) * 3, 1, "VALID"),
     pool_case("2", "max", draw(2, 5, 6, 3), window=2),
     pool_case("1 ceil", "max", draw(2, 8, 3), window=3, stride=2, padding=1, ceil_mode=True),
+    pool_case("1 ceil, one window that is too long", "max", draw(2, 2, 3), window=4, ceil_mode=True),
+    pool_case("1 ceil, none past the data", "max", draw(2, 5, 3), window=2, stride=2, padding=1, ceil_mode=True),
     pool_case("2 ties", "max", ties(2, 7, 6, 3), window=3, stride=2, padding=1, ceil_mode=True),
     pool_case("2 dilated ties", "max", ties(2, 7, 6, 3), window=2, stride=1, dilation=2),
     pool_case("3 ties", "max", ties(1, 4, 5, 3, 2), window=(2, 3, 2), stride=(1, 2, 1)),
@@ -653,6 +655,9 @@ def test_a_window_of_zeros_has_no_gradient_in_a_norm():
         node = ref.LpPool(2, power=power)
         assert node.forward(np.zeros((1, 2, 1))).item() == 0
         assert not node.backward(np.ones((1, 1, 1)))[0].any()
+    node = ref.LpPool(3, power=1.0)  # a zero beside other numbers: the slope of |x| at 0 is 0
+    node.forward(np.array([0.0, 2.0, -3.0]).reshape(1, 3, 1))
+    assert node.backward(np.ones((1, 1, 1)))[0].ravel().tolist() == [0, 1, -1]
 
 
 def test_far_values_stay_finite():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,15 +13,15 @@ import jax.numpy as jnp
 
 from .. import names
 from ..errors import at, shown
-from ..geometry import Shape
+from ..geometry import Shape, is_shape
 from ..given import Params, State
 from ..layer import Call, Layer
-from ..layers.function import PROBE, lost_batch
-from .parts import Composite, Parts, named
+from ..layers.function import PROBES, abstract, lost_batch
+from .parts import Composite, Parts, named, walked
 from .serial import calling
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Graph(Composite):
     """What ``graph(**layers)(wiring)`` returns."""
 
@@ -31,21 +32,24 @@ class Graph(Composite):
         return self.parts
 
     def infer_shape(self, *shapes: Shape) -> Any:
-        return self._walk_shapes(shapes)[0]
+        return walked(self, shapes)[0]
 
     def part_shapes(self, shapes: tuple[Shape, ...]) -> dict[str, tuple[Shape, ...]]:
-        return self._walk_shapes(shapes)[1]
+        return walked(self, shapes)[1]
 
-    def _walk_shapes(self, shapes: tuple[Shape, ...]) -> tuple[Any, dict[str, tuple[Shape, ...]]]:
+    def walk_shapes(self, shapes: tuple[Shape, ...]) -> tuple[Any, dict[str, tuple[Shape, ...]]]:
         """Call the wiring on shapes alone; nothing is computed."""
-        used = _Shapes(dict(self.parts))
-        inputs = [jax.ShapeDtypeStruct((PROBE, *shape), jnp.zeros(()).dtype) for shape in shapes]
-        out = jax.eval_shape(lambda *xs: self.wiring(used, *xs), *inputs)
+        out, used = [self._probed(shapes, batch) for batch in PROBES][-1]
         for name, _ in self.parts:
             if name not in used._seen:
                 raise ValueError(f"the layer {name!r} is named but the wiring never calls it; call it or leave it out")
-        _check_outputs(out, PROBE)
         return jax.tree.map(lambda leaf: tuple(leaf.shape[1:]), out), used._seen
+
+    def _probed(self, shapes: tuple[Shape, ...], batch: int) -> tuple[Any, _Shapes]:
+        used = _Shapes(dict(self.parts))
+        out = jax.eval_shape(functools.partial(self.wiring, used), *abstract(shapes, batch))
+        _check_outputs(out, batch)
+        return out, used
 
     def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         layers = _Run(dict(self.parts), call, params, state)
@@ -61,8 +65,17 @@ class Graph(Composite):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # used as a decorator, graph() puts the network where the wiring's own name was
-        module, name = self.wiring.__module__, self.wiring.__qualname__
-        return (names.find, (module, name)) if names.find(module, name) is self else super().__reduce__()
+        place = tuple(getattr(self.wiring, what, "") for what in ("__module__", "__qualname__"))
+        return (names.find, place) if names.find(*place) is self else super().__reduce__()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[Any, ...]:
+        return self.parts, names.identity(self.wiring)
 
 
 def _check_outputs(out: Any, batch: int) -> None:
@@ -74,9 +87,7 @@ def _check_outputs(out: Any, batch: int) -> None:
         )
     for leaf in leaves:
         if not leaf.shape or leaf.shape[0] != batch:
-            raise ValueError(
-                f"the wiring made {lost_batch(leaf.shape, batch)}; outputs keep the batch as their first axis"
-            )
+            raise ValueError(f"the wiring made {lost_batch(leaf.shape)}; outputs keep the batch as their first axis")
 
 
 class _Layers:
@@ -131,7 +142,7 @@ class _Shapes(_Layers):
             for x in inputs:
                 if not hasattr(x, "shape"):
                     raise TypeError(f"takes arrays, the wiring gave it a {type(x).__name__}")
-            shapes = part.check_shapes(tuple(tuple(x.shape[1:]) for x in inputs))
+            shapes = part.accept_shapes(tuple(tuple(x.shape[1:]) for x in inputs))
             out = part.infer_shape(*shapes)
             first = self._seen.setdefault(name, shapes)
             if first != shapes and _declared(part, first) != _declared(part, shapes):
@@ -142,9 +153,7 @@ class _Shapes(_Layers):
                 )
         batch = inputs[0].shape[0]
         dtype = jnp.result_type(float)
-        return jax.tree.map(
-            lambda shape: jnp.zeros((batch, *shape), dtype), out, is_leaf=lambda leaf: isinstance(leaf, tuple)
-        )
+        return jax.tree.map(lambda shape: jnp.zeros((batch, *shape), dtype), out, is_leaf=is_shape)
 
 
 class _Known(Mapping[str, Any]):

@@ -29,7 +29,7 @@ class _Parallel(Composite):
         outs = {}
         for name, part in self.named_parts():
             with at(name):
-                outs[name] = part.infer_shape(*part.check_shapes((shape,)))
+                outs[name] = part.infer_shape(*part.accept_shapes((shape,)))
         return self.joined_shape(shape, outs)
 
     def part_shapes(self, shapes: tuple[Shape, ...]) -> dict[str, tuple[Shape, ...]]:
@@ -94,6 +94,8 @@ class Branches(_Parallel):
     def joined_shape(self, shape: Shape, outs: dict[str, Shape]) -> Shape:
         if self.join == "sum":
             return same(outs, "branches that are summed", 'make them equal, or use join="concat"')
+        if () in outs.values():
+            raise ValueError("branches that are concatenated must make channels, one of them gives (batch,) alone")
         space = same(
             {name: out[:-1] for name, out in outs.items()},
             "the spaces of branches that are concatenated",

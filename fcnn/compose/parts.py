@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import keyword
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -29,6 +30,12 @@ def lift(value: Any) -> Layer:
         jax.nn.relu
     """
     if isinstance(value, Layer):
+        settings = getattr(value, "__dataclass_params__", None)
+        if settings is None or not settings.frozen:
+            name = type(value).__name__
+            raise TypeError(
+                f"the layer {name} is not a frozen dataclass; write @dataclass(frozen=True) above its class"
+            )
         return value
     if isinstance(value, type) and issubclass(value, Layer):
         raise TypeError(f"{value.__name__} is a class, not a layer; write {value.__name__}(...)")
@@ -79,6 +86,10 @@ class Composite(Layer):
         """The parts by name."""
         raise NotImplementedError
 
+    def walk_shapes(self, shapes: tuple[Shape, ...]) -> tuple[Any, dict[str, tuple[Shape, ...]]]:
+        """The output shape and ``part_shapes``, for compositions that find both in one walk."""
+        raise NotImplementedError
+
     def part_shapes(self, shapes: tuple[Shape, ...]) -> dict[str, tuple[Shape, ...]]:
         """The input shapes of every part."""
         raise NotImplementedError
@@ -110,6 +121,12 @@ class Composite(Layer):
     def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         """Run the parts; names have been checked."""
         raise NotImplementedError
+
+
+@functools.lru_cache(maxsize=1024)
+def walked(composite: Composite, shapes: tuple[Shape, ...]) -> tuple[Any, dict[str, tuple[Shape, ...]]]:
+    """``walk_shapes``, remembered: without that, every level of nesting would walk those below it again."""
+    return composite.walk_shapes(shapes)
 
 
 def one(shapes: tuple[Any, ...], what: str) -> Any:

@@ -31,7 +31,7 @@ class Repeat(Layer):
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         shape = one(shapes, "repeat")
-        out = self.layer.infer_shape(*self.layer.check_shapes((shape,)))
+        out = self.layer.infer_shape(*self.layer.accept_shapes((shape,)))
         if out != shape:
             raise ValueError(
                 f"the repeated layer turns {shown(shape)} into {shown(out)}; to follow itself it must keep the shape: "
@@ -58,19 +58,20 @@ class Repeat(Layer):
         for kind, tree in (("params", params), ("state", state)):
             self._check_stacked(kind, tree)
         x = x.astype(common(x, *jax.tree.leaves(params)))  # the carry of a scan keeps its dtype
-        noted: list[Event] = []
+        noted: list[tuple[str, Layer, Shape]] = []
 
         def step(y: Any, copy: tuple[Any, Params, State]) -> tuple[Any, Any]:
             index, own_params, own_state = copy
             inner = call.copy(index)
             out, new_state = self.layer.run(inner, own_params, own_state, (y,))
-            noted[:] = inner.events or []
-            return out, (new_state, [(event.inputs, event.output) for event in noted])
+            events = inner.events or []
+            noted[:] = [(event.path, event.layer, event.copies) for event in events]
+            return out, (new_state, [(event.inputs, event.output) for event in events])
 
         y, (new_state, seen) = lax.scan(step, x, (jnp.arange(self.n), params, state))
         if call.events is not None:
-            for event, (own_inputs, output) in zip(noted, seen, strict=True):
-                call.events.append(Event(event.path, event.layer, own_inputs, output, (self.n, *event.copies)))
+            for (path, layer, copies), (own_inputs, output) in zip(noted, seen, strict=True):
+                call.events.append(Event(path, layer, own_inputs, output, (self.n, *copies)))
         return y, new_state
 
     def _check_stacked(self, kind: str, tree: dict[str, Any]) -> None:

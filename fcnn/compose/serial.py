@@ -10,7 +10,7 @@ from ..errors import at
 from ..geometry import Shape
 from ..given import Params, State
 from ..layer import Call
-from .parts import Composite, Parts, named
+from .parts import Composite, Parts, named, walked
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,16 +23,16 @@ class Serial(Composite):
         return self.parts
 
     def infer_shape(self, *shapes: Shape) -> Any:
-        return self._walk_shapes(shapes)[0]
+        return walked(self, shapes)[0]
 
     def part_shapes(self, shapes: tuple[Shape, ...]) -> dict[str, tuple[Shape, ...]]:
-        return self._walk_shapes(shapes)[1]
+        return walked(self, shapes)[1]
 
-    def _walk_shapes(self, shapes: tuple[Shape, ...]) -> tuple[Any, dict[str, tuple[Shape, ...]]]:
+    def walk_shapes(self, shapes: tuple[Shape, ...]) -> tuple[Any, dict[str, tuple[Shape, ...]]]:
         seen = {}
         for name, part in self.parts:
             with at(name):
-                seen[name] = part.check_shapes(shapes)
+                seen[name] = part.accept_shapes(shapes)
                 shapes = (part.infer_shape(*shapes),)
         return shapes[0], seen
 

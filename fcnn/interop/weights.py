@@ -43,7 +43,11 @@ def save_weights(path: str | os.PathLike[str], params: Params, state: State | No
     flat: dict[str, Any] = {}
     for kind, tree in (("params", params), ("state", state or {})):
         for keys, leaf in jax.tree.leaves_with_path(tree):
-            flat["/".join([kind, *(key.key for key in keys)])] = np.ascontiguousarray(leaf)
+            if not all(isinstance(key, jax.tree_util.DictKey) for key in keys):
+                raise TypeError(
+                    f"{kind} must be nested dicts of arrays, but {jax.tree_util.keystr(keys)} is not in a dict"
+                )
+            flat["/".join([kind, *(key.key for key in keys)])] = np.asarray(leaf, order="C")
     data = format.numpy.save(flat)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -98,7 +102,12 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[Params, State]:
 
 
 #: dtypes as the format writes them
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_DTYPES = {
+    **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"},
+    **{
+        f"{letter}{bits}": f"{kind}{bits}" for letter, kind in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)
+    },
+}
 
 
 def _array(dtype: str, shape: list[int], data: bytes) -> jax.Array:

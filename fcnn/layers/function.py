@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from .. import names
+from ..errors import shown
 from ..geometry import Shape
 from ..given import Params, extra_entry
 from ..layer import Layer
 
-#: how many examples a function is shown, in shape only, when its output shape is asked for: a number that occurs
-#: in no shape, so that an axis of this size is the batch
-PROBE = 1_000_003
+#: how many examples a function is shown, in shape only, when its output shape is asked for: two batches, so that the
+#: axis that grows is seen to be the first, and numbers that divide by 2, 3 and 4, for functions that split the batch
+PROBES = (12, 24)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -63,32 +64,29 @@ class Function(Layer):
         return names.snake(names.short(self.function)).strip("_") or "function"
 
     def infer_shape(self, *shapes: Shape) -> Shape:
-        inputs = [jax.ShapeDtypeStruct((PROBE, *shape), jnp.zeros(()).dtype) for shape in shapes]
-        return self._checked_output(jax.eval_shape(self.function, *inputs), PROBE)
+        return _probed(self, shapes)
 
     def run(self, call: Any, params: Params, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
         for kind, given in (("params", params), ("state", state)):
             if given:
                 raise extra_entry(kind, next(iter(given)), f"{names.code(self.function)} is a function and has none")
         y = self.function(*inputs)
-        self._checked_output(y, inputs[0].shape[0] if getattr(inputs[0], "ndim", 0) else None)
+        self.checked_output(y, inputs[0].shape[0] if getattr(inputs[0], "ndim", 0) else None)
         return y, state
 
-    def _checked_output(self, y: Any, batch: int | None) -> Shape:
+    def checked_output(self, y: Any, batch: int | None) -> Shape:
         shape = getattr(y, "shape", None)
         if shape is None:
             raise TypeError(f"{names.code(self.function)} returned a {type(y).__name__}, expected one array")
         if not shape or shape[0] != batch:
             raise ValueError(
-                f"{names.code(self.function)} made {lost_batch(shape, batch)}; "
+                f"{names.code(self.function)} made {lost_batch(shape)}; "
                 "a function in a network keeps the batch as its first axis"
             )
         return tuple(shape[1:])
 
     def _identity(self) -> tuple[Any, ...]:
-        if isinstance(self.function, functools.partial):
-            return (self.function.func, self.function.args, tuple(sorted(self.function.keywords.items())))
-        return (self.function,)
+        return names.identity(self.function)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Function) and self._identity() == other._identity()
@@ -100,7 +98,17 @@ class Function(Layer):
         return names.code(self.function)
 
 
-def lost_batch(shape: Any, batch: int | None) -> str:
-    """An output shape without the batch axis, in words; the probe's size is written as "batch"."""
-    sizes = ["batch" if size == batch == PROBE else str(size) for size in shape]
-    return f"an output of ({', '.join(sizes)}) without the batch axis"
+@functools.lru_cache(maxsize=1024)
+def _probed(layer: Function, shapes: tuple[Shape, ...]) -> Shape:
+    found = [layer.checked_output(jax.eval_shape(layer.function, *abstract(shapes, n)), n) for n in PROBES]
+    return found[-1]
+
+
+def abstract(shapes: tuple[Shape, ...], batch: int) -> list[jax.ShapeDtypeStruct]:
+    """Inputs of these shapes for a batch, without values."""
+    return [jax.ShapeDtypeStruct((batch, *shape), jnp.zeros(()).dtype) for shape in shapes]
+
+
+def lost_batch(shape: Any) -> str:
+    """An output shape without the batch axis, in words."""
+    return f"an output of {shown(tuple(shape))} without the batch axis"

@@ -55,6 +55,8 @@ def check(spec: Any, name: str) -> Initial:
                 f"{name} {spec!r} has the scale {value}, which would give parameters that are not numbers; "
                 "it must be finite and not negative"
             )
+    if spec_name in _DIRECT and arguments:
+        raise TypeError(f"{name} {spec!r}: {spec_name!r} takes no arguments")
     if spec_name not in _DIRECT:
         try:
             inspect.signature(getattr(jax.nn.initializers, spec_name)).bind(*arguments)

@@ -13,7 +13,7 @@ from ..errors import shown
 from ..geometry import Shape
 from ..given import Parameter, Params, State
 from ..layer import Layer
-from ..ops.norm import check_divides, check_several
+from ..ops.norm import check_divides, check_several, check_variance
 from .conv import check_flag
 
 
@@ -150,6 +150,10 @@ class LayerNorm(_Normalization):
         [[-1.0, 1.0]]
     """
 
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        check_variance(shapes[0][-1], shapes[0], "at each position")
+        return shapes[0]
+
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         return ops.layer_norm(inputs[0], params.get("scale"), params.get("bias"), epsilon=self.epsilon)
 
@@ -187,6 +191,7 @@ class GroupNorm(_Normalization):
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         check_divides(shapes[0][-1], self.groups)
+        check_variance(math.prod(shapes[0]) // self.groups, shapes[0], "in each group")
         return shapes[0]
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:

@@ -51,7 +51,7 @@ class MaxPool(_Windowed):
 
     .. math:: y_{n, i, c} = \max_j x_{n,\, s i + d j - p,\, c}
 
-    Equal values send the gradient to the first of them; NaN stays NaN; padding never wins.
+    Equal values send the gradient to the first of them; NaN stays NaN; padding counts as minus infinity.
 
     Args:
         window: window size; an integer holds along every axis.

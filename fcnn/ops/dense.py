@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import at, shown
-from .dtypes import together
+from .dtypes import floating, together
 
 if TYPE_CHECKING:
     from jax import Array
@@ -119,7 +119,7 @@ def dropout(
         [0.0, 2.0]
     """
     with at("dropout"):
-        x = jnp.asarray(x)
+        x = floating(x)
         rate = check_rate(rate)
     if rate == 0:
         return x

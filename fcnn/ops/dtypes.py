@@ -28,6 +28,18 @@ def together(*arrays: Any) -> list[Any]:
     return [None if a is None else jnp.asarray(a).astype(dtype) for a in arrays]
 
 
+def floating(x: Any) -> Any:
+    """The argument as an array of floating point.
+
+    Raises:
+        TypeError: an array of integers, whose mean or norm would be cut to an integer.
+    """
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x has dtype {x.dtype}, expected floating point; convert it first, x.astype('float32')")
+    return x
+
+
 def wide(dtype: Any) -> Any:
     """The dtype that statistics and sums are kept in: float32 for halves, else the dtype itself.
 

@@ -11,7 +11,7 @@ from jax import lax
 
 from .. import geometry
 from ..errors import at, shown
-from .dtypes import common, wide
+from .dtypes import common, floating, wide
 
 if TYPE_CHECKING:
     from jax import Array
@@ -115,6 +115,7 @@ def batch_norm(
         [[2.0, 2.0]]
     """
     with at("batch_norm"):
+        x = floating(x)
         _check_channels(x, mean=mean, variance=variance, scale=scale, bias=bias)
     return normalize(x, mean, variance, scale, bias, epsilon=epsilon)
 
@@ -151,6 +152,7 @@ def layer_norm(
         [[-1.0, 1.0]]
     """
     with at("layer_norm"):
+        x = floating(x)
         _check_channels(x, scale=scale, bias=bias)
     return normalize(x, *moments(x, (-1,)), scale, bias, epsilon=epsilon)
 
@@ -191,7 +193,7 @@ def group_norm(
         [[-1.0, 1.0, -1.0, 1.0]]
     """
     with at("group_norm"):
-        x = jnp.asarray(x)
+        x = floating(x)
         _check_channels(x, scale=scale, bias=bias)
         check_divides(x.shape[-1], groups)
     split = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
@@ -235,7 +237,7 @@ def instance_norm(
         [-1.0, 1.0]
     """
     with at("instance_norm"):
-        x = jnp.asarray(x)
+        x = floating(x)
         _check_channels(x, scale=scale, bias=bias)
         check_several(x.shape[1:])
     return normalize(x, *moments(x, tuple(range(1, x.ndim - 1))), scale, bias, epsilon=epsilon)
@@ -281,7 +283,7 @@ def local_response_norm(
         [[0.5, 0.4000000059604645]]
     """
     with at("local_response_norm"):
-        x = jnp.asarray(x)
+        x = floating(x)
         size = geometry.integer(size, "size")
     wider = x.astype(wide(x.dtype))
     squares = jnp.pad(jnp.square(wider), [(0, 0)] * (x.ndim - 1) + [(size // 2, (size - 1) // 2)])
@@ -294,6 +296,15 @@ def check_divides(channels: int, groups: int) -> None:
     """Raise unless groups divide the channels."""
     if channels % geometry.integer(groups, "groups"):
         raise ValueError(f"groups {groups} do not divide {channels} channels; the groups must be of equal size")
+
+
+def check_variance(count: int, shape: geometry.Shape, over: str) -> None:
+    """Raise where a norm would see a single value and so turn every input to zero."""
+    if count < 2:
+        raise ValueError(
+            f"an input of {shown(shape)} has one value {over} and so no variance; every output would be the same: "
+            "use fewer groups, or BatchNorm"
+        )
 
 
 def check_several(shape: geometry.Shape) -> None:

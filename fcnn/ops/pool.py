@@ -19,7 +19,7 @@ from jax import lax
 from .. import geometry
 from ..errors import at, shown
 from ..geometry import Padding, Windows, slide
-from .dtypes import wide
+from .dtypes import floating, wide
 from .windows import pad, shifted
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def max_pool(
 
     .. math:: y_{n, i, c} = \max_j x_{n,\, s i + d j - p,\, c}
 
-    Equal values send the gradient to the first of them; NaN stays NaN; padding never wins.
+    Equal values send the gradient to the first of them; NaN stays NaN; padding counts as minus infinity.
 
     Args:
         x: input.
@@ -120,7 +120,7 @@ def avg_pool(
         [2.0, 4.0, 2.6666667461395264]
     """
     with at("avg_pool"):
-        x = jnp.asarray(x)
+        x = floating(x)
         windows = _windows(x, window, stride, padding, dilation, ceil_mode)
     total = _fold(pad(x.astype(wide(x.dtype)), windows), windows, jnp.add)
     share = 1.0
@@ -174,10 +174,12 @@ def lp_pool(
         [5.0]
     """
     with at("lp_pool"):
-        x = jnp.asarray(x)
+        x = floating(x)
         power = check_power(power)
         windows = _windows(x, window, stride, padding, dilation, ceil_mode)
     size = jnp.abs(x.astype(wide(x.dtype)))
+    if power == 1:
+        return _fold(pad(size, windows), windows, jnp.add).astype(x.dtype)
     raised = jnp.square(size) if power == 2 else size**power
     total = _fold(pad(raised, windows), windows, jnp.add)
     # the root's derivative is infinite at 0: keep 0 away from it, in both branches of the where
@@ -238,7 +240,7 @@ def global_avg_pool(x: Float[Array, "batch *space channels"]) -> Float[Array, "b
         [[3.0, 4.0]]
     """
     with at("global_avg_pool"):
-        x = jnp.asarray(x)
+        x = floating(x)
         check_has_space(x.shape[1:])
     return jnp.mean(x, tuple(range(1, x.ndim - 1)), dtype=wide(x.dtype)).astype(x.dtype)
 
@@ -272,7 +274,7 @@ def adaptive_avg_pool(
         [1.0, 3.0]
     """
     with at("adaptive_avg_pool"):
-        x = jnp.asarray(x)
+        x = floating(x)
         out = _cells_wanted(x, out)
     mean = _over_cells(x.astype(wide(x.dtype)), out, lambda part, axis: jnp.mean(part, axis))
     return mean.astype(x.dtype)
@@ -381,7 +383,14 @@ def pool_windows(
     """The windows of a pooling layer, each of which sees at least one sample of the data."""
     stride = window if stride is None else stride
     windows = slide(
-        space, window, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode, what="window"
+        space,
+        window,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+        what="window",
+        channels=channels,
     )
     if any(0 in counts for counts in windows.counts(padding=False)):
         raise ValueError(

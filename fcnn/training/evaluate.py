@@ -12,7 +12,7 @@ from ..errors import at
 from ..geometry import integer
 from ..given import Params, State
 from ..layer import Layer
-from .objective import Loss, check_data, cross_entropy, measure
+from .objective import Loss, check_data, check_net, cross_entropy, measure
 
 
 @partial(jax.jit, static_argnames=("net", "loss"))
@@ -57,6 +57,7 @@ def evaluate(
         0.75
     """
     with at("evaluate"):
+        check_net(net)
         inputs, targets = check_data(net, data, "data", loss)
         batch_size = integer(batch_size, "batch_size")
     state = {} if state is None else state

@@ -16,7 +16,7 @@ from ..geometry import integer
 from ..given import Params, State, check_key, fold
 from ..layer import Layer
 from .evaluate import evaluate
-from .objective import Loss, check_data, cross_entropy
+from .objective import Loss, check_data, check_net, cross_entropy
 from .progress import EpochBar
 from .step import Augment, TrainState, make_step, start
 
@@ -108,6 +108,7 @@ def fit(
         True
     """
     with at("fit"):
+        check_net(net)
         key = check_key(key)
         epochs, batch_size = integer(epochs, "epochs"), integer(batch_size, "batch_size")
         if not hasattr(optimizer, "init") or not hasattr(optimizer, "update"):
@@ -120,9 +121,9 @@ def fit(
     count = targets.shape[0]
     batch_size = min(batch_size, count)
     steps = count // batch_size
-    # the step takes over the memory of its train state: the caller's arrays are not given away
-    params, state = jax.tree.map(jnp.copy, (params, state))
-    now = start(net, optimizer, key, *shapes, params=params, state=state)
+    # the step takes over the memory of its train state, so every array in it has to be its own: not the caller's,
+    # not an initialiser's, and not one that the optimizer keeps a second time
+    now = jax.tree.map(jnp.copy, start(net, optimizer, key, *shapes, params=params, state=state))
     take_step = _compiled(net, optimizer, loss or cross_entropy, augment, batch_size)
     history: dict[str, list[float]] = {}
     for epoch in range(epochs):

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import shown
 from ..layer import Layer
-from ..ops.dtypes import wide
+from ..ops.dtypes import together, wide
 
 #: (outputs, targets) -> one number for each example, or one for the batch
 Loss = Callable[[Any, Any], jax.Array]
@@ -53,10 +53,13 @@ def measure(loss: Loss, outputs: Any, targets: Any) -> dict[str, jax.Array]:
         >>> measure(cross_entropy, jnp.array([[0.0, 9.0], [0.0, 9.0]]), jnp.array([1, 0]))["accuracy"].item()
         0.5
     """
-    metrics = {"loss": jnp.mean(loss(outputs, targets))}
+    losses = jnp.asarray(loss(outputs, targets))
+    _check_losses(losses, outputs, targets)
+    metrics = {"loss": jnp.mean(losses, dtype=wide(losses.dtype))}
     if are_labels(outputs, targets):
-        right = jnp.argmax(outputs, -1).astype(targets.dtype) == targets
-        metrics["accuracy"] = jnp.mean(right, dtype=metrics["loss"].dtype)
+        # labels of few bits are widened: 259 is not 3
+        said, labels = together(jnp.argmax(outputs, -1), targets)
+        metrics["accuracy"] = jnp.mean(said == labels, dtype=jnp.float32)
     return metrics
 
 
@@ -67,7 +70,24 @@ def are_labels(outputs: Any, targets: Any) -> bool:
         and hasattr(targets, "ndim")
         and jnp.issubdtype(targets.dtype, jnp.integer)
         and outputs.ndim == targets.ndim + 1
+        and outputs.shape[-1] > 1
     )
+
+
+def _check_losses(losses: jax.Array, outputs: Any, targets: Any) -> None:
+    """Raise where outputs and targets of unlike shapes were broadcast to a loss for every pair of examples."""
+    shapes = [tuple(a.shape) for a in (outputs, targets) if hasattr(a, "shape")]
+    if losses.shape and not any(losses.shape == shape[: losses.ndim] for shape in shapes):
+        raise ValueError(
+            f"the loss has shape {shown(losses.shape)} for {' and '.join(map(shown, shapes))} of outputs and targets; "
+            "it must be one number, or one for each example: give targets the shape of the outputs"
+        )
+
+
+def check_net(net: Any) -> None:
+    """Raise unless net is a layer."""
+    if not isinstance(net, Layer):
+        raise TypeError(f"net must be a layer, not {net!r}; make one of a function by fcnn.serial")
 
 
 def check_data(net: Layer, data: Any, what: str, loss: Loss | None) -> tuple[tuple[Any, ...], Any]:
@@ -102,9 +122,10 @@ def check_data(net: Layer, data: Any, what: str, loss: Loss | None) -> tuple[tup
 
 def _check_labels(y: Any, out: Any, what: str) -> None:
     if not jnp.issubdtype(y.dtype, jnp.integer):
+        way_out = "y.astype('int32')" if y.dtype == bool else "y.argmax(-1) for one-hot targets"
         raise TypeError(
             f"{what}: y has dtype {y.dtype}, the default loss takes integer labels; "
-            "use y.argmax(-1) for one-hot targets, or give a loss such as optax.losses.squared_error"
+            f"use {way_out}, or give a loss such as optax.losses.squared_error"
         )
     if not isinstance(out, tuple) or tuple(y.shape[1:]) != out[:-1]:
         raise ValueError(

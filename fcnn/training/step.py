@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -98,11 +99,24 @@ def make_step(
             metrics = measure(loss, outputs, targets)
             return metrics["loss"], (metrics, state)
 
-        gradient, (metrics, state) = jax.grad(objective, has_aux=True)(before.params)
+        (value, (metrics, state)), gradient = jax.value_and_grad(objective, has_aux=True)(before.params)
         # optax counts on JAX's standard promotion, whatever the program has set
         with jax.numpy_dtype_promotion("standard"):
-            updates, optimizer_state = optimizer.update(gradient, before.optimizer_state, before.params)
+            updates, optimizer_state = optimizer.update(
+                gradient,
+                before.optimizer_state,
+                before.params,
+                **_wanted(optimizer, value=value, grad=gradient, value_fn=lambda params: objective(params)[0]),
+            )
         params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), before.params, updates)
         return TrainState(params, state, optimizer_state, before.key, before.step + 1), metrics
 
     return step
+
+
+def _wanted(optimizer: Any, **extra: Any) -> dict[str, Any]:
+    """What an optimizer's update takes beside the gradient, the state and the params: line searches ask for more."""
+    taken = inspect.signature(optimizer.update).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+        return extra
+    return {parameter.name: extra[parameter.name] for parameter in taken if parameter.name in extra}
