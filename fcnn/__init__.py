@@ -3,7 +3,9 @@
 A parameter is a value, and sharing it is using it twice.
 """
 
-from . import analysis, data, draw, interop, models, ops, reference, training
+from typing import TYPE_CHECKING, Any
+
+from . import analysis, data, draw, interop, models, ops, training
 from .analysis import capture, check_gradients, summary
 from .compose import branches, graph, repeat, residual, serial
 from .given import Parameter
@@ -31,6 +33,9 @@ from .layers import (
 )
 from .training import evaluate, fit
 from .version import __version__
+
+if TYPE_CHECKING:
+    from . import reference
 
 __all__ = [
     "AdaptiveAvgPool",
@@ -74,3 +79,12 @@ __all__ = [
     "summary",
     "training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the reference when somebody asks for it: NumPy and text, which most programs never use."""
+    if name == "reference":
+        import importlib
+
+        return importlib.import_module(".reference", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,21 @@
 """What a network is, what it makes of its inputs, and whether its gradients are right."""
 
-from .bridge import Unwritten, to_reference
+from typing import TYPE_CHECKING, Any
+
 from .capture import capture
 from .gradients import GradientReport, check_gradients
 from .summary import Row, Summary, summary
 
+if TYPE_CHECKING:
+    from .bridge import Unwritten, to_reference
+
 __all__ = ["GradientReport", "Row", "Summary", "Unwritten", "capture", "check_gradients", "summary", "to_reference"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the bridge, and with it the reference, when somebody asks for it."""
+    if name in ("Unwritten", "to_reference"):
+        from . import bridge
+
+        return getattr(bridge, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jax.extend import core
 
 from .. import reference
+
+if TYPE_CHECKING:
+    from jax.extend import core
 
 #: forward(*inputs) -> y, and backward(gradient, y, *inputs) -> one gradient for each input, None for no gradient
 Rule = tuple[Callable[..., Any], Callable[..., tuple[Any, ...]]]
@@ -85,6 +87,8 @@ def program(jaxpr: core.ClosedJaxpr, nodes: dict[str, reference.Node] | None = N
     Raises:
         NotImplementedError: a primitive without a derivative here.
     """
+    from jax.extend import core  # heavy to import, and only gradient checks need it
+
     steps: list[tuple[reference.Node, list[Any], int]] = []
 
     counter = itertools.count()

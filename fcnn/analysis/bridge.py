@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
-from jax.extend import core
 
 from .. import layers, names, reference
 from ..compose.graph import Graph
@@ -225,13 +224,18 @@ def _function(layer: layers.Function, batch: int, shapes: tuple[Shape, ...]) -> 
         raise Unwritten(f"the function {names.code(layer)}: {error}") from None
 
 
-#: a layer in the trace of a wiring, not looked into
-_layer = core.Primitive("layer")
+@functools.cache
+def _layer() -> Any:
+    """The primitive that stands for a layer, not looked into, in the trace of a wiring."""
+    from jax.extend import core  # heavy to import, and only gradient checks need it
 
+    primitive = core.Primitive("layer")
 
-@_layer.def_abstract_eval
-def _layer_shape(*avals: Any, name: str, out: Shape) -> Any:
-    return ShapedArray((avals[0].shape[0], *out), avals[0].dtype)
+    @primitive.def_abstract_eval
+    def shape(*avals: Any, name: str, out: Shape) -> Any:
+        return ShapedArray((avals[0].shape[0], *out), avals[0].dtype)
+
+    return primitive
 
 
 class _Opaque:
@@ -246,7 +250,7 @@ class _Opaque:
         def use(*inputs: Any) -> Any:
             self._uses[name] = self._uses.get(name, 0) + 1
             out = part.infer_shape(*(tuple(x.shape[1:]) for x in inputs))
-            return _layer.bind(*inputs, name=name, out=out)
+            return _layer().bind(*inputs, name=name, out=out)
 
         return use
 

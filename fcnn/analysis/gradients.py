@@ -11,12 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import reference
 from ..errors import at, shown
 from ..geometry import integer
 from ..given import Params, State, check_inputs, check_key, check_mapping
 from ..layer import Layer
-from .bridge import Unwritten, to_reference
 
 #: what autodiff and the hand-written gradient may differ by, relative to the largest entry of the array (or to a
 #: ten-thousandth of the largest of all arrays, where that is more)
@@ -311,6 +309,9 @@ def _small(error: float | None) -> str:
 def _by_hand(
     net: Layer, params: Any, inputs: Any, y: Any, outputs: Any, loss: Any, state: Any, key: Any, train: bool
 ) -> tuple[dict[str, np.ndarray] | None, float | None, str | None]:
+    from .. import reference  # not with the library: most programs never check a gradient
+    from .bridge import Unwritten, to_reference
+
     shapes = [tuple(a.shape[1:]) for a in inputs]
     try:
         node, gradients = to_reference(

@@ -177,7 +177,8 @@ def lp_pool(
         x = floating(x)
         power = check_power(power)
         windows = _windows(x, window, stride, padding, dilation, ceil_mode)
-    size = jnp.abs(x.astype(wide(x.dtype)))
+    x_wide = x.astype(wide(x.dtype))
+    size = x_wide * jnp.sign(x_wide)  # |x|, whose derivative at 0 is 0 (JAX gives jnp.abs 1 there)
     if power == 1:
         return _fold(pad(size, windows), windows, jnp.add).astype(x.dtype)
     raised = jnp.square(size) if power == 2 else size**power

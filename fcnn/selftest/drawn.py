@@ -1,0 +1,171 @@
+"""Layers with random hyperparameters that fit a given input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import layers
+from ..geometry import Shape
+from ..layer import Layer
+
+#: entries of one example that an input or output may have, so that a case takes milliseconds
+LARGEST = 1200
+#: values that a normalisation averages at least: over two of them the gradient is a difference of nearly equal numbers
+LEAST_AVERAGED = 3
+
+Draw = Callable[[np.random.Generator, Shape], Layer]
+
+
+def fitting(kind: str, generator: np.random.Generator, shape: Shape, batch: int) -> Layer | None:
+    """Draw a layer of a kind until it fits an input.
+
+    Args:
+        kind: a key of :data:`KINDS`.
+        generator: where the hyperparameters come from.
+        shape: of one example.
+        batch: number of examples.
+
+    Returns:
+        The layer, or None where fifty draws did not fit.
+
+    Example:
+        >>> fitting("MaxPool", np.random.default_rng(0), (6, 6, 2), 2).out_shape((6, 6, 2))[-1]
+        2
+    """
+    for _ in range(50):
+        layer = KINDS[kind](generator, shape)
+        try:
+            out = layer.out_shape(shape)
+        except ValueError:  # the window is too large, or sees nothing but padding
+            continue
+        if math.prod(out) <= LARGEST and _averaged(layer, shape, batch) >= LEAST_AVERAGED:
+            return layer
+    return None
+
+
+def input_shape(generator: np.random.Generator, rank: int, channels: int | None = None) -> Shape:
+    """The shape of one example in a number of space dimensions, 4 to 9 samples along each axis, fewer in three."""
+    high = {1: 10, 2: 9, 3: 6}[rank]
+    space = (int(n) for n in generator.integers(4, high, rank))
+    return (*space, int(generator.integers(1, 7)) if channels is None else channels)
+
+
+def pick(generator: np.random.Generator, *choices: Any) -> Any:
+    """One of several values."""
+    return choices[int(generator.integers(len(choices)))]
+
+
+def _averaged(layer: Layer, shape: Shape, batch: int) -> int:
+    """Over how many values a normalisation averages; for other layers a number that is large enough."""
+    space, channels = math.prod(shape[:-1]), shape[-1]
+    if isinstance(layer, layers.BatchNorm):
+        return batch * space
+    if isinstance(layer, layers.LayerNorm):
+        return channels
+    if isinstance(layer, layers.GroupNorm):
+        return space * channels // layer.groups
+    return space if isinstance(layer, layers.InstanceNorm) else LEAST_AVERAGED
+
+
+def _flag(generator: np.random.Generator) -> bool:
+    return bool(generator.integers(2))
+
+
+def _sizes(generator: np.random.Generator, rank: int, low: int, high: int) -> int | Shape:
+    """One number for all axes, or one for each."""
+    if _flag(generator):
+        return int(generator.integers(low, high))
+    return tuple(int(n) for n in generator.integers(low, high, rank))
+
+
+def _padding(generator: np.random.Generator, rank: int, *names: str) -> Any:
+    chosen = int(generator.integers(len(names) + 2))
+    if chosen < len(names):
+        return names[chosen]
+    if chosen == len(names):
+        return int(generator.integers(3))
+    return tuple((int(lo), int(hi)) for lo, hi in generator.integers(0, 3, (rank, 2)))
+
+
+def _divisor(generator: np.random.Generator, number: int) -> int:
+    return pick(generator, *(d for d in range(1, number + 1) if number % d == 0))
+
+
+def _sliding(kind: Any, *paddings: str, more: Callable[[Any, int], dict[str, Any]] | None = None) -> Draw:
+    def draw(generator: np.random.Generator, shape: Shape) -> Layer:
+        rank = len(shape) - 1
+        groups = _divisor(generator, shape[-1])
+        options = {} if more is None else more(generator, rank)
+        return kind(
+            groups * int(generator.integers(1, 1 + max(1, 6 // groups))),
+            _sizes(generator, rank, 1, {1: 6, 2: 4, 3: 4}[rank]),
+            stride=_sizes(generator, rank, 1, 4),
+            padding=_padding(generator, rank, *paddings),
+            dilation=_sizes(generator, rank, 1, 4 if rank == 1 else 3),
+            groups=groups,
+            bias=_flag(generator),
+            **options,
+        )
+
+    return draw
+
+
+def _pool(kind: Any, more: Callable[[Any], dict[str, Any]]) -> Draw:
+    def draw(generator: np.random.Generator, shape: Shape) -> Layer:
+        rank = len(shape) - 1
+        return kind(
+            _sizes(generator, rank, 1, 4),
+            stride=pick(generator, None, _sizes(generator, rank, 1, 4)),
+            padding=_padding(generator, rank, *_ALL),
+            dilation=_sizes(generator, rank, 1, 3),
+            ceil_mode=_flag(generator),
+            **more(generator),
+        )
+
+    return draw
+
+
+def _norm(kind: Any) -> Draw:
+    return lambda g, shape: kind(scale=_flag(g), bias=_flag(g), epsilon=pick(g, 1e-5, 1e-3))
+
+
+def _response(g: np.random.Generator, shape: Shape) -> Layer:
+    numbers = {"alpha": pick(g, 1e-4, 0.3), "beta": pick(g, 0.75, 0.5), "k": pick(g, 1.0, 2.0)}
+    return layers.LocalResponseNorm(size=int(g.integers(1, 6)), **numbers)
+
+
+_ALL = ("VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT")
+
+#: every layer of the library, by its name: a function that draws one for inputs of a shape
+KINDS: dict[str, Draw] = {
+    "Conv": _sliding(layers.Conv, *_ALL),
+    "ConvTranspose": _sliding(
+        layers.ConvTranspose, "VALID", "SAME", more=lambda g, rank: {"output_padding": _sizes(g, rank, 0, 2)}
+    ),
+    "LocallyConnected": _sliding(layers.LocallyConnected, *_ALL),
+    "Dense": lambda g, shape: layers.Dense(int(g.integers(1, 7)), bias=_flag(g)),
+    "Flatten": lambda g, shape: layers.Flatten(),
+    "MaxPool": _pool(layers.MaxPool, lambda g: {}),
+    "AvgPool": _pool(layers.AvgPool, lambda g: {"count_padding": _flag(g)}),
+    "LpPool": _pool(layers.LpPool, lambda g: {"power": pick(g, 1.0, 1.5, 2.0, 3.0)}),
+    "GlobalMaxPool": lambda g, shape: layers.GlobalMaxPool(),
+    "GlobalAvgPool": lambda g, shape: layers.GlobalAvgPool(),
+    "AdaptiveMaxPool": lambda g, shape: layers.AdaptiveMaxPool(_sizes(g, len(shape) - 1, 1, 6)),
+    "AdaptiveAvgPool": lambda g, shape: layers.AdaptiveAvgPool(_sizes(g, len(shape) - 1, 1, 6)),
+    "Maxout": lambda g, shape: layers.Maxout(_divisor(g, shape[-1])),
+    "Dropout": lambda g, shape: layers.Dropout(pick(g, 0.1, 0.3, 0.5), whole_channels=_flag(g)),
+    "BatchNorm": _norm(layers.BatchNorm),
+    "LayerNorm": _norm(layers.LayerNorm),
+    "GroupNorm": lambda g, shape: layers.GroupNorm(_divisor(g, shape[-1]), scale=_flag(g), bias=_flag(g)),
+    "InstanceNorm": _norm(layers.InstanceNorm),
+    "LocalResponseNorm": _response,
+}
+
+#: layers whose output in training differs from that in use
+MODES = ("BatchNorm", "Dropout")
+#: layers that also take inputs without space axes
+VECTORS = ("Dense", "Maxout", "BatchNorm", "LayerNorm", "Dropout", "LocalResponseNorm")
