@@ -26,3 +26,12 @@ def key():
 def _names_in_examples(doctest_namespace):
     """Examples in docstrings take these names as known."""
     doctest_namespace.update(fcnn=fcnn, jax=jax, jnp=jnp)
+
+
+@pytest.fixture(autouse=True)
+def _bounded_memory(request):
+    """Forget compiled programs now and then: thousands of small ones would fill the memory of a small machine."""
+    yield
+    request.config.tests_seen = getattr(request.config, "tests_seen", 0) + 1
+    if request.config.tests_seen % 150 == 0:
+        jax.clear_caches()
