@@ -145,7 +145,8 @@ def lp_pool(
 
     .. math:: y_{n, i, c} = \Bigl( \sum_j |x_{n,\, s i + d j - p,\, c}|^p \Bigr)^{1/p}
 
-    The derivative at a window of zeros is taken as 0.
+    The derivative at a window of zeros is taken as 0. Windows that ``ceil_mode`` cuts short are not scaled up, as
+    PyTorch's are.
 
     Args:
         x: input.
