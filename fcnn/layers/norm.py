@@ -13,7 +13,7 @@ from ..errors import shown
 from ..geometry import Shape
 from ..given import Parameter, Params, State
 from ..layer import Layer
-from ..ops.norm import check_divides, check_several, check_variance
+from ..ops.norm import check_divides, check_space_varies, check_variance
 from .conv import check_flag
 
 
@@ -139,7 +139,7 @@ class LayerNorm(_Normalization):
         x (batch, *space, channels) to the same; params["scale"] and params["bias"] (channels,).
 
     Raises:
-        ValueError: an epsilon that is not above 0.
+        ValueError: an epsilon that is not above 0, or an input of a single channel, which has no variance.
 
     Source:
         Ba, Kiros and Hinton, "Layer normalization", 2016, equation 3.
@@ -151,7 +151,7 @@ class LayerNorm(_Normalization):
     """
 
     def infer_shape(self, *shapes: Shape) -> Shape:
-        check_variance(shapes[0][-1], shapes[0], "at each position")
+        check_variance(shapes[0][-1], shapes[0], "at each position", "use GroupNorm(1) or BatchNorm")
         return shapes[0]
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
@@ -174,7 +174,7 @@ class GroupNorm(_Normalization):
         x (batch, *space, channels) to the same; params["scale"] and params["bias"] (channels,).
 
     Raises:
-        ValueError: groups that do not divide the channels.
+        ValueError: groups that do not divide the channels, or that hold a single value, which has no variance.
 
     Source:
         Wu and He, "Group normalization", 2018, equation 7.
@@ -191,7 +191,7 @@ class GroupNorm(_Normalization):
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         check_divides(shapes[0][-1], self.groups)
-        check_variance(math.prod(shapes[0]) // self.groups, shapes[0], "in each group")
+        check_variance(math.prod(shapes[0]) // self.groups, shapes[0], "in each group", "use fewer groups")
         return shapes[0]
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
@@ -224,7 +224,7 @@ class InstanceNorm(_Normalization):
     """
 
     def infer_shape(self, *shapes: Shape) -> Shape:
-        check_several(shapes[0])
+        check_space_varies(shapes[0])
         return shapes[0]
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:

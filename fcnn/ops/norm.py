@@ -239,7 +239,7 @@ def instance_norm(
     with at("instance_norm"):
         x = floating(x)
         _check_channels(x, scale=scale, bias=bias)
-        check_several(x.shape[1:])
+        check_space_varies(x.shape[1:])
     return normalize(x, *moments(x, tuple(range(1, x.ndim - 1))), scale, bias, epsilon=epsilon)
 
 
@@ -298,22 +298,20 @@ def check_divides(channels: int, groups: int) -> None:
         raise ValueError(f"groups {groups} do not divide {channels} channels; the groups must be of equal size")
 
 
-def check_variance(count: int, shape: geometry.Shape, over: str) -> None:
+def check_variance(count: int, shape: geometry.Shape, place: str, way_out: str) -> None:
     """Raise where a norm would see a single value and so turn every input to zero."""
     if count < 2:
         raise ValueError(
-            f"an input of {shown(shape)} has one value {over} and so no variance; every output would be the same: "
-            "use fewer groups, or BatchNorm"
+            f"an input of {shown(shape)} has one value {place} and so no variance: every output would be the same; "
+            f"{way_out}"
         )
 
 
-def check_several(shape: geometry.Shape) -> None:
-    """Raise unless there are several samples in the space: one has no variance."""
-    if math.prod(shape[:-1]) < 2:
-        raise ValueError(
-            f"an input of {shown(shape)} has one sample for each channel and so no variance over the space; "
-            "normalise before Flatten or global pooling, or use LayerNorm"
-        )
+def check_space_varies(shape: geometry.Shape) -> None:
+    """Raise unless there are several samples in the space."""
+    check_variance(
+        math.prod(shape[:-1]), shape, "for each channel", "normalise before Flatten or global pooling, or use LayerNorm"
+    )
 
 
 def _check_channels(x: Array, **vectors: Array | None) -> None:
