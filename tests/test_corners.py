@@ -262,3 +262,23 @@ def test_capture_leaks_nothing_out_of_a_repeat():
 def test_slips_of_the_hand_are_understood(call, message):
     with pytest.raises(TypeError, match=message):
         call()
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.parametrize("size", [5, 6, 7])
+def test_with_ceil_mode_the_window_that_begins_past_the_data_is_left_out(window, stride, after, size):
+    x = np.random.default_rng(0).normal(size=size)
+    last = -(-(size + after - window) // stride) * stride  # rounded up
+    begins = [b for b in range(0, last + 1, stride) if b < size or b < last]
+    seen = [x[b : b + window] for b in begins]
+    options = {"stride": stride, "padding": ((0, after),), "ceil_mode": True}
+    if not all(map(len, seen)):
+        with pytest.raises(ValueError, match="nothing but padding"):
+            fcnn.ops.max_pool(x.reshape(1, -1, 1), window, **options)
+        return
+    expected = [part.max() for part in seen]
+    found = fcnn.ops.max_pool(jnp.asarray(x.reshape(1, -1, 1)), window, **options)
+    np.testing.assert_allclose(found.ravel(), expected, rtol=1e-6)
+    np.testing.assert_allclose(fcnn.reference.MaxPool(window, **options).forward(x.reshape(1, -1, 1)).ravel(), expected)

@@ -109,10 +109,9 @@ def place(
     out, sources = [], []
     for size, span, step, (lo, hi) in zip(space, spans, strides, pads, strict=True):
         last = size + lo + hi - span  # where the last window may begin
-        begins = list(range(0, last + 1, step))
-        # ceil_mode: one more window, where the last one left samples over; it must begin before the data ends
-        if ceil_mode and len(begins) * step < min(last + step, size + lo):
-            begins.append(len(begins) * step)
+        begins = list(range(0, last + (step if ceil_mode else 1), step))  # rounding up adds the window that sticks out
+        if ceil_mode and begins and begins[-1] >= size + lo:  # it, or the last that fits, begins past the data
+            begins.pop()
         if not begins:
             raise ValueError(f"a window that spans {span} samples does not fit {size} samples padded by {(lo, hi)}")
         length = max(size + lo + hi, begins[-1] + span)
