@@ -36,7 +36,7 @@ from fcnn.compose.graph import Graph
 from fcnn.compose.parallel import Branches, Residual
 from fcnn.compose.repeat import Repeat
 from fcnn.compose.serial import Serial
-from fcnn.selftest.drawn import KINDS, MODES, VECTORS, fitting, input_shape, pick
+from fcnn.selftest.drawn import KINDS, VECTORS, fitting, input_shape, pick
 
 BOUND = 1e-10
 STEPS = 2  # batches that the scan goes over
@@ -52,8 +52,6 @@ ACTIVATIONS = (
     jax.nn.relu, jnp.tanh, jax.nn.sigmoid, jax.nn.gelu, jax.nn.silu, jax.nn.softplus, jax.nn.elu,
     jax.nn.leaky_relu, jnp.square, jnp.abs, jnp.sin,
 )  # fmt: skip
-#: layers that stay clear of the two things that the reference does not write out for a layer with several uses
-STATELESS = tuple(kind for kind in KINDS if kind not in MODES)
 
 
 @dataclass(frozen=True)
@@ -194,11 +192,11 @@ def graph(generator, shape, batch):
         size = tuple(int(n) for n in generator.integers(1, 4, len(shape) - 1))
         body = fcnn.Conv(shape[-1], size, padding=pick(generator, "SAME", "CIRCULAR"))
         return fcnn.graph(body=body)(wiring)
-    first = fitting(pick(generator, *STATELESS), generator, shape, batch)
+    first = fitting(pick(generator, *KINDS), generator, shape, batch)
     if first is None:
         return None
     inner = first.out_shape(shape)
-    parts = chain(generator, (*inner[:-1], 2 * inner[-1]), batch, STATELESS, depth=1)
+    parts = chain(generator, (*inner[:-1], 2 * inner[-1]), batch, depth=1)
     return None if parts is None else fcnn.graph(first=first, last=fcnn.serial(*parts))(wiring)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import numpy as np
 
 from .. import reference
@@ -20,22 +21,41 @@ if TYPE_CHECKING:
 #: forward(*inputs) -> y, and backward(gradient, y, *inputs) -> one gradient for each input, None for no gradient
 Rule = tuple[Callable[..., Any], Callable[..., tuple[Any, ...]]]
 
-#: calls of other jaxprs, by the name of the parameter that holds them
-CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+#: primitives that run another jaxpr once and on their own inputs, and the parameter that holds it; a scan holds one as
+#: well, but runs it many times
+CALLS = {
+    "jit": "jaxpr",
+    "remat2": "jaxpr",
+    "core_call": "call_jaxpr",
+    "closed_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
 
 
-class Arithmetic(reference.Node):
+#: the structure of an output that is one array
+_ONE = jax.tree.structure(0)
+
+
+class _Tree(reference.Node):
+    """A node whose output may be a tree of arrays; its gradient is a tree of the same form."""
+
+    def shape_of(self, value: Any) -> Any:
+        return jax.tree.map(np.shape, value)
+
+
+class Arithmetic(_Tree):
     """One primitive as a node of the reference."""
 
     def __init__(self, rule: Rule) -> None:
         super().__init__()
         self._rule = rule
 
-    def forward(self, *inputs: np.ndarray) -> np.ndarray:
-        y = np.asarray(self._rule[0](*inputs))
+    def forward(self, *inputs: np.ndarray) -> Any:
+        y = jax.tree.map(np.asarray, self._rule[0](*inputs))
         return self.keep(y, y, inputs)
 
-    def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
+    def backward(self, gradient: Any) -> tuple[np.ndarray, ...]:
         y, inputs = self.recall(gradient)
         found = self._rule[1](gradient, y, *inputs)
         return tuple(
@@ -44,42 +64,69 @@ class Arithmetic(reference.Node):
         )
 
 
-class Program(reference.Node):
+class Step(NamedTuple):
+    """One node of a program.
+
+    Attributes:
+        node: the node.
+        sources: its inputs: the number of a value, or an array that is constant.
+        targets: the numbers of its outputs, in the order of ``jax.tree.leaves``.
+    """
+
+    node: reference.Node
+    sources: list[Any]
+    targets: list[int]
+
+
+class Program(_Tree):
     """Nodes run in order on numbered values; backward adds gradients where a value is used several times.
 
     Args:
         inputs: numbers of the values that forward takes.
-        steps: (node, sources, target); a source is the number of a value, or an array that is constant.
-        output: the number of the value that forward returns.
+        steps: the nodes, each with the values it takes and makes.
+        output: what forward returns: the number of a value, or a tree of such numbers, and of arrays that are constant.
     """
 
-    def __init__(self, inputs: Sequence[int], steps: Sequence[tuple[reference.Node, list[Any], int]], output: int):
+    def __init__(self, inputs: Sequence[int], steps: Sequence[Step], output: Any) -> None:
         super().__init__()
         self._inputs, self._steps, self._output = list(inputs), list(steps), output
 
-    def forward(self, *inputs: np.ndarray) -> np.ndarray:
+    def forward(self, *inputs: np.ndarray) -> Any:
         values: dict[int, np.ndarray] = dict(zip(self._inputs, inputs, strict=True))
-        for node, sources, target in self._steps:
-            values[target] = node.forward(*(values[s] if isinstance(s, int) else s for s in sources))
-        return self.keep(values[self._output], {number: np.shape(value) for number, value in values.items()})
 
-    def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
-        (shapes,) = self.recall(gradient)
+        def read(source: Any) -> Any:
+            return values[source] if isinstance(source, int) else source
+
+        forms = []
+        for node, sources, targets in self._steps:
+            leaves, form = jax.tree.flatten(node.forward(*map(read, sources)))
+            values.update(zip(targets, leaves, strict=True))
+            forms.append(form)
+        return self.keep(jax.tree.map(read, self._output), {n: np.shape(value) for n, value in values.items()}, forms)
+
+    def backward(self, gradient: Any) -> tuple[np.ndarray, ...]:
+        shapes, forms = self.recall(gradient)
         gradients = {number: np.zeros(shape) for number, shape in shapes.items()}
-        gradients[self._output] = gradients[self._output] + gradient
-        for node, sources, target in reversed(self._steps):
-            for source, share in zip(sources, node.backward(gradients[target]), strict=True):
-                if isinstance(source, int):
-                    gradients[source] = gradients[source] + share
+
+        def add(source: Any, share: Any) -> None:
+            if isinstance(source, int):  # a constant needs none
+                gradients[source] = gradients[source] + share
+
+        jax.tree.map(add, self._output, gradient)
+        for (node, sources, targets), form in zip(reversed(self._steps), reversed(forms), strict=True):
+            shares = node.backward(jax.tree.unflatten(form, [gradients[target] for target in targets]))
+            for source, share in zip(sources, shares, strict=True):
+                add(source, share)
         return tuple(gradients[number] for number in self._inputs)
 
 
-def program(jaxpr: core.ClosedJaxpr, nodes: dict[str, reference.Node] | None = None) -> Program:
-    """Translate a traced function of arrays with one output.
+def program(jaxpr: core.ClosedJaxpr, form: Any = _ONE, nodes: Sequence[reference.Node] = ()) -> Program:
+    """Translate a traced function of arrays.
 
     Args:
         jaxpr: the function.
-        nodes: what stands for the primitive ``layer``, by its parameter ``name``.
+        form: the structure of its output.
+        nodes: what stands for the primitive ``layer``, by its parameter ``use``.
 
     Returns:
         The node.
@@ -89,8 +136,7 @@ def program(jaxpr: core.ClosedJaxpr, nodes: dict[str, reference.Node] | None = N
     """
     from jax.extend import core  # heavy to import, and only gradient checks need it
 
-    steps: list[tuple[reference.Node, list[Any], int]] = []
-
+    steps: list[Step] = []
     counter = itertools.count()
 
     def run(inner: core.ClosedJaxpr, arguments: list[Any]) -> list[Any]:
@@ -102,33 +148,37 @@ def program(jaxpr: core.ClosedJaxpr, nodes: dict[str, reference.Node] | None = N
 
         for equation in inner.jaxpr.eqns:
             sources = [read(atom) for atom in equation.invars]
-            called = next((equation.params[name] for name in CALLS if name in equation.params), None)
-            if equation.params.get("name") == "relu" and equation.primitive.name == "custom_jvp_call":
-                # JAX gives relu a rule of its own, derivative 0 at 0, which max(x, 0) has not
-                target = next(counter)
-                steps.append((reference.ReLU(), sources, target))
-                outs = [target]
-            elif called is not None:
+            called = _called(equation)
+            if called is not None:
                 closed = called if isinstance(called, core.ClosedJaxpr) else core.ClosedJaxpr(called, ())
                 outs = run(closed, sources)
             else:
-                target = next(counter)
-                steps.append((_node(equation, nodes or {}), sources, target))
-                outs = [target]
+                outs = [next(counter) for _ in equation.outvars]
+                steps.append(Step(_node(equation, nodes), sources, outs))
             known.update(zip(equation.outvars, outs, strict=True))
         return [read(atom) for atom in inner.jaxpr.outvars]
 
     inputs = [next(counter) for _ in jaxpr.jaxpr.invars]
-    (output,) = run(jaxpr, list(inputs))
-    if not isinstance(output, int):
-        raise NotImplementedError("a function that returns a constant has no gradient to check")
-    return Program(inputs, steps, output)
+    return Program(inputs, steps, jax.tree.unflatten(form, run(jaxpr, list(inputs))))
 
 
-def _node(equation: Any, nodes: dict[str, reference.Node]) -> reference.Node:
+def _called(equation: Any) -> Any:
+    """The jaxpr that an equation runs in its place, or None."""
+    name = equation.primitive.name
+    return equation.params[CALLS[name]] if name in CALLS and not _is_relu(equation) else None
+
+
+def _is_relu(equation: Any) -> bool:
+    """JAX gives relu a rule of its own, derivative 0 at 0, which max(x, 0) has not."""
+    return equation.primitive.name == "custom_jvp_call" and equation.params.get("name") == "relu"
+
+
+def _node(equation: Any, nodes: Sequence[reference.Node]) -> reference.Node:
     name, params = equation.primitive.name, equation.params
     if name == "layer":
-        return nodes[params["name"]]
+        return nodes[params["use"]]
+    if _is_relu(equation):
+        return reference.ReLU()
     shapes = [tuple(atom.aval.shape) for atom in equation.invars]
     if name in RULES:
         return Arithmetic(RULES[name])
@@ -205,6 +255,17 @@ def _squeezed(params: dict[str, Any], shape: Any) -> Any:
     return tuple(n for axis, n in enumerate(shape) if axis not in params["dimensions"])
 
 
+def _convert(params: dict[str, Any], shape: Any) -> Rule:
+    """Floating point of any width stays float64 here; what passes through integers or truth values has no gradient."""
+    if not jax.numpy.issubdtype(params["new_dtype"], np.floating):
+        return _nothing(lambda x: np.asarray(x).astype(params["new_dtype"]), 1)
+
+    def back(g: np.ndarray, y: Any, x: Any) -> tuple[Any]:
+        return (g if np.issubdtype(np.asarray(x).dtype, np.floating) else None,)
+
+    return (lambda x: np.asarray(x, np.float64)), back
+
+
 def _transpose(params: dict[str, Any], shape: Any) -> Rule:
     order = params["permutation"]
     return (lambda x: np.transpose(x, order)), lambda g, y, x: (np.transpose(g, np.argsort(order)),)
@@ -227,6 +288,11 @@ def _concatenate(params: dict[str, Any], *shapes: Any) -> Rule:
     axis = params["dimension"]
     ends = np.cumsum([shape[axis] for shape in shapes])[:-1]
     return (lambda *xs: np.concatenate(xs, axis)), lambda g, y, *xs: tuple(np.split(g, ends, axis))
+
+
+def _split(params: dict[str, Any], shape: Any) -> Rule:
+    axis, ends = params["axis"], np.cumsum(params["sizes"])[:-1]
+    return (lambda x: np.split(x, ends, axis)), lambda gs, ys, x: (np.concatenate(gs, axis),)
 
 
 def _slice(params: dict[str, Any], shape: Any) -> Rule:
@@ -270,10 +336,11 @@ MAKERS: dict[str, Callable[..., Rule]] = {
     "integer_pow": _integer_pow,
     "reshape": _reshape,
     "squeeze": _keeps_order(_squeezed),
-    "convert_element_type": _keeps_order(lambda params, shape: shape),
+    "convert_element_type": _convert,
     "transpose": _transpose,
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,
+    "split": _split,
     "slice": _slice,
     "reduce_sum": _reduce_sum,
     "dot_general": _dot_general,

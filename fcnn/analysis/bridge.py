@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +19,37 @@ from ..compose.parallel import Branches, Residual
 from ..compose.parts import Composite
 from ..compose.repeat import Repeat
 from ..compose.serial import Serial
-from ..geometry import Shape
+from ..geometry import Shape, is_shape
 from ..given import Params, State, fold
 from ..layer import Layer
 from ..ops.dense import dropout_mask
 from .arithmetic import program
 
-#: a function that gives the gradient of a part's parameters, as a tree like params
+#: a function that gives the gradients of a network's parameters, as a tree like params
 Collect = Callable[[], dict[str, Any]]
 
 
 class Unwritten(NotImplementedError):
     """A layer that has no counterpart written by hand."""
+
+
+class Written(reference.Node):
+    """A whole network written by hand: the node of its outermost layer, and what training does to the state."""
+
+    def __init__(self, node: reference.Node, moved: Callable[[], State]) -> None:
+        super().__init__()
+        self.params, self.gradients = node.params, node.gradients
+        self._node, self._moved = node, moved
+
+    def forward(self, *inputs: np.ndarray) -> Any:
+        return self._node.forward(*inputs)
+
+    def backward(self, gradient: Any) -> tuple[np.ndarray, ...]:
+        return self._node.backward(gradient)
+
+    def state(self) -> State:
+        """The state after the latest forward, a tree like the one given; in use, that one."""
+        return self._moved()
 
 
 def to_reference(
@@ -39,7 +60,7 @@ def to_reference(
     key: jax.Array | None = None,
     batch: int = 1,
     train: bool = False,
-) -> tuple[reference.Node, Collect]:
+) -> tuple[Written, Collect]:
     """Build the reference network that computes what a network computes.
 
     Args:
@@ -53,8 +74,10 @@ def to_reference(
         train: whether to build ``apply_train`` rather than ``apply``.
 
     Returns:
-        The node, whose ``forward`` takes NumPy arrays; and a function that gives the gradients of the
-        parameters, summed over all uses since the last ``clear``, as a tree like params.
+        The node, whose ``forward`` takes NumPy arrays and returns what the network does, an array or a tuple or
+        dict of them; whose ``backward`` takes a gradient of the same form; and whose ``state()`` is the state after
+        the latest forward. And a function that gives the gradients of the parameters, summed over all uses since
+        the last ``clear``, as a tree like params.
 
     Raises:
         Unwritten: a layer or function without a counterpart written by hand; the message names it.
@@ -68,108 +91,127 @@ def to_reference(
         >>> bool(np.isclose(gradients()["dense1"]["kernel"][0, 0], 3 * (1 - np.tanh(6.0) ** 2), rtol=1e-5))
         True
     """
-    builder = _Builder(batch, train)
-    return builder.build(net, _numpy(params), _numpy(state or {}), key, shapes)
+    params, state = jax.tree.map(lambda a: np.array(a, np.float64), (params, state or {}))
+    gradients, new_state = jax.tree.map(np.zeros_like, params), jax.tree.map(np.copy, state)
+    builder = _Builder(train)
+    node = builder.build(net, _Place((), key, params, gradients, state, new_state), batch, shapes)
+
+    def moved() -> State:
+        for norm, statistics in builder.latest.values():
+            for name, value in statistics.items():
+                value[...] = getattr(norm, f"new_{name}")
+        return jax.tree.map(np.copy, new_state)
+
+    return Written(node, moved), lambda: jax.tree.map(np.copy, gradients)
+
+
+class _Place(NamedTuple):
+    """One use of a layer: where in the network it is, its random key, and what it has of the network's trees.
+
+    The arrays are those of the whole network, or views of them. So all uses of a layer read the same parameters and
+    add to the same gradients, and a wiring that reads ``layer.params`` does likewise.
+    """
+
+    path: tuple[str | int, ...]
+    key: Any
+    params: Any
+    gradients: Any
+    state: Any
+    new_state: Any
+
+    def part(self, name: str, use: int = 0) -> _Place:
+        """The place of a named part; ``use`` counts the uses of a shared part, each with random numbers of its own."""
+        key = None if self.key is None else fold(self.key, name)
+        if use and key is not None:
+            key = jax.random.fold_in(key, use)
+        params, gradients, state, new_state = (tree.get(name, {}) for tree in self[2:])
+        return _Place((*self.path, name), key, params, gradients, state, new_state)
+
+    def copy(self, i: int) -> _Place:
+        """The place of one of several copies of a layer, whose arrays have a first axis for the copies."""
+        key = None if self.key is None else jax.random.fold_in(self.key, i)
+        params, gradients, state, new_state = jax.tree.map(lambda a: a[i, ...], self[2:])  # the dots keep it a view
+        return _Place((*self.path, i), key, params, gradients, state, new_state)
 
 
 class _Builder:
-    """What stays the same on the way down a network."""
+    """What stays the same on the way down a network.
 
-    def __init__(self, batch: int, train: bool) -> None:
-        self.batch, self.train = batch, train
+    Layers are built in the order in which they run, because statistics pass from each use of a layer to the next.
 
-    def build(
-        self, layer: Layer, params: Any, state: Any, key: Any, shapes: tuple[Shape, ...]
-    ) -> tuple[reference.Node, Collect]:
-        """One layer or composition."""
+    Attributes:
+        train: whether the network is being trained.
+        latest: the latest use of every batch norm in training, by path, and where its new statistics go.
+    """
+
+    def __init__(self, train: bool) -> None:
+        self.train = train
+        self.latest: dict[tuple[str | int, ...], tuple[reference.BatchNorm, Any]] = {}
+
+    def build(self, layer: Layer, place: _Place, batch: int, shapes: tuple[Shape, ...]) -> reference.Node:
+        """One use of a layer or composition."""
         if isinstance(layer, Serial):
-            parts = self._parts(layer, params, state, key, shapes)
-            return reference.Chain([node for node, _ in parts.values()]), _collected(parts)
+            return reference.Chain(self._parts(layer, place, batch, shapes))
         if isinstance(layer, Residual):
-            parts = self._parts(layer, params, state, key, shapes)
-            return reference.Residual(*(node for node, _ in parts.values())), _collected(parts)
+            return reference.Residual(*self._parts(layer, place, batch, shapes))
         if isinstance(layer, Branches):
-            parts = self._parts(layer, params, state, key, shapes)
-            return reference.Branches([node for node, _ in parts.values()], join=layer.join), _collected(parts)
+            return reference.Branches(self._parts(layer, place, batch, shapes), join=layer.join)
         if isinstance(layer, Repeat):
-            return self._repeat(layer, params, state, key, shapes)
+            return reference.Chain([self.build(layer.layer, place.copy(i), batch, shapes) for i in range(layer.n)])
         if isinstance(layer, Graph):
-            return self._graph(layer, params, state, key, shapes)
+            return self._graph(layer, place, batch, shapes)
         if isinstance(layer, layers.Function):
-            return _function(layer, self.batch, shapes), dict
-        node = self._leaf(layer, params, state, key, shapes)
-        return node, lambda: {name: np.array(value) for name, value in node.gradients.items()}
+            return _function(layer, batch, shapes)
+        node = self._leaf(layer, place, (batch, *shapes[0]))
+        node.params, node.gradients = place.params, place.gradients
+        return node
 
-    def _parts(self, layer: Any, params: Any, state: Any, key: Any, shapes: tuple[Shape, ...]) -> dict[str, Any]:
+    def _parts(self, layer: Composite, place: _Place, batch: int, shapes: tuple[Shape, ...]) -> list[reference.Node]:
         inner = layer.part_shapes(shapes)
-        return {
-            name: self.build(part, params.get(name, {}), state.get(name, {}), _fold(key, name), inner[name])
-            for name, part in layer.named_parts()
-        }
+        return [self.build(part, place.part(name), batch, inner[name]) for name, part in layer.named_parts()]
 
-    def _repeat(self, layer: Repeat, params: Any, state: Any, key: Any, shapes: Any) -> tuple[reference.Node, Collect]:
-        copies = []
-        for i in range(layer.n):
-            own_params, own_state = jax.tree.map(lambda a, i=i: a[i], (params, state))
-            own_key = None if key is None else jax.random.fold_in(key, i)
-            copies.append(self.build(layer.layer, own_params, own_state, own_key, shapes))
-
-        def collect() -> dict[str, Any]:
-            return jax.tree.map(lambda *leaves: np.stack(leaves), *(gradients() for _, gradients in copies))
-
-        return reference.Chain([node for node, _ in copies]), collect
-
-    def _graph(self, layer: Graph, params: Any, state: Any, key: Any, shapes: Any) -> tuple[reference.Node, Collect]:
-        inner = layer.part_shapes(shapes)
-        uses: dict[str, int] = {}
-        nodes: dict[str, reference.Node] = {}
-        parts: dict[str, tuple[reference.Node, Collect]] = {}
-        for name, part in layer.named_parts():
-            if part.statistics(*inner[name]) and self.train:
-                raise Unwritten(f"{name}: running statistics that pass from use to use are not written by hand")
-            parts[name] = self.build(part, params.get(name, {}), state.get(name, {}), _fold(key, name), inner[name])
-            nodes[name] = parts[name][0]
+    def _graph(self, layer: Graph, place: _Place, batch: int, shapes: tuple[Shape, ...]) -> reference.Node:
+        layer.infer_shape(*shapes)  # raises where the wiring is wrong
+        parts, uses = dict(layer.parts), []
 
         def wired(params: Any, *inputs: Any) -> Any:
-            return layer.wiring(_Opaque(dict(layer.parts), params, uses), *inputs)
+            return layer.wiring(_Opaque(parts, params, uses), *inputs)
 
         struct = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.zeros(()).dtype)
-        abstract = jax.tree.map(lambda a: struct(a.shape), params)
-        traced = jax.make_jaxpr(wired)(abstract, *(struct((self.batch, *shape)) for shape in shapes))
-        if len(traced.jaxpr.outvars) != 1:
-            raise Unwritten("a graph of several outputs is not written by hand")
-        drawn = [name for name, count in uses.items() if count > 1 and _draws(dict(layer.parts)[name])]
-        if drawn and self.train:
-            raise Unwritten(f"{drawn[0]}: a mask for every use of a shared dropout is not written by hand")
-        try:
-            body = program(traced, nodes)
-        except NotImplementedError as error:
-            raise Unwritten(f"the wiring {names.code(layer.wiring)}: {error}") from None
-        leaves, tree = jax.tree.flatten(params)
-        node = _Wired(body, leaves)
+        abstract = jax.tree.map(lambda a: struct(a.shape), place.params)
+        with _unwritten(f"the wiring {names.code(layer.wiring)}"):
+            trace = jax.make_jaxpr(wired, return_shape=True)
+            traced, out = trace(abstract, *(struct((batch, *shape)) for shape in shapes))
+        counts: Counter[str] = Counter()
+        nodes: list[reference.Node] = []
+        for name, inputs in uses:
+            own = tuple(shape[1:] for shape in inputs)
+            nodes.append(self.build(parts[name], place.part(name, counts[name]), inputs[0][0], own))
+            counts[name] += 1
+        with _unwritten(f"the wiring {names.code(layer.wiring)}"):
+            body = program(traced, jax.tree.structure(out), nodes)
+        return _Wired(body, dict(zip((name for name, _ in uses), nodes, strict=True)), place)
 
-        def collect() -> dict[str, Any]:
-            direct = jax.tree.unflatten(tree, node.direct)
-            used = {name: gradients() for name, (_, gradients) in parts.items()}
-            return jax.tree.map(np.add, {name: value for name, value in used.items() if value}, direct)
-
-        node.inner = list(nodes.values())
-        return node, collect
-
-    def _leaf(self, layer: Any, params: Any, state: Any, key: Any, shapes: tuple[Shape, ...]) -> reference.Node:
+    def _leaf(self, layer: Any, place: _Place, shape: tuple[int, ...]) -> reference.Node:
         if isinstance(layer, layers.Dropout):
-            if not self.train or key is None or layer.rate == 0:
+            if not self.train or place.key is None or layer.rate == 0:
                 return reference.Identity()
-            shape = (self.batch, *shapes[0])
-            mask = dropout_mask(key, shape, layer.rate, whole_channels=layer.whole_channels)
+            mask = dropout_mask(place.key, shape, layer.rate, whole_channels=layer.whole_channels)
             return reference.Dropout(np.broadcast_to(np.asarray(mask, np.float64), shape), layer.rate)
         if isinstance(layer, layers.BatchNorm):
-            options = {"momentum": layer.momentum, "epsilon": layer.epsilon, "train": self.train}
-            return reference.BatchNorm(params.get("scale"), params.get("bias"), **state, **options)
+            return self._batch_norm(layer, place)
         if type(layer) not in _LEAVES:
             raise Unwritten(f"{names.code(layer)} has no counterpart written by hand")
         kind, options = _LEAVES[type(layer)]
-        return kind(**params, **{name: getattr(layer, name) for name in options})
+        return kind(**place.params, **{name: getattr(layer, name) for name in options})
+
+    def _batch_norm(self, layer: layers.BatchNorm, place: _Place) -> reference.Node:
+        options = {"momentum": layer.momentum, "epsilon": layer.epsilon, "train": self.train}
+        before, _ = self.latest.get(place.path, (None, None))
+        node = reference.BatchNorm(**place.params, **place.state, **options, after=before)
+        if self.train:
+            self.latest[place.path] = node, place.new_state
+        return node
 
 
 _SLIDING = ("stride", "padding", "dilation", "groups")
@@ -218,10 +260,17 @@ def _function(layer: layers.Function, batch: int, shapes: tuple[Shape, ...]) -> 
     if layer.function in _FUNCTIONS:
         return _FUNCTIONS[layer.function]()
     structs = [jax.ShapeDtypeStruct((batch, *shape), jnp.zeros(()).dtype) for shape in shapes]
-    try:
+    with _unwritten(f"the function {names.code(layer)}"):
         return program(jax.make_jaxpr(layer.function)(*structs))
+
+
+@contextlib.contextmanager
+def _unwritten(what: str) -> Iterator[None]:
+    """Say of which function it is that a primitive is not written by hand."""
+    try:
+        yield
     except NotImplementedError as error:
-        raise Unwritten(f"the function {names.code(layer)}: {error}") from None
+        raise Unwritten(f"{what}: {error}") from None
 
 
 @functools.cache
@@ -230,74 +279,63 @@ def _layer() -> Any:
     from jax.extend import core  # heavy to import, and only gradient checks need it
 
     primitive = core.Primitive("layer")
+    primitive.multiple_results = True
 
     @primitive.def_abstract_eval
-    def shape(*avals: Any, name: str, out: Shape) -> Any:
-        return ShapedArray((avals[0].shape[0], *out), avals[0].dtype)
+    def shape(*avals: Any, use: int, outs: tuple[tuple[int, ...], ...], dtype: Any) -> Any:
+        return [ShapedArray(out, dtype) for out in outs]
 
     return primitive
 
 
 class _Opaque:
-    """What a wiring gets when it is traced to be written by hand: layers that are not looked into."""
+    """What a wiring gets when it is traced to be written by hand: layers that are not looked into.
 
-    def __init__(self, parts: dict[str, Layer], params: Any, uses: dict[str, int]) -> None:
+    Every use is noted down as the layer's name and the shapes of its inputs; in the trace it is the use's number.
+    """
+
+    def __init__(self, parts: dict[str, Layer], params: Any, uses: list[tuple[str, list[tuple[int, ...]]]]) -> None:
         self._parts, self.params, self._uses = parts, params, uses
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         part = self._parts[name]
 
         def use(*inputs: Any) -> Any:
-            self._uses[name] = self._uses.get(name, 0) + 1
-            out = part.infer_shape(*(tuple(x.shape[1:]) for x in inputs))
-            return _layer().bind(*inputs, name=name, out=out)
+            shapes = part.infer_shape(*(tuple(x.shape[1:]) for x in inputs))
+            leaves, form = jax.tree.flatten(shapes, is_leaf=is_shape)
+            outs = tuple((inputs[0].shape[0], *leaf) for leaf in leaves)
+            dtype = inputs[0].dtype
+            if isinstance(part, layers.Function):  # such as a comparison, which makes truth values
+                dtype = jax.eval_shape(part.function, *inputs).dtype
+            number = len(self._uses)
+            self._uses.append((name, [tuple(x.shape) for x in inputs]))
+            return jax.tree.unflatten(form, _layer().bind(*inputs, use=number, outs=outs, dtype=dtype))
 
         return use
 
 
 class _Wired(reference.Node):
-    """A wiring as a node: its program takes the parameters that it may read beside the inputs."""
+    """A wiring as a node: its program takes the parameters, which it may read, beside the inputs.
 
-    inner: list[reference.Node]
+    Args:
+        body: the program.
+        parts: a use of every layer.
+        place: that of the graph.
+    """
 
-    def __init__(self, body: reference.Node, leaves: list[np.ndarray]) -> None:
+    def __init__(self, body: reference.Node, parts: dict[str, reference.Node], place: _Place) -> None:
         super().__init__()
-        self._body, self._leaves = body, leaves
-        self.direct = [np.zeros(leaf.shape) for leaf in leaves]
+        for name, node in parts.items():
+            self.params |= {f"{name}.{key}": value for key, value in node.params.items()}
+            self.gradients |= {f"{name}.{key}": value for key, value in node.gradients.items()}
+        self._body = body
+        self._leaves, self._totals = jax.tree.leaves(place.params), jax.tree.leaves(place.gradients)
 
-    def forward(self, *inputs: np.ndarray) -> np.ndarray:
+    def forward(self, *inputs: np.ndarray) -> Any:
         return self._body.forward(*self._leaves, *inputs)
 
-    def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
+    def backward(self, gradient: Any) -> tuple[np.ndarray, ...]:
         found = self._body.backward(gradient)
-        for total, share in zip(self.direct, found, strict=False):
+        for total, share in zip(self._totals, found, strict=False):
             total += share
-        return found[len(self.direct) :]
-
-    def clear(self) -> None:
-        for node in self.inner:
-            node.clear()
-        for total in self.direct:
-            total[...] = 0
-
-
-def _collected(parts: dict[str, tuple[reference.Node, Collect]]) -> Collect:
-    def collect() -> dict[str, Any]:
-        found = {name: gradients() for name, (_, gradients) in parts.items()}
-        return {name: value for name, value in found.items() if value}
-
-    return collect
-
-
-def _draws(layer: Layer) -> bool:
-    inner = [part for _, part in layer.named_parts()] if isinstance(layer, Composite) else []
-    inner += [layer.layer] if isinstance(layer, Repeat) else []
-    return layer.needs_key() or any(map(_draws, inner))
-
-
-def _fold(key: Any, name: str) -> Any:
-    return None if key is None else fold(key, name)
-
-
-def _numpy(tree: Any) -> Any:
-    return jax.tree.map(lambda a: np.asarray(a, np.float64), tree)
+        return found[len(self._totals) :]

@@ -181,10 +181,11 @@ def check_gradients(
         net: the network.
         params: its parameters.
         x: input, or a tuple of inputs; a few examples are enough.
-        y: targets.
+        y: targets; where the network gives several outputs, an array or a tuple or dict of arrays.
         loss: (outputs, targets) to one number for each example, or one for the batch; None: softmax
             cross-entropy with integer labels, by hand as well. A loss of your own is differentiated by autodiff
-            with respect to the outputs, and the network behind it by hand.
+            with respect to the outputs, and the network behind it by hand. A network that gives a tuple or dict of
+            outputs needs a loss, which takes them as they are.
         state: its state, where it has one.
         key: in training, the random key of the dropout masks.
         train: whether to check ``apply_train`` rather than ``apply``.
@@ -218,17 +219,21 @@ def check_gradients(
         check_mapping("params", params)
     with jax.enable_x64(True):
         params, state, inputs = _double((params, state or {}, inputs))
-        y = jnp.asarray(y)
+        outputs = jax.eval_shape(lambda p, i: _outputs(net, p, i, state, key, train), params, inputs)
+        if loss is None and not hasattr(outputs, "shape"):
+            raise ValueError(
+                f"check_gradients: the network gives several outputs, {jax.tree.map(lambda a: a.shape, outputs)}, and "
+                "softmax cross-entropy takes one; give loss=, a function of (outputs, targets)"
+            )
+        y = jnp.asarray(y) if hasattr(outputs, "shape") else _arrays(y)
 
         @jax.jit
         def objective(params: Any, inputs: Any) -> Any:
-            outputs = _outputs(net, params, inputs, state, key, train)
-            return jnp.mean(_loss(loss)(outputs, y)), outputs
+            return jnp.mean(_loss(loss)(_outputs(net, params, inputs, state, key, train), y))
 
-        gradient_of = jax.jit(jax.grad(lambda p, i: objective(p, i)[0], (0, 1)))
-        value, outputs = objective(params, inputs)
-        autodiff = _named(gradient_of(params, inputs))
-        hand, hand_loss, unwritten = _by_hand(net, params, inputs, y, outputs, loss, state, key, train)
+        value = objective(params, inputs)
+        autodiff = _named(jax.jit(jax.grad(objective, (0, 1)))(params, inputs))
+        hand, hand_loss, unwritten = _by_hand(net, params, inputs, y, loss, state, key, train)
         arrays = {path: np.array(leaf) for path, leaf in _named((params, inputs)).items()}
         tree = jax.tree.structure((params, inputs))
         generator = np.random.default_rng(seed)
@@ -237,7 +242,7 @@ def check_gradients(
             moved = dict(arrays)
             moved[path] = arrays[path].copy()
             moved[path][index] += move
-            return float(objective(*jax.tree.unflatten(tree, list(moved.values())))[0])
+            return float(objective(*jax.tree.unflatten(tree, list(moved.values()))))
 
         # an array whose true gradient is 0, such as a bias before batch norm, holds rounding errors alone
         least = 1e-4 * max((float(np.abs(array).max(initial=0)) for array in autodiff.values()), default=0.0)
@@ -307,7 +312,7 @@ def _small(error: float | None) -> str:
 
 
 def _by_hand(
-    net: Layer, params: Any, inputs: Any, y: Any, outputs: Any, loss: Any, state: Any, key: Any, train: bool
+    net: Layer, params: Any, inputs: Any, y: Any, loss: Any, state: Any, key: Any, train: bool
 ) -> tuple[dict[str, np.ndarray] | None, float | None, str | None]:
     from .. import reference  # not with the library: most programs never check a gradient
     from .bridge import Unwritten, to_reference
@@ -325,8 +330,11 @@ def _by_hand(
         value = float(entropy.forward(found, np.asarray(y)))
         slope = entropy.backward()
     else:
-        value = float(jnp.mean(loss(jnp.asarray(found), y)))
-        slope = np.asarray(jax.grad(lambda o: jnp.mean(loss(o, y)))(jnp.asarray(found)))
+        # outputs that are integers or truth values have a gradient of the type float0
+        slope_of = jax.value_and_grad(lambda outputs: jnp.mean(loss(outputs, y)), allow_int=True)
+        value, slope = slope_of(jax.tree.map(jnp.asarray, found))
+        value = float(value)
+        slope = jax.tree.map(lambda a: np.zeros(a.shape) if a.dtype == jax.dtypes.float0 else np.asarray(a), slope)
     input_gradients = node.backward(slope)
     return _named((gradients(), tuple(input_gradients))), value, None
 
@@ -343,6 +351,11 @@ def _loss(loss: Any) -> Any:
     from optax import losses
 
     return losses.softmax_cross_entropy_with_integer_labels
+
+
+def _arrays(y: Any) -> Any:
+    """Targets of several outputs: a list is an array, a tuple or dict is several."""
+    return jax.tree.map(jnp.asarray, y, is_leaf=lambda value: isinstance(value, list))
 
 
 def _double(tree: Any) -> Any:

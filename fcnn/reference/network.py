@@ -35,7 +35,7 @@ class Chain(_Network):
         \frac{\partial L}{\partial x} = \frac{\partial L}{\partial y} \, f_n' \cdots f_1'
 
     Args:
-        nodes: the nodes, each of one input and one output.
+        nodes: the nodes, each of one input and one output; the first may have several inputs.
 
     Shapes:
         As the nodes say; parameter ``kernel`` of the second node is ``params["1.kernel"]``.
@@ -57,15 +57,16 @@ class Chain(_Network):
         self.nodes = list(nodes)
         super().__init__({str(i): node for i, node in enumerate(self.nodes)})
 
-    def forward(self, x: np.ndarray) -> np.ndarray:
+    def forward(self, *inputs: np.ndarray) -> np.ndarray:
         for node in self.nodes:
-            x = node.forward(x)
-        return x
+            inputs = (node.forward(*inputs),)
+        return inputs[0]
 
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
+        gradients = (gradient,)
         for node in reversed(self.nodes):
-            (gradient,) = node.backward(gradient)
-        return (gradient,)
+            gradients = node.backward(*gradients)
+        return gradients
 
 
 class Residual(_Network):

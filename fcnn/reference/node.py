@@ -75,7 +75,7 @@ class Node:
 
     def keep(self, y: np.ndarray, *needed: Any) -> np.ndarray:
         """Put on the stack what backward needs, and the shape its gradient must have; return y."""
-        self._stack.append((np.shape(y), needed))
+        self._stack.append((self.shape_of(y), needed))
         return y
 
     def recall(self, gradient: np.ndarray) -> tuple[Any, ...]:
@@ -87,12 +87,15 @@ class Node:
         if not self._stack:
             raise ValueError(f"{type(self).__name__}: backward needs a forward before it, one for each backward")
         shape, needed = self._stack[-1]
-        if np.shape(gradient) != shape:
-            raise ValueError(
-                f"{type(self).__name__}: the gradient has shape {np.shape(gradient)}, the output has {shape}"
-            )
+        given = self.shape_of(gradient)
+        if given != shape:
+            raise ValueError(f"{type(self).__name__}: the gradient has shape {given}, the output has {shape}")
         self._stack.pop()
         return needed
+
+    def shape_of(self, value: Any) -> Any:
+        """What an output and its gradient must have alike; a node of several outputs says here what that is."""
+        return np.shape(value)
 
     def add_gradient(self, name: str, share: np.ndarray) -> None:
         """Add the share of one use to the gradient of a parameter, where the node has that parameter."""

@@ -88,6 +88,8 @@ class BatchNorm(_Normalization):
         momentum: a, the share of the old statistics that is kept.
         epsilon: added to the variance.
         train: use the statistics of the batch, and leave the moved ones in ``new_mean`` and ``new_variance``.
+        after: in training, the use of the same layer before this one, whose moved statistics are the old ones here.
+            They do not enter y, so no gradient passes that way.
 
     Shapes:
         x (batch, *space, channels) to the same; all others (channels,).
@@ -116,15 +118,19 @@ class BatchNorm(_Normalization):
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         train: bool = False,
+        after: BatchNorm | None = None,
     ) -> None:
         super().__init__(scale, bias, epsilon)
-        self.mean, self.variance, self.momentum, self.train = mean, variance, momentum, train
+        self.mean, self.variance, self.momentum, self.train, self.after = mean, variance, momentum, train, after
         self.new_mean, self.new_variance = mean, variance
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         channels = x.shape[-1:]
-        old_mean = np.zeros(channels, x.dtype) if self.mean is None else self.mean
-        old_variance = np.ones(channels, x.dtype) if self.variance is None else self.variance
+        mean, variance = self.mean, self.variance
+        if self.after is not None:
+            mean, variance = self.after.new_mean, self.after.new_variance
+        old_mean = np.zeros(channels, x.dtype) if mean is None else mean
+        old_variance = np.ones(channels, x.dtype) if variance is None else variance
         if old_mean.shape != channels or old_variance.shape != channels:
             raise ValueError(f"statistics {old_mean.shape} and {old_variance.shape}, x {x.shape} asks for {channels}")
         if self.train:
