@@ -2,6 +2,7 @@
 names the layer by its path, shows the value, states the rule and offers a way out."""
 
 import functools
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from mistakes import (
     SHAPE,
     any_key,
     averages_over_the_batch,
+    blank,
     drawn_nan,
     filled,
     images,
@@ -30,6 +32,8 @@ from mistakes import (
 )
 
 import fcnn
+from fcnn.compose.parallel import Branches, Residual
+from fcnn.compose.serial import Serial
 
 MAKING = [
     mistake("stride 0", lambda: fcnn.Conv(6, 5, stride=0), ValueError, "conv", "stride is 0", "at least 1"),
@@ -406,6 +410,161 @@ def test_a_function_that_averages_over_the_batch_is_refused_whatever_the_size_of
         fcnn.serial(averages_over_the_batch).out_shape((size, 3))
     with refused(ValueError, "graph", "keep the batch as their first axis"):
         wired(lambda layer, x: layer.dense(x).mean(0)).out_shape((size, 3))
+
+
+# Parts that give several arrays where one is asked for
+
+#: a part that gives a tuple, and one that gives a dict
+TWO = wired(lambda layer, x: (layer.dense(x), jnp.tanh(layer.dense(x))))
+HEADS = wired(lambda layer, x: {"box": layer.dense(x), "kind": jnp.tanh(layer.dense(x))})
+
+
+@dataclass(frozen=True)
+class TwoShapes(fcnn.Layer):
+    """A layer of two outputs that is no graph; they have no parameters."""
+
+    def infer_shape(self, shape):
+        return [shape, shape]
+
+    def forward(self, params, x):
+        return [x, x]
+
+
+def total(made):
+    """The sum of the arrays of a tuple; one array stays as it is."""
+    return sum(jax.tree.leaves(made))
+
+
+class Several(NamedTuple):
+    name: str
+    make: object
+    part: fcnn.Layer
+    where: str
+    says: tuple
+
+
+def several(name, make, part, where, *says):
+    return Several(name, make, part, where, says)
+
+
+ONE_EACH = [
+    several("summed", lambda p: fcnn.branches(p, p, join="sum"), TWO, "branches1/graph1", "every part of branches"),
+    several("a dict summed", lambda p: fcnn.branches(p, p, join="sum"), HEADS, "branches1/graph1", "of branches"),
+    several("concatenated", lambda p: fcnn.branches(jnp.tanh, two=p), TWO, "branches1/two", "every part of branches"),
+    several("a dict concatenated", lambda p: fcnn.branches(p, p), HEADS, "branches1/graph1", "every part of branches"),
+    several("a body", fcnn.residual, TWO, "residual1/body", "every part of residual"),
+    several("a body that gives a dict", fcnn.residual, HEADS, "residual1/body", "every part of residual"),
+    several("a body and a shortcut", lambda p: fcnn.residual(p, p), TWO, "residual1/body", "every part of residual"),
+    several("a shortcut", lambda p: fcnn.residual(jnp.tanh, p), HEADS, "residual1/shortcut", "every part of residual"),
+    several(
+        "the end of a body",
+        lambda p: fcnn.residual(fcnn.serial(jnp.tanh, p)),
+        TWO,
+        *("residual1/body", "every part of residual"),
+    ),
+    several("a layer of two outputs", lambda p: fcnn.branches(p), TwoShapes(), "branches1/two_shapes1", "of branches"),
+    several("before a layer", lambda p: fcnn.serial(p, fcnn.Dense(3)), TWO, "serial1/dense1", "the part before it"),
+    several("before a function", lambda p: fcnn.serial(p, jnp.tanh), HEADS, "serial1/tanh1", "the part before it"),
+    several(
+        "before a function that could join them",
+        lambda p: fcnn.serial(p, total),
+        TWO,
+        *("serial1/total1", "the part before it"),
+    ),
+    several(
+        "before a residual block",
+        lambda p: fcnn.serial(p, fcnn.residual(jnp.tanh)),
+        HEADS,
+        *("serial1/residual1", "the part before it"),
+    ),
+    several(
+        "a list before a layer",
+        lambda p: fcnn.serial(p, fcnn.Dense(3)),
+        TwoShapes(),
+        *("serial1/dense1", "the part before it"),
+    ),
+]
+SHAPES_OF = {
+    TWO: "several arrays of the shapes ((3,), (3,))",
+    HEADS: "several arrays of the shapes {'box': (3,), 'kind': (3,)}",
+    TwoShapes(): "several arrays of the shapes [(3,), (3,)]",
+}
+CHOICE = {TWO: "layer.part(x)[0])", HEADS: "layer.part(x)['box'])", TwoShapes(): "layer.part(x)[0])"}
+
+
+def params_of_its_parts(layer):
+    """Parameters of a network that init refuses, for inputs of three numbers."""
+    if not isinstance(layer, (Serial, Residual, Branches)):
+        return blank(layer, (3,))
+    made = {name: params_of_its_parts(part) for name, part in layer.named_parts()}
+    return {name: entry for name, entry in made.items() if entry}
+
+
+@pytest.mark.parametrize("case", ONE_EACH, ids=lambda case: case.name)
+def test_a_part_that_gives_several_arrays_where_one_is_asked_for_is_refused_before_any_computing(case):
+    ran = []
+
+    def watch(x):
+        jax.debug.callback(lambda: ran.append("ran"))
+        return x
+
+    net = fcnn.serial(watch, case.make(case.part))
+    params, x = params_of_its_parts(net), images(2, 3)
+    for call in (
+        lambda: net.out_shape((3,)),
+        lambda: net.init(any_key(), (3,)),
+        lambda: net.init_state((3,)),
+        lambda: net.apply(params, x),
+        lambda: net.apply_train(params, x),
+        lambda: jax.jit(net.apply)(params, x),
+    ):
+        with refused(TypeError, case.where, SHAPES_OF[case.part], *case.says, "in a graph", CHOICE[case.part]):
+            call()
+    jax.effects_barrier()
+    assert not ran
+
+
+@pytest.mark.parametrize("case", ONE_EACH, ids=lambda case: case.name)
+def test_the_way_out_of_several_arrays_works_as_it_is_written(case):
+    with pytest.raises(TypeError) as caught:
+        case.make(case.part).out_shape((3,))
+    code = str(caught.value).rpartition("such as ")[2]
+    chosen = eval(code.replace("...", "part"), {"fcnn": fcnn, "part": case.part})
+    net = case.make(chosen)
+    shape = net.out_shape((3,))
+    assert net.apply(net.init(any_key(), (3,)), images(2, 3)).shape == (2, *shape)
+
+
+@dataclass(frozen=True)
+class Forgetful(fcnn.Layer):
+    """A layer whose author forgot to return what it computed."""
+
+    def forward(self, params, x):
+        x + 1
+
+
+@dataclass(frozen=True)
+class Shapeless(Forgetful):
+    """The same for its shape."""
+
+    def infer_shape(self, shape):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("make", "where"),
+    [
+        (fcnn.residual, "residual1/body"),
+        (lambda part: fcnn.branches(one=part), "branches1/one"),
+        (lambda part: fcnn.serial(part, jnp.tanh), "serial1/tanh1"),
+    ],
+    ids=["residual", "branches", "serial"],
+)
+def test_a_part_that_returns_nothing_is_refused(make, where):
+    with refused(TypeError, where, "a NoneType", "forward must return an array"):
+        fcnn.serial(make(Forgetful())).apply({}, images(2, 3))
+    with refused(TypeError, where, "the shape None", "infer_shape must return a tuple of whole numbers"):
+        fcnn.serial(make(Shapeless())).out_shape((3,))
 
 
 INITIAL = [

@@ -15,8 +15,6 @@ from fcnn import reference
 from fcnn.analysis import to_reference
 
 KEY = jax.random.key(3)
-#: cases whose reference would need more than the bridge writes out
-NOT_IN_TRAINING = {"graph sharing"}
 
 
 def made(name):
@@ -36,8 +34,6 @@ def agrees(actual, expected, what, least=1e-300):
 @pytest.mark.parametrize("train", [False, True], ids=["used", "trained"])
 @pytest.mark.parametrize("name", CASES)
 def test_every_case_by_hand_gives_the_values_and_gradients_of_autodiff(name, train, x64):
-    if train and name in NOT_IN_TRAINING:
-        pytest.skip("a mask for every use of a shared dropout is not written by hand")
     case, params, state, inputs = made(name)
     node, gradients = to_reference(
         case.net, params, *case.shapes, state=state, key=KEY, batch=inputs[0].shape[0], train=train

@@ -177,6 +177,26 @@ def test_a_graph_of_several_outputs():
     assert jax.tree.map(jnp.shape, y) == {"box": (7, 2), "kind": (7, 3)}
 
 
+def test_several_outputs_joined_by_a_graph_pass_on_through_serial_residual_and_branches():
+    @fcnn.graph(left=fcnn.Dense(4), right=fcnn.Dense(4))
+    def both(layer, x):
+        return layer.left(x), jnp.tanh(layer.right(x))
+
+    product = fcnn.graph(both=both)(lambda layer, x: jnp.multiply(*layer.both(x)))
+    nets = {
+        "serial": (fcnn.serial(product, jnp.abs), lambda x, y: jnp.abs(y)),
+        "residual": (fcnn.residual(product), jnp.add),
+        "branches": (fcnn.branches(jnp.sin, product), lambda x, y: jnp.concatenate([jnp.sin(x), y], -1)),
+    }
+    x = images(3, 4)
+    for name, (net, by_hand) in nets.items():
+        params = net.init(KEY, (4,))
+        (own,) = params.values()
+        left, right = (own["both"][side] for side in ("left", "right"))
+        y = (x @ left["kernel"] + left["bias"]) * jnp.tanh(x @ right["kernel"] + right["bias"])
+        np.testing.assert_allclose(net.apply(params, x), by_hand(x, y), rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 def test_compositions_nest_and_paths_follow():
     net = fcnn.serial(
         fcnn.residual(fcnn.serial(fcnn.Conv(2, 3, padding="SAME"), jax.nn.relu)),

@@ -15,7 +15,7 @@ from ..geometry import Shape
 from ..given import Params, State
 from ..layer import Call, Layer
 from ..ops.dtypes import together
-from .parts import Composite, Parts, lift, named, one, same
+from .parts import Composite, Parts, lift, named, one, same, single_array, single_shape
 from .serial import calling
 
 JOINS = ("concat", "sum")
@@ -29,7 +29,8 @@ class _Parallel(Composite):
         outs = {}
         for name, part in self.named_parts():
             with at(name):
-                outs[name] = part.infer_shape(*part.accept_shapes((shape,)))
+                out = part.infer_shape(*part.accept_shapes((shape,)))
+                outs[name] = single_shape(out, self._refusal)
         return self.joined_shape(shape, outs)
 
     def part_shapes(self, shapes: tuple[Shape, ...]) -> dict[str, tuple[Shape, ...]]:
@@ -39,11 +40,17 @@ class _Parallel(Composite):
         x = one(inputs, self.label)
         outs, new_state = {}, {}
         for name, part in self.named_parts():
-            outs[name], part_state = call.part(name, part, params, state, (x,))
+            y, part_state = call.part(name, part, params, state, (x,))
+            with at(name):
+                outs[name] = single_array(y, self._refusal)
             if part_state:
                 new_state[name] = part_state
         self.joined_shape(tuple(x.shape[1:]), {name: tuple(y.shape[1:]) for name, y in outs.items()})
         return self.join_outputs(x, together(*outs.values())), new_state
+
+    @property
+    def _refusal(self) -> str:
+        return f"gives {{}}, but every part of {self.label} must give one array"
 
     def joined_shape(self, shape: Shape, outs: dict[str, Shape]) -> Shape:
         """The shape after joining, or an error where the outputs do not suit each other."""
@@ -124,7 +131,8 @@ def residual(body: Any, shortcut: Any = None) -> Residual:
 
     Raises:
         ValueError: body and shortcut that differ in shape, when a shape is given.
-        TypeError: something that is neither a layer nor a function.
+        TypeError: something that is neither a layer nor a function; when a shape is given, a part that gives several
+            arrays.
 
     Source:
         He et al., "Deep residual learning for image recognition", 2016, equations 1 and 2.
@@ -152,7 +160,8 @@ def branches(*layers: Any, join: str = "concat", **named_layers: Any) -> Branche
 
     Raises:
         ValueError: no branches, an unknown join, or, when a shape is given, outputs that cannot be joined.
-        TypeError: something that is neither a layer nor a function.
+        TypeError: something that is neither a layer nor a function; when a shape is given, a part that gives several
+            arrays.
 
     Source:
         Szegedy et al., "Going deeper with convolutions", 2015, figure 2.

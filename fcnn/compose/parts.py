@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import keyword
+import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -134,6 +135,40 @@ def one(shapes: tuple[Any, ...], what: str) -> Any:
     if len(shapes) != 1:
         raise TypeError(f"{what} takes one input, {len(shapes)} were given; use graph for several")
     return shapes[0]
+
+
+def single_shape(out: Any, refusal: str) -> Shape:
+    """The output shape of a part that must make one array.
+
+    Args:
+        out: what the part infers: a shape, or a tree of the shapes of several arrays.
+        refusal: the first half of the error for several, with {} for what there is.
+    """
+    if _sizes(out):
+        return tuple(map(operator.index, out))
+    shapes = jax.tree.leaves_with_path(out, is_leaf=_sizes)
+    if not shapes or not all(_sizes(shape) for _, shape in shapes):
+        raise TypeError(f"{refusal.format(f'the shape {out!r}')}; infer_shape must return a tuple of whole numbers")
+    raise TypeError(
+        f"{refusal.format(f'several arrays of the shapes {out}')}; wrap the part that gives them in a graph whose "
+        "wiring chooses or joins them, such as "
+        f"fcnn.graph(part=...)(lambda layer, x: layer.part(x){jax.tree_util.keystr(shapes[0][0])})"
+    )
+
+
+def single_array(y: Any, refusal: str) -> Any:
+    """The output of a part that must make one array; ``refusal`` as in ``single_shape``."""
+    if hasattr(y, "shape"):
+        return y
+    leaves = jax.tree.leaves(y)
+    if leaves and all(hasattr(leaf, "shape") for leaf in leaves):
+        single_shape(jax.tree.map(lambda leaf: tuple(leaf.shape[1:]), y), refusal)
+    raise TypeError(f"{refusal.format(f'a {type(y).__name__}')}; forward must return an array")
+
+
+def _sizes(value: Any) -> bool:
+    """Whether value is one shape; users' layers may give a list, or sizes of NumPy."""
+    return isinstance(value, (tuple, list)) and all(hasattr(size, "__index__") for size in value)
 
 
 def same(shapes: Mapping[str, Shape], what: str, way_out: str) -> Shape:

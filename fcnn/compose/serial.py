@@ -10,7 +10,10 @@ from ..errors import at
 from ..geometry import Shape
 from ..given import Params, State
 from ..layer import Call
-from .parts import Composite, Parts, named, walked
+from .parts import Composite, Parts, named, single_array, single_shape, walked
+
+#: the rule of a chain, for parts that do not follow it
+_REFUSAL = "takes one array, but the part before it gives {}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,6 +35,7 @@ class Serial(Composite):
         seen = {}
         for name, part in self.parts:
             with at(name):
+                shapes = tuple(single_shape(shape, _REFUSAL) for shape in shapes)
                 seen[name] = part.accept_shapes(shapes)
                 shapes = (part.infer_shape(*shapes),)
         return shapes[0], seen
@@ -39,6 +43,8 @@ class Serial(Composite):
     def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         new_state = {}
         for name, part in self.parts:
+            with at(name):
+                inputs = tuple(single_array(x, _REFUSAL) for x in inputs)
             y, part_state = call.part(name, part, params, state, inputs)
             inputs = (y,)
             if part_state:
@@ -52,6 +58,8 @@ class Serial(Composite):
 def serial(*layers: Any, **named_layers: Any) -> Serial:
     """Compose layers, each taking the output of the one before.
 
+    Only the last may give several arrays; to choose or join them for the next, wrap the part in a ``graph``.
+
     Args:
         layers: layers, or functions of one array; named by class and count, ``conv1``, ``conv2``, ``dense1``.
         named_layers: layers that follow, named by their keywords.
@@ -61,7 +69,8 @@ def serial(*layers: Any, **named_layers: Any) -> Serial:
 
     Raises:
         ValueError: no layers, or two of one name.
-        TypeError: something that is neither a layer nor a function.
+        TypeError: something that is neither a layer nor a function; when a shape is given, a part before the last
+            that gives several arrays.
 
     Example:
         >>> import fcnn, jax
