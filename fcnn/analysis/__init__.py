@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .algorithms import Algorithms, Operation, algorithms
 from .capture import capture
 from .gradients import GradientReport, check_gradients
 from .summary import Row, Summary, summary
@@ -9,7 +10,19 @@ from .summary import Row, Summary, summary
 if TYPE_CHECKING:
     from .bridge import Unwritten, to_reference
 
-__all__ = ["GradientReport", "Row", "Summary", "Unwritten", "capture", "check_gradients", "summary", "to_reference"]
+__all__ = [
+    "Algorithms",
+    "GradientReport",
+    "Operation",
+    "Row",
+    "Summary",
+    "Unwritten",
+    "algorithms",
+    "capture",
+    "check_gradients",
+    "summary",
+    "to_reference",
+]
 
 
 def __getattr__(name: str) -> Any:

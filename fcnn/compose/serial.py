@@ -10,6 +10,7 @@ from ..errors import at
 from ..geometry import Shape
 from ..given import Params, State
 from ..layer import Call
+from .neighbours import joined
 from .parts import Composite, Parts, named, single_array, single_shape, walked
 
 #: the rule of a chain, for parts that do not follow it
@@ -41,14 +42,17 @@ class Serial(Composite):
         return shapes[0], seen
 
     def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
-        new_state = {}
-        for name, part in self.parts:
-            with at(name):
-                inputs = tuple(single_array(x, _REFUSAL) for x in inputs)
-            y, part_state = call.part(name, part, params, state, inputs)
-            inputs = (y,)
-            if part_state:
-                new_state[name] = part_state
+        new_state, left = {}, self.parts
+        while left:
+            together = joined(left, inputs[0]) if call.events is None and len(inputs) == 1 else None
+            for name, part in together or left[:1]:
+                with at(name):
+                    inputs = tuple(single_array(x, _REFUSAL) for x in inputs)
+                y, part_state = call.part(name, part, params, state, inputs)
+                inputs = (y,)
+                if part_state:
+                    new_state[name] = part_state
+            left = left[len(together or left[:1]) :]
         return inputs[0], new_state
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ Each function is pure, takes its parameters as arrays, and has every derivative 
 """
 
 from .conv import conv, conv_transpose
+from .convolution import use_algorithm
 from .dense import dense, dropout, flatten
 from .local import locally_connected
 from .norm import (
@@ -48,4 +49,5 @@ __all__ = [
     "maxout",
     "moments",
     "normalize",
+    "use_algorithm",
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 
 from .. import geometry
 from ..errors import at, shown
 from ..geometry import Padding
-from .algorithms import convolve
+from .convolution import Geometry, Problem, convolve, refusal
 from .dtypes import together
 from .windows import pad
 
@@ -28,6 +30,7 @@ def conv(
     padding: Padding = "VALID",
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    algorithm: str | None = None,
 ) -> Float[Array, "batch *out features"]:
     r"""Convolve x with a kernel that is shared by all positions.
 
@@ -44,6 +47,7 @@ def conv(
         padding: "VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT", an integer, or one pair for each axis.
         dilation: distance between neighbouring kernel samples.
         groups: features of group g see channels of group g only; ``groups=channels`` is depthwise.
+        algorithm: "direct", "patches", "depthwise", "blocks" or "winograd"; None: by platform, shapes and dtype.
 
     Shapes:
         x (batch, *space, channels), kernel (*kernel, channels // groups, features), bias (features,).
@@ -67,11 +71,65 @@ def conv(
         x, kernel, bias = together(x, kernel, bias)
         rank = _check(x, kernel, bias, groups)
         windows = geometry.slide(x.shape[1:-1], kernel.shape[:rank], stride=stride, padding=padding, dilation=dilation)
-    pads = windows.pads
-    if windows.fill != "constant":
-        x, pads = pad(x, windows), ((0, 0),) * rank
-    y = convolve(x, kernel, stride=windows.stride, pads=pads, dilation=windows.dilation, groups=groups)
+        x, placed = _placed(x, windows, groups)
+        check_algorithm(algorithm, x, kernel, placed)
+    y = convolve(x, kernel, placed, algorithm)
     return y if bias is None else y + bias
+
+
+def conv_in_phases(
+    x: Array, kernel: Array, bias: Array | None, phases: geometry.Shape, **options: Any
+) -> Float[Array, "phases features *out batch"]:
+    """:func:`conv` for a pooling of windows ``phases`` that follows: the positions of a window stand far apart.
+
+    The first position of every window comes first, then the second of every window, ..., along an axis of its own;
+    positions that fill no window are left out. So pooling has nothing to gather
+    (:func:`fcnn.ops.pool.max_of_phases`). The axes stand in the order that the result has in memory.
+
+    Shapes:
+        x (batch, *space, channels) to (phases, features, *out, batch).
+
+    Example:
+        >>> x = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0]).reshape(1, 5, 1)
+        >>> conv_in_phases(x, jnp.ones((1, 1, 1)), None, (2,))[:, 0, :, 0].tolist()
+        [[1.0, 3.0], [2.0, 4.0]]
+    """
+    groups = options.pop("groups", 1)
+    with at("conv"):
+        x, kernel, bias = together(x, kernel, bias)
+        rank = _check(x, kernel, bias, groups)
+        windows = geometry.slide(x.shape[1:-1], kernel.shape[:rank], **options)
+        x, placed = _placed(x, windows, groups)
+    y = convolve(x, kernel, in_phases(placed, windows.out, phases))
+    return y if bias is None else y + bias.reshape(-1, *[1] * (rank + 1))
+
+
+def phases_problem(x: geometry.Shape, kernel: geometry.Shape, dtype: str, phases: geometry.Shape, **options: Any):
+    """What :func:`conv_in_phases` computes for x (batch, *space, channels), for ``refusal`` and ``choose``."""
+    groups = options.pop("groups", 1)
+    windows = geometry.slide(x[1:-1], kernel[:-2], **options)
+    ones = (1,) * windows.rank
+    pads = windows.pads if windows.fill == "constant" else ((0, 0),) * windows.rank
+    space = [n + lo + hi for n, (lo, hi) in zip(x[1:-1], windows.pads, strict=True)]
+    space = x[1:-1] if windows.fill == "constant" else tuple(space)
+    placed = Geometry(windows.stride, pads, windows.dilation, groups, ones, ones)
+    placed = in_phases(placed, windows.out, phases)
+    return Problem("forward", (x[0], *space, x[-1]), kernel, placed, dtype, jax.default_backend())
+
+
+def in_phases(placed: Geometry, out: geometry.Shape, phases: geometry.Shape) -> Geometry:
+    """The geometry without the positions that fill no window, the others in phases."""
+    axes = zip(placed.pads, out, phases, placed.stride, strict=True)
+    pads = tuple((lo, hi - n % b * s) for (lo, hi), n, b, s in axes)
+    return replace(placed, pads=pads, phases=phases)
+
+
+def _placed(x: Array, windows: geometry.Windows, groups: int) -> tuple[Array, Geometry]:
+    """X and its geometry, where padding copies samples with that padding."""
+    ones, pads = (1,) * windows.rank, windows.pads
+    if windows.fill != "constant":
+        x, pads = pad(x, windows), ((0, 0),) * windows.rank
+    return x, Geometry(windows.stride, pads, windows.dilation, groups, ones, ones)
 
 
 def conv_transpose(
@@ -84,6 +142,7 @@ def conv_transpose(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     output_padding: int | Sequence[int] = 0,
+    algorithm: str | None = None,
 ) -> Float[Array, "batch *out features"]:
     r"""Transposed convolution: every input sample lays a scaled copy of the kernel into the output.
 
@@ -111,6 +170,7 @@ def conv_transpose(
         dilation: distance between neighbouring kernel samples.
         groups: features of group g see channels of group g only.
         output_padding: samples added after.
+        algorithm: as for :func:`conv`.
 
     Shapes:
         x (batch, *space, channels), kernel (*kernel, channels // groups, features), bias (features,).
@@ -145,8 +205,22 @@ def conv_transpose(
     spans = [geometry.extent(k, d) for k, d in zip(kernel.shape[:rank], dilations, strict=True)]
     pads = tuple((p - 1 - lo, p - 1 - hi) for p, (lo, hi) in zip(spans, crops, strict=True))
     turned = jnp.flip(kernel, tuple(range(rank)))
-    y = convolve(x, turned, stride=(1,) * rank, pads=pads, dilation=dilations, groups=groups, input_dilation=strides)
+    ones = (1,) * rank
+    placed = Geometry(ones, pads, dilations, groups, strides, ones)
+    with at("conv_transpose"):
+        check_algorithm(algorithm, x, turned, placed)
+    y = convolve(x, turned, placed, algorithm)
     return y if bias is None else y + bias
+
+
+def check_algorithm(algorithm: str | None, x: Array, kernel: Array, placed: Geometry) -> None:
+    """Raise where an algorithm that was asked for cannot compute a convolution."""
+    if algorithm is None:
+        return
+    problem = Problem("forward", x.shape, kernel.shape, placed, x.dtype.name, jax.default_backend())
+    reason = refusal(algorithm, problem)
+    if reason is not None:
+        raise ValueError(f"{reason}; leave algorithm=None for the usual choice")
 
 
 def check_groups(channels: int, features: int, groups: int) -> None:

@@ -1,15 +1,13 @@
 """Pooling of plain arrays: windows, whole spaces, a wanted output size, groups of channels.
 
-Windows are reduced axis by axis, the last axis first, over strided slices. For a sum that is the same as
-over the whole window; for a maximum it also keeps the rule that equal values send the gradient to the first
-of them in reading order, and slices have every derivative that JAX knows, with dilation too.
+Windows are reduced axis by axis, the last axis first, over strided slices, which have every derivative that JAX
+knows, with dilation too; the maximum has a derivative of its own.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
@@ -20,7 +18,8 @@ from .. import geometry
 from ..errors import at, shown
 from ..geometry import Padding, Windows, slide
 from .dtypes import floating, wide
-from .windows import pad, shifted
+from .maximum import largest, largest_of
+from .windows import fold, pad
 
 if TYPE_CHECKING:
     from jax import Array
@@ -70,7 +69,20 @@ def max_pool(
         x = jnp.asarray(x)
         windows = _windows(x, window, stride, padding, dilation, ceil_mode)
     lowest = -math.inf if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo(x.dtype).min
-    return _fold(pad(x, windows, lowest), windows, _larger)
+    return largest(windows, pad(x, windows, lowest))
+
+
+def max_of_phases(y: Array) -> Array:
+    """Max pooling of what :func:`fcnn.ops.conv.conv_in_phases` gives.
+
+    Shapes:
+        (phases, channels, *out, batch) to (batch, *out, channels).
+
+    Example:
+        >>> max_of_phases(jnp.array([[1.0, 3.0], [2.0, 0.0]]).reshape(2, 1, 2, 1)).ravel().tolist()
+        [2.0, 3.0]
+    """
+    return jnp.moveaxis(largest_of(y), (0, -1), (-1, 0))
 
 
 def avg_pool(
@@ -122,7 +134,7 @@ def avg_pool(
     with at("avg_pool"):
         x = floating(x)
         windows = _windows(x, window, stride, padding, dilation, ceil_mode)
-    total = _fold(pad(x.astype(wide(x.dtype)), windows), windows, jnp.add)
+    total = fold(pad(x.astype(wide(x.dtype)), windows), windows, jnp.add)
     share = 1.0
     for axis, counts in enumerate(windows.counts(padding=count_padding)):
         lengths = [1] * x.ndim
@@ -181,9 +193,9 @@ def lp_pool(
     x_wide = x.astype(wide(x.dtype))
     size = x_wide * jnp.sign(x_wide)  # |x|, whose derivative at 0 is 0 (JAX gives jnp.abs 1 there)
     if power == 1:
-        return _fold(pad(size, windows), windows, jnp.add).astype(x.dtype)
+        return fold(pad(size, windows), windows, jnp.add).astype(x.dtype)
     raised = jnp.square(size) if power == 2 else size**power
-    total = _fold(pad(raised, windows), windows, jnp.add)
+    total = fold(pad(raised, windows), windows, jnp.add)
     # the root's derivative is infinite at 0: keep 0 away from it, in both branches of the where
     nonzero = total != 0
     safe = jnp.where(nonzero, total, 1)
@@ -406,32 +418,6 @@ def _windows(x, window, stride, padding, dilation, ceil_mode) -> Windows:
     if x.ndim < 3:
         raise ValueError(f"x has shape {shown(x.shape)}; pooling needs (batch, *space, channels)")
     return pool_windows(x.shape[1:-1], window, stride, padding, dilation, ceil_mode)
-
-
-def _fold(x: Array, windows: Windows, combine: Callable[[Array, Array], Array]) -> Array:
-    """Combine the samples of each window of the padded x, axis by axis, the last first."""
-    for axis in reversed(range(windows.rank)):
-        x = reduce(combine, _samples(x, windows, axis))
-    return x
-
-
-def _samples(x: Array, windows: Windows, axis: int) -> list[Array]:
-    """The j-th samples of all windows along one axis, for every j."""
-    one = [1] * windows.rank
-    sizes = list(x.shape[1:-1])
-    kernel, stride, dilation, out = [*one], [*one], [*one], [*sizes]
-    kernel[axis], stride[axis] = windows.kernel[axis], windows.stride[axis]
-    dilation[axis], out[axis] = windows.dilation[axis], windows.out[axis]
-    none = ((0, 0),) * windows.rank
-    line = Windows(
-        tuple(sizes), tuple(kernel), tuple(stride), tuple(dilation), none, "constant", tuple(out), (0,) * windows.rank
-    )
-    return [shifted(x, line, [j if a == axis else 0 for a in range(windows.rank)]) for j in range(kernel[axis])]
-
-
-def _larger(first: Array, second: Array) -> Array:
-    """The maximum, whose gradient goes to the first of equals, and which keeps NaN."""
-    return jnp.where((second > first) | (second != second), second, first)
 
 
 def _first_max(x: Array, axis: int) -> Array:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import product
 
 import jax.numpy as jnp
@@ -46,3 +47,24 @@ def shifted(x: Array, windows: Windows, offset: Sequence[int]) -> Array:
         limits.append(start + (windows.out[axis] - 1) * windows.stride[axis] + 1)
         strides.append(windows.stride[axis])
     return lax.slice(x, (*starts, 0), (*limits, x.shape[-1]), (*strides, 1))
+
+
+def fold(x: Array, windows: Windows, combine: Callable[[Array, Array], Array]) -> Array:
+    """Combine the samples of each window of the padded x, axis by axis, the last first."""
+    for axis in reversed(range(windows.rank)):
+        x = reduce(combine, _samples(x, windows, axis))
+    return x
+
+
+def _samples(x: Array, windows: Windows, axis: int) -> list[Array]:
+    """The j-th samples of all windows along one axis, for every j."""
+    one = [1] * windows.rank
+    sizes = list(x.shape[1:-1])
+    kernel, stride, dilation, out = [*one], [*one], [*one], [*sizes]
+    kernel[axis], stride[axis] = windows.kernel[axis], windows.stride[axis]
+    dilation[axis], out[axis] = windows.dilation[axis], windows.out[axis]
+    none = ((0, 0),) * windows.rank
+    line = Windows(
+        tuple(sizes), tuple(kernel), tuple(stride), tuple(dilation), none, "constant", tuple(out), (0,) * windows.rank
+    )
+    return [shifted(x, line, [j if a == axis else 0 for a in range(windows.rank)]) for j in range(kernel[axis])]

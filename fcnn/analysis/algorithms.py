@@ -1,0 +1,271 @@
+"""Which algorithm computes every convolution of a network and its gradients, and why."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..errors import at_top, shown
+from ..geometry import Shape
+from ..given import Params, State
+from ..layer import Call, Layer
+from ..ops.convolution import Geometry, Problem, explain, use_algorithm
+from ..ops.convolution.primitive import problem_of
+
+HEADER = ("layer", "operation", "input", "kernel", "output", "algorithm", "why")
+#: the primitives by name, and what they are called in the table
+OPERATIONS = {
+    "fcnn_convolution_forward": ("forward", "forward"),
+    "fcnn_convolution_input": ("input", "input gradient"),
+    "fcnn_convolution_kernel": ("kernel", "kernel gradient"),
+}
+#: what JAX writes among the names for what a checkpoint computes once more
+RECOMPUTED = "rematted_computation"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One convolution of a network, or one of its gradients.
+
+    Attributes:
+        path: where the layer stands in the network, as in params; a later use of a layer as "name#2".
+        operation: "forward", "input gradient" or "kernel gradient".
+        x: shape of the input, (batch, *space, channels).
+        kernel: shape (*kernel, channels // groups, features).
+        output: shape (batch, *out, features), positions in their order.
+        geometry: where the windows lie, with stride, padding, dilation and groups.
+        ensemble: how many convolutions of this kind run at once, each with its own input and kernel.
+        times: how often it runs in one step of training, in the copies of ``repeat``.
+        algorithm: how it is computed.
+        reason: why so.
+    """
+
+    path: str
+    operation: str
+    x: Shape
+    kernel: Shape
+    output: Shape
+    geometry: Geometry
+    ensemble: int
+    times: int
+    algorithm: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Algorithms:
+    """What :func:`algorithms` returns; prints as a table in a terminal and in a notebook.
+
+    Attributes:
+        rows: for each convolution in the order of computation, the convolution and those of its gradients that
+            training computes.
+        platform: the platform that the choice is for.
+        dtype: the dtype of parameters and inputs.
+    """
+
+    rows: tuple[Operation, ...]
+    platform: str
+    dtype: str
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """The rows as text; what is the same as in the row above is left out."""
+        lines, reason = [], ""
+        for row in self.rows:
+            many = "".join(f"{n} x " for n in (row.times, row.ensemble) if n > 1)
+            first = row.operation == "forward"  # its gradients follow
+            place = (row.path, many + shown(row.x), shown(row.kernel), shown(row.output)) if first else ("",) * 4
+            why = "" if row.reason == reason and not first else row.reason
+            lines.append((place[0], row.operation, *place[1:], row.algorithm, why))
+            reason = row.reason
+        return lines
+
+    def _caption(self) -> str:
+        count = sum(row.operation == "forward" for row in self.rows)
+        return f"{count or 'no'} convolution{'s' * (count != 1)}, {self.dtype} on {self.platform}"
+
+    def __str__(self) -> str:
+        lines = [HEADER, *self.cells()]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
+        text = ["  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True)).rstrip() for line in lines]
+        rule = "-" * max(map(len, text))
+        return "\n".join([self._caption(), text[0], rule, *text[1:]])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        def row(cells: tuple[str, ...], tag: str) -> str:
+            return "<tr>" + "".join(f'<{tag} style="text-align:left">{html.escape(c)}</{tag}>' for c in cells) + "</tr>"
+
+        body = "".join(row(cells, "td") for cells in self.cells())
+        return (
+            f"<table><caption>{html.escape(self._caption())}</caption>"
+            f"<thead>{row(HEADER, 'th')}</thead><tbody>{body}</tbody></table>"
+        )
+
+
+def algorithms(
+    net: Layer,
+    shape: Shape,
+    *more_shapes: Shape,
+    batch: int = 128,
+    platform: str | None = None,
+    dtype: Any = "float32",
+) -> Algorithms:
+    """Say how every convolution of a network and its gradients are computed in training, and why.
+
+    The network is traced, nothing is computed. A convolution that sees the data itself has no input gradient, as
+    training does not ask for one. What :func:`fcnn.ops.convolution.use_algorithm` asks for is in the table.
+
+    Args:
+        net: the network.
+        shape: shape of one example, (*space, channels).
+        more_shapes: shapes of further inputs.
+        batch: number of examples at once.
+        platform: "cpu", "cuda", "rocm" or "tpu"; None: the one that JAX computes on.
+        dtype: the dtype of parameters and inputs.
+
+    Returns:
+        The table.
+
+    Raises:
+        ValueError: the shape does not suit the network, an unknown platform, or a dtype that is not of floating point.
+
+    Example:
+        >>> import fcnn
+        >>> net = fcnn.serial(fcnn.Conv(128, 3, padding="SAME"), fcnn.Conv(128, 3, padding="SAME"))
+        >>> table = algorithms(net, (16, 16, 64), platform="cpu")
+        >>> [(row.path, row.operation, row.algorithm) for row in table.rows][:2]
+        [('conv1', 'forward', 'winograd'), ('conv1', 'kernel gradient', 'winograd')]
+        >>> {row.algorithm for row in algorithms(net, (16, 16, 64), platform="cuda").rows}
+        {'direct'}
+    """
+    platform = _platform() if platform is None else platform
+    if platform not in PLATFORMS:
+        raise ValueError(f"unknown platform {platform!r}; choose one of {', '.join(PLATFORMS)}")
+    dtype = jnp.dtype(dtype)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"dtype {dtype} is not of floating point; layers compute in floating point")
+    wide = jnp.float64 in (dtype, jnp.zeros(()).dtype)
+    with jax.enable_x64(wide):  # else JAX would read float64 as float32 and the table would say so
+        forward, gradient = _traced(net, (shape, *more_shapes), batch, dtype)
+        rows = _rows(list(_found(forward, platform)), list(_found(gradient, platform)))
+    rows = tuple(row if row.path else replace(row, path=net.label) for row in rows)
+    return Algorithms(rows, platform, dtype.name)
+
+
+#: the platforms that JAX has names for
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def _platform() -> str:
+    backend = jax.default_backend()
+    if backend != "gpu":
+        return backend
+    return "rocm" if "rocm" in jax.devices()[0].client.platform_version.lower() else "cuda"
+
+
+@dataclass(frozen=True)
+class _Naming(Call):
+    """A walk that writes the path of every part into what is traced."""
+
+    def part(
+        self, name: str, layer: Layer, params: Params, state: State, inputs: tuple[Any, ...], use: int = 0
+    ) -> tuple[Any, State]:
+        with jax.named_scope(name if not use else f"{name}#{use + 1}"):
+            return super().part(name, layer, params, state, inputs, use)
+
+
+def _traced(net: Layer, shapes: tuple[Shape, ...], batch: int, dtype: Any) -> tuple[Any, Any]:
+    """A step of training as a jaxpr: the network alone, and the gradient of the sum of its outputs."""
+
+    def cast(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    def total(params: Params, state: State, key: jax.Array, *inputs: jax.Array) -> jax.Array:
+        with at_top(net.label):
+            y, _ = net.run(_Naming(train=True, root=key), params, state, inputs)
+        return reduce(add, [jnp.sum(leaf) for leaf in jax.tree.leaves(y)])
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, state = jax.eval_shape(lambda: (net.init(jax.random.key(0), *shapes), net.init_state(*shapes)))
+    inputs = [jax.ShapeDtypeStruct((batch, *s), dtype) for s in net.check_shapes(shapes)]
+    given = (*jax.tree.map(cast, (params, state)), key, *inputs)
+    return jax.make_jaxpr(total)(*given), jax.make_jaxpr(jax.grad(total))(*given)
+
+
+def _found(jaxpr: Any, platform: str, path: tuple[str, ...] = (), times: int = 1) -> Iterator[Operation]:
+    """The convolutions in a jaxpr and in those that it runs: loops, calls, checkpoints, derivative rules."""
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        name, params = equation.primitive.name, equation.params
+        here = (*path, *_scopes(equation.source_info.name_stack.stack))
+        if name in OPERATIONS:
+            yield _operation(equation, "/".join(here), times, platform)
+        runs = times * params["length"] if name == "scan" else times
+        for inner in jax.tree.leaves(list(params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(inner):
+                yield from _found(inner, platform, here, runs)
+
+
+def _scopes(stack: tuple[Any, ...]) -> list[str]:
+    """The names of parts in a stack of them and of transformations."""
+    names = [step.name for step in stack if type(step).__name__ == "Scope" and step.name != RECOMPUTED]
+    if sum(step.name == "jvp" for step in stack) == 2:  # the backward of a checkpoint: jvp(a/b), and jvp(a/b) again
+        half = len(names) // 2
+        return names[:half] if names[:half] == names[half:] else names
+    return names
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return hasattr(value, "eqns") or hasattr(getattr(value, "jaxpr", None), "eqns")
+
+
+def _operation(equation: Any, path: str, times: int, platform: str) -> Operation:
+    kind, title = OPERATIONS[equation.primitive.name]
+    params = equation.params
+    a, b = (atom.aval for atom in equation.invars)
+    problem: Problem = problem_of(kind, platform, a, b, params["geometry"], params["space"], params["kernel"])
+    with use_algorithm(params["algorithm"]):
+        choice = explain(problem)
+    out = problem.geometry.out(problem.x[1:-1], problem.kernel[:-2])
+    return Operation(
+        path,
+        title,
+        problem.x,
+        problem.kernel,
+        (problem.x[0], *out, problem.kernel[-1]),
+        problem.geometry,
+        problem.ensemble,
+        times,
+        choice.algorithm,
+        choice.reason,
+    )
+
+
+def _rows(forward: list[Operation], gradients: list[Operation]) -> tuple[Operation, ...]:
+    """Every convolution followed by its gradients, input before kernel.
+
+    Gradients are found last convolution first. Convolutions of one path that are the same in all that the choice
+    depends on are told apart by their order alone.
+    """
+    rows: list[Operation] = []
+    kinds = ("input gradient", "kernel gradient")
+    left = {kind: [row for row in gradients if row.operation == kind] for kind in kinds}
+    for n, row in enumerate(forward):
+        later = sum(_place(other) == _place(row) for other in forward[n + 1 :])
+        rows.append(row)
+        for kind in kinds:
+            own = [other for other in left[kind] if _place(other) == _place(row)]
+            if len(own) > later:
+                rows.append(own[later])
+    return tuple(rows)
+
+
+def _place(row: Operation) -> tuple[Any, ...]:
+    return row.path, row.x, row.kernel, row.geometry, row.ensemble, row.times

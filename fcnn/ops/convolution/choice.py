@@ -1,0 +1,163 @@
+"""Which algorithm computes a convolution or one of its gradients, and why: a function of platform, shapes and dtype.
+
+The thresholds were measured by ``benchmarks/thresholds.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from math import prod
+from typing import NamedTuple
+
+import jax
+
+from ...errors import shown
+from ...geometry import Shape
+from .geometry import Geometry
+
+ALGORITHMS = ("direct", "patches", "depthwise", "blocks", "winograd")
+
+#: Winograd's products are fast from this many channels and features on, and its transforms pay from this many samples
+#: of channels, features and positions
+WINOGRAD_CHANNELS = 64
+#: with pooling after it, blocks beat XLA's convolution where a patch has at most so many samples ...
+BLOCKS_PATCH = 160
+#: ... with at least so many examples, which are the length of every copied run
+BLOCKS_BATCH = 8
+#: without pooling after it, where channels and features are at most so many
+FEW_CHANNELS, FEW_FEATURES = 4, 16
+
+
+class Choice(NamedTuple):
+    """An algorithm and the reason for it."""
+
+    algorithm: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A convolution or one of its gradients, as far as the choice depends on it.
+
+    Args:
+        operation: "forward", "input" or "kernel": what is computed, the result or a gradient.
+        x: shape (batch, *space, channels).
+        kernel: shape (*kernel, channels // groups, features).
+        geometry: where the windows lie.
+        dtype: name of the dtype of all arrays.
+        platform: "cpu", or any other; GPUs and TPUs are all treated alike.
+        ensemble: number of problems of this kind at once, each with its own x and kernel, from ``vmap``.
+    """
+
+    operation: str
+    x: Shape
+    kernel: Shape
+    geometry: Geometry
+    dtype: str
+    platform: str
+    ensemble: int = 1
+
+    @property
+    def transposed(self) -> Problem:
+        """The forward problem that gives the input gradient: the output gradient and the turned kernel."""
+        *sizes, _, features = self.kernel
+        batch, *space, channels = self.x
+        geometry = self.geometry.transposed(tuple(space), tuple(sizes))
+        out = self.geometry.out(tuple(space), tuple(sizes))
+        kernel = (*sizes, features // self.geometry.groups, channels)
+        return replace(self, operation="forward", x=(batch, *out, features), kernel=kernel, geometry=geometry)
+
+
+def choose(problem: Problem) -> Choice:
+    """The algorithm for a problem, with the reason.
+
+    Example:
+        >>> geometry = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), 1, (1, 1), (1, 1))
+        >>> choose(Problem("forward", (64, 16, 16, 128), (3, 3, 128, 128), geometry, "float32", "cpu")).algorithm
+        'winograd'
+        >>> choose(Problem("forward", (64, 16, 16, 128), (3, 3, 128, 128), geometry, "float32", "cuda")).algorithm
+        'direct'
+    """
+    geometry, sizes = problem.geometry, problem.kernel[:-2]
+    channels, features = problem.x[-1], problem.kernel[-1]
+    if problem.ensemble > 1:
+        if problem.platform == "cpu" or problem.operation == "kernel":
+            return Choice("patches", "every example or network has a kernel of its own: one batched product")
+        return Choice("direct", "the platform's own convolution, in groups")
+    if problem.platform != "cpu":
+        return Choice("direct", "the platform's own convolution is the fastest")
+    if geometry.groups > 1:
+        if geometry.groups == channels:
+            return Choice("depthwise", "every feature sees one channel: shifted multiplications and additions")
+        return Choice("patches", "groups are the batch of one batched product")
+    if all(k == 1 for k in sizes) and all(u == 1 for u in geometry.input_dilation):
+        return Choice("patches", "a kernel of one sample is a matrix product")
+    if problem.dtype == "float64":
+        return Choice("patches", "XLA:CPU has no fast convolution in float64, but a fast product")
+    if refusal("blocks", problem) is None and problem.x[0] >= BLOCKS_BATCH:
+        patch = channels * prod(sizes)
+        pooled = prod(geometry.phases) > 1
+        if pooled and patch <= BLOCKS_PATCH:
+            return Choice("blocks", f"patches of {patch} samples are short and pooling follows: blocks of positions")
+        if not pooled and channels <= FEW_CHANNELS and features <= FEW_FEATURES:
+            return Choice("blocks", f"{channels} channels and {features} features are few: blocks of positions")
+    if refusal("winograd", problem) is None and min(channels, features) >= WINOGRAD_CHANNELS:
+        return Choice("winograd", f"3x3 over {channels} channels: a quarter of the multiplications")
+    if problem.operation == "input" and all(s == 1 for s in geometry.stride):
+        return choose(problem.transposed)
+    return Choice("direct", "XLA's convolution, its gradients in the layout that stays fast inside loops")
+
+
+def refusal(algorithm: str, problem: Problem) -> str | None:
+    """Why an algorithm cannot compute a problem; None if it can."""
+    geometry, sizes = problem.geometry, problem.kernel[:-2]
+    if algorithm not in ALGORITHMS:
+        return f"unknown algorithm {algorithm!r}; choose one of {', '.join(ALGORITHMS)}"
+    if algorithm == "direct" and problem.operation == "kernel" and problem.ensemble > 1:
+        return "XLA partitions the kernel gradients of a vmapped convolution wrongly where they lie on several devices"
+    if algorithm == "depthwise" and (geometry.groups != problem.x[-1]):
+        return f"depthwise needs as many groups as channels, not {geometry.groups} for {problem.x[-1]}"
+    if algorithm == "blocks" and prod(geometry.phases) > 1 and set(geometry.phases) != {2}:
+        return f"blocks have two positions along every axis, not {shown(geometry.phases)}"
+    if algorithm in ("blocks", "winograd") and not geometry.dense:
+        return f"{algorithm} needs stride 1, dilation 1 and one group"
+    if algorithm == "winograd" and problem.dtype not in ("float32", "float64"):
+        return f"winograd loses too many digits in {problem.dtype}"
+    if algorithm == "winograd" and sizes != (3, 3):
+        return f"winograd needs a kernel (3, 3), not {shown(sizes)}"
+    if algorithm == "winograd" and min(p for pair in geometry.pads for p in pair) < 0:
+        return "winograd needs padding of 0 or more"
+    return None
+
+
+_forced = jax.make_user_context(None)
+
+
+@contextmanager
+def use_algorithm(algorithm: str | None) -> Iterator[None]:
+    """Compute every convolution that is traced inside by one algorithm, where it can; others are chosen as ever.
+
+    Args:
+        algorithm: "direct", "patches", "depthwise", "blocks", "winograd", or None for the usual choice.
+
+    Raises:
+        ValueError: an unknown algorithm.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from fcnn import ops
+        >>> with use_algorithm("patches"):
+        ...     ops.conv(jnp.ones((1, 4, 1)), jnp.ones((2, 1, 1))).ravel().tolist()
+        [2.0, 2.0, 2.0]
+    """
+    if algorithm is not None and algorithm not in ALGORITHMS:
+        raise ValueError(f"unknown algorithm {algorithm!r}; choose one of {', '.join(ALGORITHMS)}, or None")
+    with _forced(algorithm):
+        yield
+
+
+def forced() -> str | None:
+    """The algorithm asked for by :func:`use_algorithm`."""
+    return _forced.value

@@ -1,0 +1,101 @@
+"""Convolution by XLA's own operation, in the layout that its fast paths take, its two gradients as well.
+
+XLA:CPU brings other layouts into this one at the top of a program only: in the body of a loop it computes what it
+meets as it stands, with plain loops. JAX's own gradients come in other layouts. So both gradients are written here as
+convolutions that already have it.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ...geometry import Pads, Shape, extent
+from .geometry import Geometry
+
+_AXES = "DHW"
+#: XLA:CPU hands most 2-D convolutions to YNNPACK, which takes twice as long as Eigen's convolution where the channels
+#: are many and the features are not
+_SLOW_CHANNELS, _SLOW_FEATURES = 16, 64
+
+
+def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry, *, avoid_ynnpack: bool = False) -> jax.Array:
+    """Cross-correlate x (batch, *space, channels) with kernel (*kernel, channels // groups, features)."""
+    x, pads, crop = _around_the_swap(x, kernel, geometry)
+    stride, input_dilation, dilation = geometry.stride, geometry.input_dilation, geometry.dilation
+    if avoid_ynnpack and not crop and _slow_in_ynnpack(x, kernel, geometry):
+        # everything along the first axis twice as far apart: the same products, in a form that YNNPACK does not take
+        stride, dilation, input_dilation = ((2 * a[0], *a[1:]) for a in (stride, dilation, input_dilation))
+        pads = ((2 * pads[0][0], 2 * pads[0][1]), *pads[1:])
+    axes = _AXES[-geometry.rank :]
+    y = lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=stride,
+        padding=pads,
+        lhs_dilation=input_dilation,
+        rhs_dilation=dilation,
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+        feature_group_count=geometry.groups,
+    )
+    return y[(slice(None), *crop)] if crop else y
+
+
+def turned(kernel: jax.Array, groups: int) -> jax.Array:
+    """The kernel (*kernel, channels // groups, features) turned around, as (*kernel, features // groups, channels)."""
+    *sizes, channels, features = kernel.shape
+    rank = len(sizes)
+    kernel = jnp.flip(kernel, tuple(range(rank)))
+    if groups == 1:
+        return kernel.swapaxes(-1, -2)
+    kernel = kernel.reshape(*sizes, channels, groups, features // groups)
+    return jnp.moveaxis(kernel, rank, rank + 2).swapaxes(rank, rank + 1).reshape(*sizes, features // groups, -1)
+
+
+def kernel_gradient(
+    x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shape, *, avoid_ynnpack: bool = False
+) -> jax.Array:
+    """The gradient of a kernel of one group: x with channels as batch, cross-correlated with g (batch as channels)."""
+    space = x.shape[1:-1]
+    pads = []
+    axes = zip(space, geometry.out(space, kernel), geometry.spans(kernel), geometry.pads, strict=True)
+    for (n, out, span, (lo, _)), s, u in zip(axes, geometry.stride, geometry.input_dilation, strict=True):
+        pads.append((lo, span - 1 + extent(out, s) - lo - extent(n, u)))
+    swapped = Geometry(
+        geometry.dilation, tuple(pads), geometry.stride, 1, geometry.input_dilation, (1,) * geometry.rank
+    )
+    last = geometry.rank + 1
+    by_channel = jnp.moveaxis(x, (0, last), (last, 0))  # (channels, *space, batch)
+    windows = jnp.moveaxis(g, 0, geometry.rank)  # (*out, batch, features)
+    return jnp.moveaxis(forward(by_channel, windows, swapped, avoid_ynnpack=avoid_ynnpack), 0, geometry.rank)
+
+
+def _slow_in_ynnpack(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> bool:
+    few = x.shape[-1] >= _SLOW_CHANNELS and kernel.shape[-1] <= _SLOW_FEATURES
+    return geometry.rank == 2 and few and geometry.input_dilation == (1, 1) and x.dtype == jnp.float32
+
+
+def _around_the_swap(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> tuple[jax.Array, Pads, list[slice]]:
+    """Write padding another way where XLA:CPU would end the process.
+
+    The pass that swaps the operands of a convolution (jaxlib 0.10.2) takes an axis with kernel 2, stride 2 and
+    padding 1 for an axis of groups, whatever its size; where it swaps, a failed check ends the process. The same
+    holds for the gradient and for the transposed convolution. Padding x beforehand, or padding more and cropping
+    the result, keeps such axes out of the convolution that XLA sees.
+    """
+    pads, crop, cropped = geometry.pads, [slice(None)] * geometry.rank, False
+    for axis in range(geometry.rank):
+        if kernel.shape[axis] != 2 or geometry.dilation[axis] != 1:
+            continue
+        spread = geometry.input_dilation[axis]
+        if spread == 1 and geometry.stride[axis] == 2 and pads[axis][0] == 1:
+            widths = [(0, 0, 0)] * x.ndim
+            widths[axis + 1] = (*pads[axis], 0)
+            x = lax.pad(x, jnp.zeros((), x.dtype), widths)
+            pads = (*pads[:axis], (0, 0), *pads[axis + 1 :])
+        elif spread == 2 and geometry.stride[axis] == 1 and tuple(pads[axis]) == (0, 0):
+            pads = (*pads[:axis], (1, 1), *pads[axis + 1 :])
+            crop[axis] = slice(1, -1)
+            cropped = True
+    return x, pads, crop if cropped else []

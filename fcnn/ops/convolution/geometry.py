@@ -1,0 +1,85 @@
+"""The geometry of a convolution in integers, and what it makes of shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from ...geometry import Pads, Shape, extent
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How windows lie on an input; every padding is resolved to integers.
+
+    Args:
+        stride: step for each space axis.
+        pads: zeros (before, after) for each space axis; negative numbers crop.
+        dilation: distance between kernel samples for each space axis.
+        groups: number of groups that channels and features are split into.
+        input_dilation: distance between input samples, for transposed convolutions.
+        phases: the output positions p, p + b, p + 2 b, ... of phase p stand together, for b phases along an axis. The
+            result is then (phases, features, *out, batch), the order that blocks have in memory. 1 along every axis:
+            positions in their order, (batch, *out, features).
+
+    Example:
+        >>> g = Geometry((1, 1), ((0, 0), (0, 0)), (1, 1), 1, (1, 1), (1, 1))
+        >>> g.out((6, 5), (3, 3))
+        (4, 3)
+    """
+
+    stride: Shape
+    pads: Pads
+    dilation: Shape
+    groups: int
+    input_dilation: Shape
+    phases: Shape
+
+    @property
+    def rank(self) -> int:
+        """Number of space axes."""
+        return len(self.stride)
+
+    @property
+    def dense(self) -> bool:
+        """Whether every sample is seen and every position computed: no stride, no dilation, one group."""
+        ones = (1,) * self.rank
+        return self.stride == self.dilation == self.input_dilation == ones and self.groups == 1
+
+    @property
+    def one_phase(self) -> Geometry:
+        """The same with positions in their order."""
+        return replace(self, phases=(1,) * self.rank)
+
+    def spans(self, kernel: Shape) -> Shape:
+        """Samples that a kernel with its dilation reaches over."""
+        return tuple(extent(k, d) for k, d in zip(kernel, self.dilation, strict=True))
+
+    def out(self, space: Shape, kernel: Shape) -> Shape:
+        """Number of positions along each axis."""
+        spread = [extent(n, u) for n, u in zip(space, self.input_dilation, strict=True)]
+        axes = zip(spread, self.pads, self.spans(kernel), self.stride, strict=True)
+        return tuple((n + lo + hi - span) // s + 1 for n, (lo, hi), span, s in axes)
+
+    def result(self, batch: int, space: Shape, kernel: Shape, features: int) -> Shape:
+        """Shape of the result."""
+        out = tuple(n // b for n, b in zip(self.out(space, kernel), self.phases, strict=True))
+        return (prod(self.phases), features, *out, batch) if self.phased else (batch, *out, features)
+
+    @property
+    def phased(self) -> bool:
+        """Whether the result has an axis of phases."""
+        return prod(self.phases) > 1
+
+    def transposed(self, space: Shape, kernel: Shape) -> Geometry:
+        """The convolution of an output gradient with the turned kernel that gives the input gradient.
+
+        Stride and input dilation change places; padding makes the result as large as the input (Dumoulin and Visin
+        2016, relationship 14).
+        """
+        axes = zip(space, self.out(space, kernel), self.spans(kernel), self.pads, strict=True)
+        pads = []
+        for (n, out, span, (lo, _)), s, u in zip(axes, self.stride, self.input_dilation, strict=True):
+            before = span - 1 - lo
+            pads.append((before, extent(n, u) + span - 1 - extent(out, s) - before))
+        return Geometry(self.input_dilation, tuple(pads), self.dilation, self.groups, self.stride, (1,) * self.rank)

@@ -1,0 +1,49 @@
+"""Convolution as one matrix product: what every window sees, side by side, times the kernel."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .geometry import Geometry
+
+
+def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """Cross-correlate x (batch, *space, channels) with kernel (*kernel, channels // groups, features).
+
+    Groups are the batch of a batched product. A kernel of one sample needs no patches at all.
+    """
+    depth, features = kernel.shape[-2:]
+    groups = geometry.groups
+    seen = views(x, kernel.shape[:-2], geometry)  # for every kernel sample (batch, *out, channels)
+    lead = seen[0].shape[:-1]
+    if groups == 1:
+        wide = seen[0] if len(seen) == 1 else jnp.concatenate(seen, -1)  # (batch, *out, samples * channels)
+        return lax.dot_general(wide, kernel.reshape(-1, features), (((wide.ndim - 1,), (0,)), ((), ())))
+    parts = [view.reshape(-1, groups, depth) for view in seen]
+    wide = parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)  # (batch * out, groups, samples * depth)
+    weights = kernel.reshape(len(seen) * depth, groups, features // groups)
+    y = lax.dot_general(wide, weights, (((2,), (0,)), ((1,), (1,))))  # (groups, batch * out, features // groups)
+    return y.swapaxes(0, 1).reshape(*lead, features)
+
+
+def views(x: jax.Array, kernel: tuple[int, ...], geometry: Geometry) -> list[jax.Array]:
+    """For every sample of the kernel what it meets at all positions: strided slices of the padded x."""
+    out = geometry.out(x.shape[1:-1], kernel)
+    x = padded(x, geometry)
+    found = []
+    for offset in product(*map(range, kernel)):
+        starts = [j * d for j, d in zip(offset, geometry.dilation, strict=True)]
+        limits = [a + (n - 1) * s + 1 for a, n, s in zip(starts, out, geometry.stride, strict=True)]
+        found.append(lax.slice(x, (0, *starts, 0), (x.shape[0], *limits, x.shape[-1]), (1, *geometry.stride, 1)))
+    return found
+
+
+def padded(x: jax.Array, geometry: Geometry) -> jax.Array:
+    """X with its padding and the zeros between its samples."""
+    spread = zip(geometry.pads, geometry.input_dilation, strict=True)
+    widths = [(0, 0, 0), *((lo, hi, u - 1) for (lo, hi), u in spread), (0, 0, 0)]
+    return x if not any(map(any, widths)) else lax.pad(x, jnp.zeros((), x.dtype), widths)

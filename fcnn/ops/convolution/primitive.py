@@ -1,0 +1,305 @@
+"""Convolution and its two gradients as three bilinear primitives of JAX, each the transpose of the others.
+
+The gradients could be left to autodiff, but then one algorithm's operations, transposed, would be the algorithm of the
+gradient, and a rule by ``jax.custom_vjp`` would forbid forward mode. As primitives they keep every transformation:
+
+=================  ===================  =======================  =======================
+primitive          of                   transposed to the first  transposed to the second
+=================  ===================  =======================  =======================
+``forward``        x, kernel            ``input`` (g, kernel)    ``kernel`` (x, g)
+``input``          g, kernel            ``forward`` (x, kernel)  ``kernel`` (x, g)
+``kernel``         x, g                 ``input`` (g, kernel)    ``forward`` (x, kernel)
+=================  ===================  =======================  =======================
+
+All arrays have one axis more, in front: an ensemble of problems with their own operands, as ``vmap`` over both makes.
+``vmap`` over one operand alone needs none, its copies become examples, channels or features.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import PartitionSpec
+
+from ...geometry import Shape
+from ..devices import explicit_axes, varying_axes
+from . import blocks, depthwise, direct, patches, winograd
+from .choice import Choice, Problem, choose, forced, refusal
+from .geometry import Geometry
+from .memory import keep_memory
+
+forward_p, input_p, kernel_p = (Primitive(f"fcnn_convolution_{name}") for name in ("forward", "input", "kernel"))
+_OPERATION = {forward_p: "forward", input_p: "input", kernel_p: "kernel"}
+_Params = dict[str, Any]
+
+
+def convolve(x: Array, kernel: Array, geometry: Geometry, algorithm: str | None = None) -> Array:
+    """Cross-correlate x (batch, *space, channels) with kernel (*kernel, channels // groups, features).
+
+    Args:
+        x: input; same dtype as the kernel.
+        kernel: kernel.
+        geometry: where the windows lie.
+        algorithm: one of ``ALGORITHMS``; None: chosen by platform, shapes and dtype.
+
+    Returns:
+        (batch, *out, features), or with phases (phases, features, *out, batch).
+    """
+    algorithm = algorithm or forced()
+    if explicit_axes(x):  # XLA spreads the work as it does with Auto axes, the result is sharded by examples
+        sharding = jax.typeof(x).sharding
+        parts = [None] * (geometry.rank + 2)
+        parts[0] = sharding.spec[0]
+        if geometry.phased:
+            parts = [None, *parts[::-1]]
+        function = partial(_convolve, geometry=geometry, algorithm=algorithm)
+        with jax.sharding.use_abstract_mesh(sharding.mesh):
+            spread = jax.sharding.auto_axes(function, out_sharding=PartitionSpec(*parts))
+            return spread(x, kernel)  # pyright: ignore[reportCallIssue]  (its type says less than it takes)
+    return _convolve(x, kernel, geometry, algorithm)
+
+
+def _convolve(x: Array, kernel: Array, geometry: Geometry, algorithm: str | None) -> Array:
+    x, kernel = _varying_alike(x[None], kernel[None])
+    sizes = {"space": x.shape[2:-1], "kernel": kernel.shape[1:-2]}
+    return forward_p.bind(x, kernel, geometry=geometry, algorithm=algorithm, **sizes)[0]
+
+
+def _varying_alike(*arrays: Array) -> list[Array]:
+    """Under shard_map: mark all as varying over the mesh axes that one of them varies over."""
+    axes = [varying_axes(a) for a in arrays]
+    every = frozenset[str]().union(*axes)
+    pairs = zip(arrays, axes, strict=True)
+    return [lax.pcast(a, tuple(every - own), to="varying") if every - own else a for a, own in pairs]
+
+
+# Shapes.
+
+
+def _shape(operation: str, a: Any, b: Any, geometry: Geometry, space: Shape, kernel: Shape) -> Shape:
+    """Shape of the result with its ensemble."""
+    ensemble = a.shape[0]
+    if operation == "forward":
+        return (ensemble, *geometry.result(a.shape[1], space, kernel, b.shape[-1]))
+    if operation == "input":
+        return (ensemble, a.shape[_examples(geometry)], *space, b.shape[-2] * geometry.groups)
+    return (ensemble, *kernel, a.shape[-1] // geometry.groups, b.shape[_features(geometry)])
+
+
+def _examples(geometry: Geometry) -> int:
+    """The axis of a result (of one ensemble and more) that holds the batch, counted from its end."""
+    return -1 if geometry.phased else -2 - geometry.rank
+
+
+def _features(geometry: Geometry) -> int:
+    """The axis of a result that holds the features, counted from its end."""
+    return -2 - geometry.rank if geometry.phased else -1
+
+
+def _abstract(operation, a, b, *, geometry, algorithm, space, kernel):
+    shape = _shape(operation, a, b, geometry, space, kernel)
+    return a.update(shape=shape, sharding=a.sharding.update(spec=PartitionSpec(*(None,) * len(shape))))
+
+
+# Derivatives.
+
+
+def _to_first(to, known_first, cotangent, a, b, **params):
+    """The transpose to the first operand: the primitive ``to`` of the cotangent and the second."""
+    del a
+    return to.bind(*((b, cotangent) if known_first else (cotangent, b)), **params)
+
+
+def _to_second(to, known_first, cotangent, a, b, **params):
+    """The transpose to the second operand: the primitive ``to`` of the cotangent and the first."""
+    del b
+    return to.bind(*((a, cotangent) if known_first else (cotangent, a)), **params)
+
+
+# vmap.
+
+
+def _batched(primitive, args, dims, **params):
+    """Move the batch of vmap into an axis that the primitive has."""
+    a, b = args
+    size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
+    first, second = dims
+    geometry = params["geometry"]
+    if first is not None:
+        a = jnp.moveaxis(a, first, 0)
+    if second is not None:
+        b = jnp.moveaxis(b, second, 0)
+    alone = (a.shape[1] if first is not None else a.shape[0]) == 1
+    operation = _OPERATION[primitive]
+    if alone and second is None and operation != "kernel":  # many inputs or output gradients: more examples
+        plain, result = -2 - geometry.rank, _examples(geometry)
+        taken, given = (result, plain) if operation == "input" else (plain, result)
+        return _split(primitive.bind(_join(a, taken), b, **params), size, given), 0
+    if alone and geometry.groups == 1 and (first is None or second is None):
+        if first is None:  # many kernels or output gradients for one input: more features, or channels
+            taken = {"forward": -1, "input": -2, "kernel": _features(geometry)}[operation]
+            given = _features(geometry) if operation == "forward" else -1
+            return _split(primitive.bind(a, _join(b, taken), **params), size, given), 0
+        y = primitive.bind(_join(a, -1), b, **params)  # many inputs for one output gradient
+        return _split(y, size, -2), 0
+    a = jnp.broadcast_to(a, (size, *a.shape)) if first is None else a
+    b = jnp.broadcast_to(b, (size, *b.shape)) if second is None else b
+    y = primitive.bind(a.reshape(-1, *a.shape[2:]), b.reshape(-1, *b.shape[2:]), **params)
+    return y.reshape(size, -1, *y.shape[1:]), 0
+
+
+def _join(a: Array, axis: int) -> Array:
+    """Lay the copies (copies, ...) side by side along an axis: copies outermost."""
+    a = jnp.moveaxis(a, 0, axis - 1)
+    shape = list(a.shape)
+    shape[axis - 1 : len(shape) + axis + 1] = [shape[axis - 1] * shape[axis]]
+    return a.reshape(shape)
+
+
+def _split(a: Array, copies: int, axis: int) -> Array:
+    """The inverse of :func:`_join`."""
+    shape = list(a.shape)
+    place = len(shape) + axis
+    shape[place : place + 1] = [copies, shape[place] // copies]
+    return jnp.moveaxis(a.reshape(shape), place, 0)
+
+
+# Computing.
+
+
+def _compute(operation, platform, a, b, *, geometry, algorithm, space, kernel):
+    if platform == "cpu":
+        keep_memory()
+    problem = problem_of(operation, platform, a, b, geometry, space, kernel)
+    if algorithm is None or refusal(algorithm, problem) is not None:
+        algorithm = choose(problem).algorithm
+    one = partial(_one, problem, algorithm)
+    dtype = a.dtype
+    if platform == "cpu" and dtype in (jnp.bfloat16, jnp.float16):
+        # the CPU computes in float32 anyway; so do the sums of several products
+        a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+    y = one(a[0], b[0])[None] if a.shape[0] == 1 else jax.vmap(one)(a, b)
+    return y.astype(dtype)
+
+
+def problem_of(operation: str, platform: str, a: Any, b: Any, geometry: Geometry, space: Shape, kernel: Shape):
+    """The problem that a primitive has with its operands (with their ensemble)."""
+    groups = geometry.groups
+    if operation == "forward":
+        batch, channels, features = a.shape[1], a.shape[-1], b.shape[-1]
+    elif operation == "input":
+        batch, channels, features = a.shape[_examples(geometry)], b.shape[-2] * groups, a.shape[_features(geometry)]
+    else:
+        batch, channels, features = a.shape[1], a.shape[-1], b.shape[_features(geometry)]
+    x, k = (batch, *space, channels), (*kernel, channels // groups, features)
+    return Problem(operation, x, k, geometry, a.dtype.name, platform, a.shape[0])
+
+
+def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
+    """One problem, without its ensemble."""
+    geometry, sizes, space = problem.geometry, problem.kernel[:-2], problem.x[1:-1]
+    cpu = problem.platform == "cpu"
+    if algorithm == "blocks":
+        if problem.operation == "forward":
+            return blocks.forward(a, b, geometry)
+        if problem.operation == "input":
+            return blocks.input_gradient(a, b, geometry, space)
+        return blocks.kernel_gradient(a, b, geometry, sizes)
+    plain = geometry.one_phase
+    if problem.operation == "forward":
+        return _to_phases(_forward(algorithm, a, b, plain, cpu), geometry)
+    if problem.operation == "input":
+        g = _from_phases(a, geometry)
+        if algorithm == "winograd" or (algorithm == "direct" and not cpu) or algorithm == "patches":
+            x = jax.ShapeDtypeStruct(problem.x, g.dtype)
+            return jax.linear_transpose(lambda x: _forward(algorithm, x, b, plain, cpu), x)(g)[0]
+        turned = direct.turned(b, geometry.groups)
+        return _forward(algorithm, g, turned, plain.transposed(space, sizes), cpu)
+    g = _from_phases(b, geometry)
+    if algorithm == "depthwise":
+        return depthwise.kernel_gradient(a, g, plain, sizes)
+    if algorithm == "direct" and cpu and geometry.groups == 1:
+        return direct.kernel_gradient(a, g, plain, sizes, avoid_ynnpack=True)
+    kernel = jax.ShapeDtypeStruct(problem.kernel, g.dtype)
+    return jax.linear_transpose(lambda kernel: _forward(algorithm, a, kernel, plain, cpu), kernel)(g)[0]
+
+
+def _forward(algorithm: str, x: Array, kernel: Array, geometry: Geometry, cpu: bool) -> Array:
+    if algorithm == "direct":
+        return direct.forward(x, kernel, geometry, avoid_ynnpack=cpu)
+    if algorithm == "depthwise" and geometry.groups != x.shape[-1]:  # the gradient of several features a channel
+        return patches.forward(x, kernel, geometry)
+    module = {"patches": patches, "depthwise": depthwise, "winograd": winograd}[algorithm]
+    return module.forward(x, kernel, geometry)
+
+
+def _to_phases(y: Array, geometry: Geometry) -> Array:
+    if not geometry.phased:
+        return y
+    batch, *out, features = y.shape
+    split = [n for size, b in zip(out, geometry.phases, strict=True) for n in (size // b, b)]
+    y = y.reshape(batch, *split, features)
+    rank = geometry.rank
+    y = y.transpose(*(2 + 2 * a for a in range(rank)), 2 * rank + 1, *(1 + 2 * a for a in range(rank)), 0)
+    return y.reshape(-1, *y.shape[rank:])
+
+
+def _from_phases(y: Array, geometry: Geometry) -> Array:
+    if not geometry.phased:
+        return y
+    _, features, *out, batch = y.shape
+    rank = geometry.rank
+    y = y.reshape(*geometry.phases, features, *out, batch)
+    y = y.transpose(2 * rank + 1, *(axis for a in range(rank) for axis in (rank + 1 + a, a)), rank)
+    whole = [n * b for n, b in zip(out, geometry.phases, strict=True)]
+    return y.reshape(batch, *whole, features)
+
+
+def explain(problem: Problem) -> Choice:
+    """The choice for a problem as it will be computed: an algorithm asked for counts where it can be used."""
+    asked = forced()
+    if asked is not None and refusal(asked, problem) is None:
+        return Choice(asked, "asked for")
+    return choose(problem)
+
+
+def _eager(compiled, a, b, **params):
+    with jax.disable_jit(False):  # compiled as one even where a user looks at everything else one by one
+        return compiled(a, b, **params)
+
+
+def _lowering(operation, platform):
+    """Lowering by ``_compute``, on types that say nothing of devices: it is computed on each device alone.
+
+    Under shard_map, operands vary over devices. A transpose on the way would sum over them what it takes for copies of
+    one array.
+    """
+    rule = mlir.lower_fun(partial(_compute, operation, platform), False)
+
+    def lower(ctx, *operands, **params):
+        plain = [ShapedArray(a.shape, a.dtype) for a in ctx.avals_in]
+        return rule(ctx.replace(avals_in=plain), *operands, **params)
+
+    return lower
+
+
+_STATIC = ("geometry", "algorithm", "space", "kernel")
+for _primitive in (forward_p, input_p, kernel_p):
+    _operation = _OPERATION[_primitive]
+    _primitive.def_impl(partial(_eager, jax.jit(_primitive.bind, static_argnames=_STATIC)))
+    _primitive.def_abstract_eval(partial(_abstract, _operation))
+    batching.primitive_batchers[_primitive] = partial(_batched, _primitive)
+    mlir.register_lowering(_primitive, _lowering(_operation, "cpu"), platform="cpu")
+    mlir.register_lowering(_primitive, _lowering(_operation, "gpu"))
+
+# transposes: of the first operand given the second, and of the second given the first
+ad.defbilinear(forward_p, partial(_to_first, input_p, False), partial(_to_second, kernel_p, True))
+ad.defbilinear(input_p, partial(_to_first, forward_p, False), partial(_to_second, kernel_p, False))
+ad.defbilinear(kernel_p, partial(_to_first, input_p, True), partial(_to_second, forward_p, True))

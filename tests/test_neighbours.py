@@ -1,0 +1,164 @@
+"""Convolution, activation and pooling computed together give what they give one by one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fcnn
+from fcnn.ops.convolution import memory
+
+KEY = jax.random.key(0)
+
+
+def chain(padding="SAME", function=jax.nn.relu, window=2, **options):
+    return fcnn.serial(fcnn.Conv(6, 5, padding=padding), function, fcnn.MaxPool(window, **options))
+
+
+def images(*shape, dtype=np.float32):
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype)
+
+
+def one_by_one(net, params, x):
+    for name, part in net.named_parts():
+        x = part.apply(params.get(name, {}), x)
+    return x
+
+
+def is_joined(net, x):
+    return "phases=(2, 2)" in str(jax.make_jaxpr(net.apply)(net.init(KEY, x.shape[1:]), x))
+
+
+def truth(net, params, x):
+    """The gradient of the sum of cubes in float64, by SciPy's correlation and a loop over windows."""
+    node, gradients = fcnn.analysis.to_reference(net, jax.tree.map(np.float64, params), x.shape[1:], batch=len(x))
+    y = node.forward(np.asarray(x, np.float64))
+    (along,) = node.backward(3 * y**2)
+    return y, gradients(), along
+
+
+@pytest.mark.parametrize(
+    ("padding", "space"), [("SAME", (28, 28)), ("VALID", (13, 16)), ("CIRCULAR", (9, 9)), (1, (8, 7))]
+)
+@pytest.mark.parametrize("function", [jax.nn.relu, jnp.tanh])
+def test_results_and_gradients_are_those_of_the_parts(padding, space, function):
+    net, x = chain(padding, function), images(9, *space, 1)
+    params = net.init(KEY, x.shape[1:])
+    assert is_joined(net, x)
+    right, right_params, right_x = truth(net, params, x)
+    found, gradients = (
+        jax.jit(net.apply)(params, x),
+        jax.jit(jax.grad(lambda p, x: (net.apply(p, x) ** 3).sum(), (0, 1))),
+    )
+    close = {"rtol": 0, "atol": 3e-6 * np.abs(right).max()}
+    np.testing.assert_allclose(found, right, **close)
+    np.testing.assert_allclose(net.apply(params, x), one_by_one(net, params, x), **close)
+    for found, right in zip(
+        jax.tree.leaves(gradients(params, x)), jax.tree.leaves((right_params, right_x)), strict=True
+    ):
+        np.testing.assert_allclose(found, right, rtol=0, atol=2e-5 * np.abs(right).max())
+
+
+def test_one_and_three_space_dimensions():
+    for space in ((30,), (9, 8, 7)):
+        net, x = fcnn.serial(fcnn.Conv(4, 3), jnp.tanh, fcnn.MaxPool(2)), images(8, *space, 2)
+        params = net.init(KEY, x.shape[1:])
+        assert "phases=(2, 2" in str(jax.make_jaxpr(net.apply)(params, x)) or "phases=(2,)" in str(
+            jax.make_jaxpr(net.apply)(params, x)
+        )
+        np.testing.assert_allclose(net.apply(params, x), one_by_one(net, params, x), atol=3e-6)
+
+
+def test_equal_values_send_the_gradient_to_the_first():
+    net, x = fcnn.serial(fcnn.Conv(1, 3, padding="SAME", bias=False), fcnn.MaxPool(2)), jnp.ones((8, 4, 4, 1))
+    assert is_joined(net, x)
+    middle = {"conv1": {"kernel": jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1)}}
+    along = jax.grad(lambda x: net.apply(middle, x).sum())(x)
+    np.testing.assert_array_equal(along[0, ..., 0], np.tile([[1, 0], [0, 0]], (2, 2)))
+
+
+def test_nan_stays_nan():
+    net, x = fcnn.serial(fcnn.Conv(1, 3, bias=False), fcnn.MaxPool(2)), jnp.ones((8, 10, 10, 1))
+    assert is_joined(net, x)
+    y = net.apply({"conv1": {"kernel": jnp.ones((3, 3, 1, 1))}}, x.at[0, 0, 0, 0].set(jnp.nan))
+    assert np.isnan(y[0, 0, 0, 0])
+    assert np.isfinite(y).sum() >= y.size - 4
+
+
+@pytest.mark.parametrize(
+    ("net", "batch"),
+    [
+        (chain(window=3), 16),
+        (chain(stride=1), 16),
+        (chain(padding="SAME", window=2, dilation=2), 16),
+        (fcnn.serial(fcnn.Conv(6, 5), fcnn.Dropout(0.5), fcnn.MaxPool(2)), 16),
+        (fcnn.serial(fcnn.Conv(6, 5), lambda x: x - x.mean(0), fcnn.MaxPool(2)), 16),
+        (fcnn.serial(fcnn.Conv(6, 5), fcnn.AvgPool(2)), 16),
+        (fcnn.serial(fcnn.Conv(6, 5, stride=2), fcnn.MaxPool(2)), 16),
+        (chain(), 2),
+    ],
+    ids=["window of 3", "overlapping", "dilated", "dropout", "not elementwise", "mean", "stride", "few examples"],
+)
+def test_what_does_not_suit_is_computed_one_by_one(net, batch):
+    assert not is_joined(net, images(batch, 15, 15, 1))
+
+
+def test_capture_sees_every_part():
+    net, x = chain(), images(8, 8, 8, 1)
+    params = net.init(KEY, (8, 8, 1))
+    seen = fcnn.capture(net, params, x)
+    assert {path: value.shape for path, value in seen.items()} == {
+        "conv1": (8, 8, 8, 6),
+        "relu1": (8, 8, 8, 6),
+        "max_pool1": (8, 4, 4, 6),
+    }
+
+
+def test_errors_are_those_of_the_parts():
+    net, x = chain(), images(8, 8, 8, 1)
+    params = net.init(KEY, (8, 8, 1))
+    with pytest.raises(ValueError, match="max_pool1"):
+        net.apply({**params, "max_pool1": {"kernel": jnp.ones(1)}}, x)
+    with pytest.raises(ValueError, match=r"conv1: .*the kernel takes 1 channels"):
+        net.apply(params, images(8, 8, 8, 3))
+    with pytest.raises(ValueError, match="max_pool1: window"):
+        fcnn.serial(fcnn.Conv(6, 5), fcnn.MaxPool(9)).apply({"conv1": net.init(KEY, (8, 8, 1))["conv1"]}, x)
+
+
+def test_ensembles_scans_and_examples_one_by_one():
+    net, x = chain(), images(8, 8, 8, 1)
+    many = jax.vmap(lambda key: net.init(key, (8, 8, 1)))(jax.random.split(KEY, 3))
+    apart = jnp.stack([net.apply(jax.tree.map(lambda a, i=i: a[i], many), x) for i in range(3)])
+    np.testing.assert_allclose(jax.vmap(net.apply, (0, None))(many, x), apart, atol=2e-6)
+    params = jax.tree.map(lambda a: a[0], many)
+    loss = lambda p, x: (net.apply(p, x) ** 2).sum()  # noqa: E731
+    whole = jax.grad(loss)(params, x)
+    each = jax.vmap(jax.grad(loss), (None, 0))(params, x[:, None])
+    for found, right in zip(jax.tree.leaves(each), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(found.sum(0), right, rtol=0, atol=1e-5 * float(jnp.abs(right).max()))
+    steps = jax.jit(lambda p: jax.lax.scan(lambda c, _: (c, jax.grad(loss)(c, x)), p, None, length=2)[1])(params)
+    for found, right in zip(jax.tree.leaves(steps), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(found[1], right, rtol=0, atol=1e-5 * float(jnp.abs(right).max()))
+
+
+# Memory.
+
+
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "FCNN_KEEP_MEMORY"])
+def test_settings_of_the_user_win(monkeypatch, name):
+    monkeypatch.setenv(name, "0")
+    memory.keep_memory.cache_clear()
+    asked = []
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: asked.append(name))
+    assert not memory.keep_memory()
+    assert not asked
+    memory.keep_memory.cache_clear()
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "FCNN_KEEP_MEMORY"):
+        monkeypatch.delenv(name, raising=False)
+    memory.keep_memory.cache_clear()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    assert not memory.keep_memory()
+    memory.keep_memory.cache_clear()
