@@ -1,16 +1,18 @@
 # Everything runs in .venv, which the first command makes. Python 3.11 or newer.
 PYTHON ?= python3
 DATA ?= digits
+RESULT ?= .bench/last.json
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help train test lint format clean
+.PHONY: help train test lint format bench clean
 
 help:
 	@echo "make train             train on scikit-learn's digits (DATA=mnist: on MNIST), pictures in runs/"
 	@echo "make test              run the tests"
 	@echo "make lint              ruff and pyright"
 	@echo "make format            let ruff lay out the code"
+	@echo "make bench             time fcnn beside other libraries, result in .bench/ (RESULT=file: there)"
 	@echo "make clean             remove the virtual environment and all output"
 
 train: $(VENV)/.installed-all
@@ -23,6 +25,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+bench:
+	$(PYTHON) benchmarks/bench.py --out $(RESULT) $(ARGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -13,18 +13,31 @@ ROOT = Path(__file__).parents[1]
 
 def provenance(*packages):
     """Versions, machine, date, and the hash of the library's source."""
-    source = hashlib.sha256()
-    for path in sorted((ROOT / "fcnn").rglob("*.py")):
-        source.update(path.read_bytes())
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     return {
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "optax", *packages)},
+        "versions": versions("jax", "jaxlib", "optax", *packages),
         "python": platform.python_version(),
-        "machine": f"{cpu()}, {os.cpu_count()} cores",
-        "date": datetime.date.today().isoformat(),
-        "commit": commit,
-        "source_sha256": source.hexdigest(),
+        **machine(),
+        **source(),
     }
+
+
+def versions(*packages):
+    """The installed version of each package; of none that is missing can a result be reproduced, so that raises."""
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
+def machine():
+    """Processor, cores and date."""
+    return {"machine": f"{cpu()}, {os.cpu_count()} cores", "date": datetime.date.today().isoformat()}
+
+
+def source():
+    """The commit, and the hash of the library as it lies there, which may be ahead of the commit."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "fcnn").rglob("*.py")):
+        digest.update(path.read_bytes())
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return {"commit": commit, "source_sha256": digest.hexdigest()}
 
 
 def cpu():
