@@ -103,6 +103,72 @@ def test_what_does_not_suit_is_computed_one_by_one(net, batch):
     assert not is_joined(net, images(batch, 15, 15, 1))
 
 
+# Space first.
+
+
+def deep(*more, padding="SAME"):
+    convolutions = [fcnn.Conv(64, 3, padding=padding), jax.nn.relu, fcnn.Conv(64, 3), jnp.tanh]
+    return fcnn.serial(fcnn.Dense(64), *convolutions, *more, fcnn.Flatten(), fcnn.Dense(3))
+
+
+def runs(net, x):
+    """How many convolutions are computed with the space first, and how often x is turned for them."""
+    program = str(jax.make_jaxpr(net.apply)(net.init(KEY, x.shape[1:]), x))
+    return program.count("space_first=True"), program.count("transpose[")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        (fcnn.MaxPool(2),),
+        (fcnn.AvgPool(3, stride=2, padding="SAME"),),
+        (fcnn.MaxPool((2, 1), ceil_mode=True), fcnn.Conv(65, 3, padding=((0, 2), (1, 0)), bias=False)),
+    ],
+    ids=["convolutions", "max", "mean", "pooled between"],
+)
+def test_runs_of_convolutions_stay_in_one_order(more):
+    net, x = deep(*more), images(3, 9, 11, 2)
+    params = net.init(KEY, x.shape[1:])
+    assert runs(net, x) == (2 + any(isinstance(part, fcnn.Conv) for part in more), 2)
+    right, right_params, right_x = truth(net, params, x)
+    np.testing.assert_allclose(jax.jit(net.apply)(params, x), right, rtol=0, atol=2e-5 * np.abs(right).max())
+    gradients = jax.jit(jax.grad(lambda p, x: (net.apply(p, x) ** 3).sum(), (0, 1)))(params, x)
+    for found, right in zip(jax.tree.leaves(gradients), jax.tree.leaves((right_params, right_x)), strict=True):
+        np.testing.assert_allclose(found, right, rtol=0, atol=5e-5 * np.abs(right).max())
+
+
+def test_other_parts_end_a_run():
+    x = images(3, 9, 9, 2)
+    assert runs(deep(padding="CIRCULAR"), x) == (1, 2)
+    assert runs(deep(fcnn.LayerNorm(), fcnn.Conv(64, 3)), x) == (3, 4)
+    assert runs(fcnn.serial(fcnn.Dense(8), fcnn.Conv(64, 3), jax.nn.relu, fcnn.Conv(64, 5)), x) == (0, 0)
+
+
+def test_examples_and_networks_one_by_one_in_one_order():
+    net, x = deep(fcnn.MaxPool(2)), images(3, 8, 8, 2)
+    many = jax.vmap(lambda key: net.init(key, (8, 8, 2)))(jax.random.split(KEY, 2))
+    apart = jnp.stack([net.apply(jax.tree.map(lambda a, i=i: a[i], many), x) for i in range(2)])
+    np.testing.assert_allclose(jax.vmap(net.apply, (0, None))(many, x), apart, atol=1e-4)
+    params = jax.tree.map(lambda a: a[0], many)
+    whole = jax.grad(lambda p: net.apply(p, x).sum())(params)
+    each = jax.vmap(jax.grad(lambda p, x: net.apply(p, x).sum()), (None, 0))(params, x[:, None])
+    for found, right in zip(jax.tree.leaves(each), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(found.sum(0), right, rtol=0, atol=3e-5 * float(jnp.abs(right).max()))
+
+
+def test_an_error_in_a_run_names_its_part():
+    net, x = deep(fcnn.MaxPool(2)), images(3, 8, 8, 2)
+    params = net.init(KEY, (8, 8, 2))
+    with pytest.raises(ValueError, match="conv2: "):
+        net.apply({**params, "conv2": {"kernel": params["conv2"]["kernel"]}}, x)
+    with pytest.raises(ValueError, match="max_pool1: "):
+        deep(fcnn.MaxPool(7)).apply(params, x)
+
+
+# Both.
+
+
 def test_capture_sees_every_part():
     net, x = chain(), images(8, 8, 8, 1)
     params = net.init(KEY, (8, 8, 1))

@@ -1,16 +1,23 @@
-"""Neighbours in a chain that are computed together: a convolution, functions of one number, and max pooling.
+"""Neighbours in a chain that are computed in an order of axes that suits them better than batch, space, channels.
 
-Where a convolution of few channels is computed in blocks of positions, a pooling of the same blocks would have to pick
-them apart again. Computed together, the positions of every window stand one after another in memory (phases), and the
-maximum needs no gathering. Parameters, results, gradients, names and errors are those of the parts one by one.
+Two runs of parts are known:
+
+- A convolution of few channels, functions of one number, and max pooling. The convolution is computed in blocks of
+  positions; pooling would have to pick the blocks apart again. In phases, the positions of every window stand one after
+  another in memory, and the maximum needs no gathering.
+- Convolutions by Winograd's algorithm with functions and poolings between them. Its products have the space
+  first and (batch, channels) last; so have all parts of the run, and nothing is transposed in between.
+
+Parameters, results, gradients, names and errors are those of the parts one by one.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,68 +28,82 @@ from ..given import Params
 from ..layer import Layer
 from ..layers.conv import Conv
 from ..layers.function import Function
-from ..layers.pool import MaxPool
-from ..ops.conv import conv_in_phases, phases_problem
+from ..layers.pool import AvgPool, MaxPool
+from ..ops.conv import conv_in_phases, conv_space_first, phases_problem
 from ..ops.convolution import choose, refusal
 from ..ops.devices import explicit_axes, varying_axes
 from ..ops.pool import max_of_phases, pool_windows
 
-#: functions that look at every number by itself, so that they may be computed in any order of positions
+#: functions that look at every number by itself, so that they may be computed in any order of axes
 _ELEMENTWISE = (
     jax.nn.relu, jax.nn.relu6, jax.nn.sigmoid, jax.nn.softplus, jax.nn.silu, jax.nn.gelu, jax.nn.elu, jax.nn.selu,
     jax.nn.celu, jax.nn.leaky_relu, jax.nn.hard_tanh, jax.nn.soft_sign, jax.nn.log_sigmoid, jax.nn.hard_sigmoid,
     jax.nn.hard_silu, jnp.tanh, jnp.sin, jnp.cos, jnp.abs, jnp.square, jnp.exp,
 )  # fmt: skip
 
+_Parts = tuple[tuple[str, Layer], ...]
 
-def joined(parts: tuple[tuple[str, Layer], ...], x: Any) -> list[tuple[str, Layer]] | None:
-    """The first parts as they are computed together on x (batch, *space, channels); None: one by one.
 
-    The list holds the convolution in phases, the functions between, and the pooling over phases.
-    """
-    (name, conv), rest = parts[0], parts[1:]
+class Run(NamedTuple):
+    """Parts that are computed together: what stands for each, and what is done to x before and to y after them."""
+
+    parts: list[tuple[str, Layer]]
+    before: Callable[[jax.Array], jax.Array]
+    after: Callable[[jax.Array], jax.Array]
+
+
+def joined(parts: _Parts, x: Any) -> Run | None:
+    """The run that the first parts make on x (batch, *space, channels); None: the first is computed by itself."""
+    conv = parts[0][1]
     if type(conv) is not Conv or x.ndim < 3 or explicit_axes(x) or varying_axes(x):
         return None
-    between = []
-    for follower in rest:
-        if not (isinstance(follower[1], Function) and any(follower[1].function is f for f in _ELEMENTWISE)):
-            break
-        between.append(follower)
-    if len(between) == len(rest):
-        return None
-    pool_name, pool = rest[len(between)]
-    if not isinstance(pool, MaxPool) or type(pool) is not MaxPool:
-        return None
     try:
-        phases = _phases(conv, pool, tuple(x.shape), x.dtype.name)
+        return _in_phases(parts, tuple(x.shape), x.dtype.name) or _space_first(parts, tuple(x.shape), x.dtype.name)
     except (ValueError, TypeError):  # something does not fit; one by one, the part that does not says so
         return None
-    if phases is None:
-        return None
-    options = {f.name: getattr(conv, f.name) for f in dataclasses.fields(conv)}
-    return [(name, _InPhases(**options, phases=phases)), *between, (pool_name, _OverPhases())]
 
 
-def _phases(conv: Conv, pool: MaxPool, x: Shape, dtype: str) -> Shape | None:
-    """The pooling windows, if the convolution is best computed in blocks of them."""
-    out = conv.infer_shape(x[1:])[:-1]
-    windows = pool_windows(out, pool.window, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
-    plain = not any(map(any, windows.constant_pads)) and windows.fill == "constant"
-    if not plain or windows.stride != windows.kernel or prod(windows.kernel) == 1:
-        return None
-    if any(d > 1 for d in windows.dilation):
-        return None
-    sizes = geometry.per_axis(conv.kernel, len(out), "kernel")
+def _elementwise(layer: Layer) -> bool:
+    return isinstance(layer, Function) and any(layer.function is f for f in _ELEMENTWISE)
+
+
+def _problem(conv: Conv, x: Shape, dtype: str, phases: Shape) -> Any:
+    sizes = geometry.per_axis(conv.kernel, len(x) - 2, "kernel")
     kernel = (*sizes, x[-1] // conv.groups, conv.features)
     options = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation, "groups": conv.groups}
-    problem = phases_problem(x, kernel, dtype, windows.kernel, **options)
-    good = refusal("blocks", problem) is None and choose(problem).algorithm == "blocks"
-    return windows.kernel if good else None
+    return phases_problem(x, kernel, dtype, phases, **options)
+
+
+def _fields(conv: Conv) -> dict[str, Any]:
+    return {f.name: getattr(conv, f.name) for f in dataclasses.fields(conv)}
+
+
+# A convolution in phases.
+
+
+def _in_phases(parts: _Parts, x: Shape, dtype: str) -> Run | None:
+    (name, conv), rest = parts[0], parts[1:]
+    count = next((i for i, (_, layer) in enumerate(rest) if not _elementwise(layer)), len(rest))
+    if count == len(rest) or not isinstance(conv, Conv):
+        return None
+    pool_name, pool = rest[count]
+    if not isinstance(pool, MaxPool) or type(pool) is not MaxPool:
+        return None
+    out = conv.infer_shape(x[1:])[:-1]
+    windows = pool_windows(out, pool.window, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+    padded = any(map(any, windows.constant_pads)) or windows.fill != "constant"
+    if padded or windows.stride != windows.kernel or prod(windows.kernel) == 1 or set(windows.dilation) != {1}:
+        return None
+    problem = _problem(conv, x, dtype, windows.kernel)
+    if refusal("blocks", problem) is not None or choose(problem).algorithm != "blocks":
+        return None
+    first = (name, _InPhases(**_fields(conv), phases=windows.kernel))
+    return Run([first, *rest[:count], (pool_name, _OverPhases())], _same, max_of_phases)
 
 
 @dataclass(frozen=True, repr=False)
 class _InPhases(Conv):
-    """A convolution whose result has the positions of every pooling window along an axis of its own."""
+    """A convolution whose result has the positions of every pooling window one after another along an axis."""
 
     _: KW_ONLY
     phases: Shape = ()
@@ -94,10 +115,77 @@ class _InPhases(Conv):
 
 @dataclass(frozen=True, repr=False)
 class _OverPhases(Layer):
-    """Max pooling over the phases."""
+    """The place of max pooling over phases, which is done after the run; here params are checked."""
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         return shapes[0]
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
-        return max_of_phases(inputs[0])
+        return inputs[0]
+
+
+# Space first.
+
+
+def _space_first(parts: _Parts, x: Shape, dtype: str) -> Run | None:
+    taken, convolutions = [], 0
+    for name, layer in parts:
+        if isinstance(layer, Conv) and type(layer) is Conv:
+            problem = _problem(layer, x, dtype, (1,) * (len(x) - 2))
+            if _copies_samples(layer) or choose(problem).algorithm != "winograd":
+                break
+            taken.append((name, _SpaceFirstConv(**_fields(layer))))
+            convolutions += 1
+        elif isinstance(layer, (MaxPool, AvgPool)) and type(layer) in (MaxPool, AvgPool):
+            taken.append((name, _SpaceFirst(layer)))
+        elif _elementwise(layer):
+            taken.append((name, layer))
+            continue
+        else:
+            break
+        x = (x[0], *layer.infer_shape(x[1:]))
+    return Run(taken, _to_space_first, _to_batch_first) if convolutions else None
+
+
+def _copies_samples(conv: Conv) -> bool:
+    """Whether the padding of a convolution copies samples, so that it is no matter of geometry alone."""
+    return conv.padding in ("CIRCULAR", "REFLECT")
+
+
+def _to_space_first(x: jax.Array) -> jax.Array:
+    return jnp.moveaxis(x, 0, -2)
+
+
+def _to_batch_first(y: jax.Array) -> jax.Array:
+    return jnp.moveaxis(y, -2, 0)
+
+
+def _same(x: jax.Array) -> jax.Array:
+    return x
+
+
+@dataclass(frozen=True, repr=False)
+class _SpaceFirstConv(Conv):
+    """A convolution of (*space, batch, channels)."""
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        return shapes[0]  # checked where the run was put together; this shape has the batch in it
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        options = {"groups": self.groups, **self._geometry()}
+        return conv_space_first(inputs[0], params["kernel"], params.get("bias"), **options)
+
+
+@dataclass(frozen=True, repr=False)
+class _SpaceFirst(Layer):
+    """A pooling of (*space, batch, channels): examples and channels are pooled alike, so they are channels together."""
+
+    pool: Layer
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        return shapes[0]
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        *space, batch, channels = inputs[0].shape
+        y = self.pool.forward(params, inputs[0].reshape(1, *space, batch * channels))
+        return y.reshape(*y.shape[1:-1], batch, channels)

@@ -44,15 +44,19 @@ class Serial(Composite):
     def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         new_state, left = {}, self.parts
         while left:
-            together = joined(left, inputs[0]) if call.events is None and len(inputs) == 1 else None
-            for name, part in together or left[:1]:
+            run = joined(left, inputs[0]) if call.events is None and len(inputs) == 1 else None
+            if run is not None:
+                inputs = (run.before(inputs[0]),)
+            for name, part in run.parts if run is not None else left[:1]:
                 with at(name):
                     inputs = tuple(single_array(x, _REFUSAL) for x in inputs)
                 y, part_state = call.part(name, part, params, state, inputs)
                 inputs = (y,)
                 if part_state:
                     new_state[name] = part_state
-            left = left[len(together or left[:1]) :]
+            if run is not None:
+                inputs = (run.after(inputs[0]),)
+            left = left[1 if run is None else len(run.parts) :]
         return inputs[0], new_state
 
     def __repr__(self) -> str:

@@ -104,8 +104,30 @@ def conv_in_phases(
     return y if bias is None else y + bias.reshape(-1, *[1] * (rank + 1))
 
 
+def conv_space_first(
+    x: Array, kernel: Array, bias: Array | None, **options: Any
+) -> Float[Array, "*out batch features"]:
+    """:func:`conv` of x (*space, batch, channels), for several in a row that all compute in this order.
+
+    Example:
+        >>> conv_space_first(jnp.ones((4, 4, 2, 1)), jnp.ones((3, 3, 1, 5)), None).shape
+        (2, 2, 2, 5)
+    """
+    groups = options.pop("groups", 1)
+    with at("conv"):
+        x, kernel, bias = together(x, kernel, bias)
+        windows = geometry.slide(x.shape[:-2], kernel.shape[:-2], **options)
+        ones = (1,) * windows.rank
+        placed = Geometry(windows.stride, windows.pads, windows.dilation, groups, ones, ones, space_first=True)
+    y = convolve(x, kernel, placed)
+    return y if bias is None else y + bias
+
+
 def phases_problem(x: geometry.Shape, kernel: geometry.Shape, dtype: str, phases: geometry.Shape, **options: Any):
-    """What :func:`conv_in_phases` computes for x (batch, *space, channels), for ``refusal`` and ``choose``."""
+    """What :func:`conv_in_phases` computes for x (batch, *space, channels), for ``refusal`` and ``choose``.
+
+    With phases of 1 it is what :func:`conv` computes.
+    """
     groups = options.pop("groups", 1)
     windows = geometry.slide(x[1:-1], kernel[:-2], **options)
     ones = (1,) * windows.rank

@@ -21,6 +21,8 @@ class Geometry:
         phases: the output positions p, p + b, p + 2 b, ... of phase p stand together, for b phases along an axis. The
             result is then (phases, features, *out, batch), the order that blocks have in memory. 1 along every axis:
             positions in their order, (batch, *out, features).
+        space_first: x and the result are (*space, batch, channels), the order that Winograd's products have in memory;
+            not together with phases.
 
     Example:
         >>> g = Geometry((1, 1), ((0, 0), (0, 0)), (1, 1), 1, (1, 1), (1, 1))
@@ -34,6 +36,7 @@ class Geometry:
     groups: int
     input_dilation: Shape
     phases: Shape
+    space_first: bool = False
 
     @property
     def rank(self) -> int:
@@ -47,9 +50,9 @@ class Geometry:
         return self.stride == self.dilation == self.input_dilation == ones and self.groups == 1
 
     @property
-    def one_phase(self) -> Geometry:
-        """The same with positions in their order."""
-        return replace(self, phases=(1,) * self.rank)
+    def plain(self) -> Geometry:
+        """The same with positions in their order and the batch first."""
+        return replace(self, phases=(1,) * self.rank, space_first=False)
 
     def spans(self, kernel: Shape) -> Shape:
         """Samples that a kernel with its dilation reaches over."""
@@ -64,7 +67,9 @@ class Geometry:
     def result(self, batch: int, space: Shape, kernel: Shape, features: int) -> Shape:
         """Shape of the result."""
         out = tuple(n // b for n, b in zip(self.out(space, kernel), self.phases, strict=True))
-        return (prod(self.phases), features, *out, batch) if self.phased else (batch, *out, features)
+        if self.phased:
+            return (prod(self.phases), features, *out, batch)
+        return (*out, batch, features) if self.space_first else (batch, *out, features)
 
     @property
     def phased(self) -> bool:

@@ -17,6 +17,7 @@ All arrays have one axis more, in front: an ensemble of problems with their own 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -50,10 +51,11 @@ def convolve(x: Array, kernel: Array, geometry: Geometry, algorithm: str | None 
         algorithm: one of ``ALGORITHMS``; None: chosen by platform, shapes and dtype.
 
     Returns:
-        (batch, *out, features), or with phases (phases, features, *out, batch).
+        (batch, *out, features), or in the order that the geometry asks for.
     """
     algorithm = algorithm or forced()
-    if explicit_axes(x):  # XLA spreads the work as it does with Auto axes, the result is sharded by examples
+    if explicit_axes(x) and not geometry.space_first:
+        # XLA spreads the work as it does with Auto axes, the result is sharded by examples
         sharding = jax.typeof(x).sharding
         parts = [None] * (geometry.rank + 2)
         parts[0] = sharding.spec[0]
@@ -68,7 +70,8 @@ def convolve(x: Array, kernel: Array, geometry: Geometry, algorithm: str | None 
 
 def _convolve(x: Array, kernel: Array, geometry: Geometry, algorithm: str | None) -> Array:
     x, kernel = _varying_alike(x[None], kernel[None])
-    sizes = {"space": x.shape[2:-1], "kernel": kernel.shape[1:-2]}
+    space = x.shape[1:-2] if geometry.space_first else x.shape[2:-1]
+    sizes = {"space": space, "kernel": kernel.shape[1:-2]}
     return forward_p.bind(x, kernel, geometry=geometry, algorithm=algorithm, **sizes)[0]
 
 
@@ -87,15 +90,21 @@ def _shape(operation: str, a: Any, b: Any, geometry: Geometry, space: Shape, ker
     """Shape of the result with its ensemble."""
     ensemble = a.shape[0]
     if operation == "forward":
-        return (ensemble, *geometry.result(a.shape[1], space, kernel, b.shape[-1]))
+        return (ensemble, *geometry.result(a.shape[_given(geometry)], space, kernel, b.shape[-1]))
     if operation == "input":
-        return (ensemble, a.shape[_examples(geometry)], *space, b.shape[-2] * geometry.groups)
+        batch, channels = a.shape[_examples(geometry)], b.shape[-2] * geometry.groups
+        return (ensemble, *space, batch, channels) if geometry.space_first else (ensemble, batch, *space, channels)
     return (ensemble, *kernel, a.shape[-1] // geometry.groups, b.shape[_features(geometry)])
 
 
+def _given(geometry: Geometry) -> int:
+    """The axis of an input (of one ensemble and more) that holds the batch, counted from its end."""
+    return -2 if geometry.space_first else -2 - geometry.rank
+
+
 def _examples(geometry: Geometry) -> int:
-    """The axis of a result (of one ensemble and more) that holds the batch, counted from its end."""
-    return -1 if geometry.phased else -2 - geometry.rank
+    """The axis of a result that holds the batch, counted from its end."""
+    return -1 if geometry.phased else _given(geometry)
 
 
 def _features(geometry: Geometry) -> int:
@@ -139,7 +148,7 @@ def _batched(primitive, args, dims, **params):
     alone = (a.shape[1] if first is not None else a.shape[0]) == 1
     operation = _OPERATION[primitive]
     if alone and second is None and operation != "kernel":  # many inputs or output gradients: more examples
-        plain, result = -2 - geometry.rank, _examples(geometry)
+        plain, result = _given(geometry), _examples(geometry)
         taken, given = (result, plain) if operation == "input" else (plain, result)
         return _split(primitive.bind(_join(a, taken), b, **params), size, given), 0
     if alone and geometry.groups == 1 and (first is None or second is None):
@@ -193,11 +202,11 @@ def problem_of(operation: str, platform: str, a: Any, b: Any, geometry: Geometry
     """The problem that a primitive has with its operands (with their ensemble)."""
     groups = geometry.groups
     if operation == "forward":
-        batch, channels, features = a.shape[1], a.shape[-1], b.shape[-1]
+        batch, channels, features = a.shape[_given(geometry)], a.shape[-1], b.shape[-1]
     elif operation == "input":
         batch, channels, features = a.shape[_examples(geometry)], b.shape[-2] * groups, a.shape[_features(geometry)]
     else:
-        batch, channels, features = a.shape[1], a.shape[-1], b.shape[_features(geometry)]
+        batch, channels, features = a.shape[_given(geometry)], a.shape[-1], b.shape[_features(geometry)]
     x, k = (batch, *space, channels), (*kernel, channels // groups, features)
     return Problem(operation, x, k, geometry, a.dtype.name, platform, a.shape[0])
 
@@ -206,18 +215,20 @@ def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
     """One problem, without its ensemble."""
     geometry, sizes, space = problem.geometry, problem.kernel[:-2], problem.x[1:-1]
     cpu = problem.platform == "cpu"
-    if algorithm == "blocks":
+    if algorithm == "blocks" and not geometry.space_first:
         if problem.operation == "forward":
             return blocks.forward(a, b, geometry)
         if problem.operation == "input":
             return blocks.input_gradient(a, b, geometry, space)
         return blocks.kernel_gradient(a, b, geometry, sizes)
-    plain = geometry.one_phase
+    if geometry.space_first:
+        return _space_first(problem, algorithm, a, b)
+    plain = geometry.plain
     if problem.operation == "forward":
         return _to_phases(_forward(algorithm, a, b, plain, cpu), geometry)
     if problem.operation == "input":
         g = _from_phases(a, geometry)
-        if algorithm == "winograd" or (algorithm == "direct" and not cpu) or algorithm == "patches":
+        if algorithm in ("winograd", "patches") or (algorithm == "direct" and not cpu):
             x = jax.ShapeDtypeStruct(problem.x, g.dtype)
             return jax.linear_transpose(lambda x: _forward(algorithm, x, b, plain, cpu), x)(g)[0]
         turned = direct.turned(b, geometry.groups)
@@ -229,6 +240,26 @@ def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
         return direct.kernel_gradient(a, g, plain, sizes, avoid_ynnpack=True)
     kernel = jax.ShapeDtypeStruct(problem.kernel, g.dtype)
     return jax.linear_transpose(lambda kernel: _forward(algorithm, a, kernel, plain, cpu), kernel)(g)[0]
+
+
+def _space_first(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
+    """One problem whose input and result are (*space, batch, channels)."""
+    geometry = problem.geometry
+    if algorithm == "winograd":
+        if problem.operation == "forward":
+            return winograd.forward(a, b, geometry)
+        batch, *space, channels = problem.x
+        x, kernel = (*space, batch, channels), problem.kernel
+        if problem.operation == "input":
+            shape = jax.ShapeDtypeStruct(x, a.dtype)
+            return jax.linear_transpose(lambda x: winograd.forward(x, b, geometry), shape)(a)[0]
+        shape = jax.ShapeDtypeStruct(kernel, b.dtype)
+        return jax.linear_transpose(lambda kernel: winograd.forward(a, kernel, geometry), shape)(b)[0]
+    usual = replace(problem, geometry=geometry.plain)
+    last = geometry.rank
+    if problem.operation != "kernel":
+        return jnp.moveaxis(_one(usual, algorithm, jnp.moveaxis(a, last, 0), b), 0, last)
+    return _one(usual, algorithm, jnp.moveaxis(a, last, 0), jnp.moveaxis(b, last, 0))
 
 
 def _forward(algorithm: str, x: Array, kernel: Array, geometry: Geometry, cpu: bool) -> Array:

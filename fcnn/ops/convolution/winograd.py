@@ -13,6 +13,7 @@ Source:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import jax
@@ -50,17 +51,19 @@ TILE, POINTS = OUTPUT.shape
 
 def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """Cross-correlate x (batch, height, width, channels) with kernel (3, 3, channels, features), stride 1."""
-    batch, *space, channels = x.shape
+    if not geometry.space_first:
+        y = forward(x.transpose(1, 2, 0, 3), kernel, replace(geometry, space_first=True))
+        return y.transpose(2, 0, 1, 3)
+    height, width, batch, channels = x.shape
     features = kernel.shape[-1]
-    (h, w), (height, width) = geometry.out(tuple(space), (3, 3)), space
+    h, w = geometry.out((height, width), (3, 3))
     rows, columns = -(-h // TILE), -(-w // TILE)
     down = _constant(input_matrix(height, h, geometry.pads[0][0]), x)  # (points * rows, height)
     along = _constant(input_matrix(width, w, geometry.pads[1][0]), x)
     transform = _constant(KERNEL, x)
     u = jnp.einsum("ap,bq,pqco->abco", transform, transform, kernel).reshape(POINTS * POINTS, channels, features)
 
-    v = x.transpose(1, 2, 0, 3).reshape(height, -1)  # (height, width * batch * channels)
-    v = (down @ v).reshape(POINTS * rows, width, batch * channels)
+    v = (down @ x.reshape(height, -1)).reshape(POINTS * rows, width, batch * channels)
     v = _batched(along, v)  # (points * rows, points * columns, batch * channels)
     v = _points_first(v, rows, columns).reshape(POINTS * POINTS, -1, channels)
     m = lax.dot_general(v, u, (((2,), (1,)), ((0,), (0,))))  # (points^2, tiles * batch, features)
@@ -68,7 +71,7 @@ def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     m = m.swapaxes(1, 2).reshape(POINTS * rows, POINTS * columns, batch * features)
     y = _batched(_constant(output_matrix(w), x), m).reshape(POINTS * rows, -1)  # (points * rows, w * batch * features)
     y = _constant(output_matrix(h), x) @ y
-    return y.reshape(h, w, batch, features).transpose(2, 0, 1, 3)
+    return y.reshape(h, w, batch, features)
 
 
 def _points_first(v: jax.Array, rows: int, columns: int) -> jax.Array:
