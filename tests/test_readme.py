@@ -62,6 +62,15 @@ def test_figures_are_those_of_the_committed_results():
     assert f"takes {cost:.0f} ms more than `import jax`" in TEXT
 
 
+def test_the_soak_is_the_committed_one():
+    result = json.loads((ROOT / "benchmarks" / "results" / "soak.json").read_text())
+    cases, failures = result["cases"], result["failures"]
+    agreed = f"{cases - len(failures):,} of {cases:,} (seed {result['first_seed']} and on) agreed in float64"
+    assert f"{agreed} within {result['bound']:g}" in " ".join(TEXT.split())
+    for failure in failures:  # each is accounted for
+        assert f"seed {failure['seed']}" in TEXT
+
+
 def test_every_name_at_the_door_that_makes_a_layer_is_listed():
     import fcnn
 
