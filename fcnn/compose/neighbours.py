@@ -87,7 +87,7 @@ def _in_phases(parts: _Parts, x: Shape, dtype: str) -> Run | None:
     if count == len(rest) or not isinstance(conv, Conv):
         return None
     pool_name, pool = rest[count]
-    if not isinstance(pool, MaxPool) or type(pool) is not MaxPool:
+    if not (isinstance(pool, MaxPool) and type(pool) is MaxPool):  # a user's own kind may pool otherwise
         return None
     out = conv.infer_shape(x[1:])[:-1]
     windows = pool_windows(out, pool.window, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
