@@ -17,7 +17,17 @@ from jax import lax
 import fcnn
 from fcnn import ops, reference
 from fcnn.analysis import algorithms
-from fcnn.ops.convolution import ALGORITHMS, Geometry, Problem, choose, convolve, explain, refusal, use_algorithm
+from fcnn.ops.convolution import (
+    ALGORITHMS,
+    Geometry,
+    Problem,
+    choose,
+    convolve,
+    explain,
+    refusal,
+    use_algorithm,
+    winograd,
+)
 
 
 def geometry(rank=2, *, stride=1, pads=((0, 0),), dilation=1, groups=1, input_dilation=1, phases=1):
@@ -31,13 +41,13 @@ def geometry(rank=2, *, stride=1, pads=((0, 0),), dilation=1, groups=1, input_di
 
 
 def in_phases(y, phases):
-    """The positions of each phase together, (phases, features, *out, batch); y as it is where there is one phase."""
+    """The positions of each phase together, (features, phases, *out, batch); y as it is where there is one phase."""
     if max(phases) == 1:
         return y
     y = y.swapaxes(0, -1)
     starts = product(*map(range, phases))
     steps = [(slice(None), *(slice(a, None, b) for a, b in zip(start, phases, strict=True))) for start in starts]
-    return (np if isinstance(y, np.ndarray) else jnp).stack([y[step] for step in steps])
+    return (np if isinstance(y, np.ndarray) else jnp).stack([y[step] for step in steps], 1)
 
 
 def by_lax(x, kernel, how):
@@ -102,12 +112,12 @@ def drawn_problem(algorithm, seed):
         return tuple(int(n) for n in rng.integers(low, high, rank))
 
     while True:
-        sizes = (3, 3) if algorithm == "winograd" else each(1, 6 if rank < 3 else 3)
+        sizes = each(3, 6) if algorithm == "winograd" else each(1, 6 if rank < 3 else 3)
         one = (1,) * rank
         stride, dilation = (one, one) if dense else (each(1, 4), each(1, 3))
         spread = one if dense or rng.random() < 0.6 else each(1, 4)
-        lowest = 0 if algorithm == "winograd" else -1
-        pads = tuple((int(lo), int(hi)) for lo, hi in rng.integers(lowest, 4, (rank, 2)))
+        limits = (0, 10) if algorithm == "winograd" else (-1, 4)
+        pads = tuple((int(lo), int(hi)) for lo, hi in rng.integers(*limits, (rank, 2)))
         groups = 1 if dense else int(rng.integers(1, 4))
         depth = 1 if algorithm == "depthwise" else int(rng.integers(1, 4))
         space = each(3, 9 if rank < 3 else 5)
@@ -239,6 +249,7 @@ CASES = [
     ("blocks", "dense"),
     ("blocks", "in phases"),
     ("winograd", "dense"),
+    ("winograd", "in phases"),
 ]
 
 
@@ -366,9 +377,9 @@ def rounding(algorithm, dtype, problem):
     return [float(np.abs(np.asarray(a, np.float64) - b).max() / np.abs(b).max()) for a, b in pairs]
 
 
-def rounding_problem(algorithm):
+def rounding_problem(algorithm, size=3):
     if algorithm == "winograd":
-        return (2, 8, 8, 256), (3, 3, 256, 256), geometry(pads=((1, 1),))
+        return (2, 8, 8, 256), (size, size, 256, 256), geometry(pads=((size // 2, size // 2),))
     if algorithm == "depthwise":
         return (8, 12, 12, 32), (5, 5, 1, 32), geometry(pads=((2, 2),), groups=32)
     return (8, 12, 12, 32), (5, 5, 32, 32), geometry(pads=((2, 2),))
@@ -378,9 +389,9 @@ on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the bounds a
 
 
 @on_cpu
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_rounding_in_float32(algorithm):
-    (batch, *space, _), (*sizes, depth, features), how = given = rounding_problem(algorithm)
+@pytest.mark.parametrize(("algorithm", "size"), [*((name, 3) for name in ALGORITHMS), ("winograd", 4), ("winograd", 5)])
+def test_rounding_in_float32(algorithm, size):
+    (batch, *space, _), (*sizes, depth, features), how = given = rounding_problem(algorithm, size)
     of_input, of_output = (int(np.prod([*sizes, n])) for n in (depth, features // how.groups))
     terms = of_input, of_output, batch * int(np.prod(space))  # of a result and of both gradients
     bounds = [WINOGRAD if algorithm == "winograd" else float32_bound(n) for n in terms]
@@ -395,6 +406,30 @@ def test_rounding_in_sixteen_bits(algorithm, dtype):
     x, kernel, how = rounding_problem(algorithm)
     small = (*x[:-1], 8), (*kernel[:-2], 1 if how.groups > 1 else 8, 8), replace(how, groups=min(how.groups, 8))
     assert max(rounding(algorithm, dtype, small)) < HALF * float(jnp.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("size", winograd.KERNELS)
+def test_winograds_matrices_multiply_polynomials(size):
+    """The product of every unit input and every unit kernel is exactly the correlation of the two."""
+    for_input, for_kernel, for_output = winograd.transforms(size)
+    samples = winograd.TILE + size - 1
+    found = np.einsum("ip,pk,pd->idk", for_output, for_kernel, for_input)
+    i, d, k = np.ogrid[: winograd.TILE, :samples, :size]
+    np.testing.assert_allclose(found, d == i + k, atol=1e-14)
+
+
+@pytest.mark.parametrize(("height", "batch"), [(45, 1), (45, 16), (9, 16)])
+def test_winograd_in_one_part_in_rows_and_in_parts_of_several_rows(height, batch, x64):
+    rng = np.random.default_rng(height)
+    x, kernel = rng.normal(size=(batch, height, 6, 20)), rng.normal(size=(3, 3, 20, 30))
+    how = geometry(pads=((2, 1), (0, 1)))
+    plan = winograd._Plan((height, 6, batch, 20), kernel.shape, how)
+    assert [last - first for first, last in plan.parts()] == (
+        [12] if batch == 1 else [2] * 6 if height == 45 else [1, 1, 1]
+    )
+    g = rng.normal(size=(batch, *how.out((height, 6), (3, 3)), 30))
+    f = with_gradients(lambda x, kernel: convolve(x, kernel, how, "winograd"))
+    close(compiled(f)(x, kernel, g), (by_definition(x, kernel, how), *by_definition(x, kernel, how, g)), 1e-11)
 
 
 # The choice.
@@ -412,8 +447,9 @@ CHOICES = [
     (problem(LARGE, WIDE, "kernel"), "winograd", "128 channels"),
     (problem(LARGE, WIDE, dtype="bfloat16"), "direct", "XLA"),
     (problem(LARGE, WIDE, stride=2), "direct", "XLA"),
-    (problem(LARGE, (5, 5, 128, 128)), "direct", "XLA"),
-    (problem(LARGE, (5, 5, 128, 128), "kernel"), "direct", "inside loops"),
+    (problem(LARGE, (5, 5, 128, 128)), "winograd", "5x5 over 128 channels"),
+    (problem(LARGE, (7, 7, 128, 128)), "direct", "XLA"),
+    (problem(LARGE, (7, 7, 128, 128), "kernel"), "direct", "inside loops"),
     (problem((64, 28, 28, 1), (5, 5, 1, 6)), "blocks", "blocks of positions"),
     (problem((64, 28, 28, 1), (5, 5, 1, 6), "kernel"), "blocks", "blocks of positions"),
     (problem(LARGE, (1, 1, 128, 32), pads=((0, 0),)), "patches", "matrix product"),
@@ -445,7 +481,11 @@ def test_the_choice_and_its_reason(asked, algorithm, why):
         ("depthwise", problem(LARGE, WIDE), "depthwise needs as many groups as channels, not 1 for 128"),
         ("blocks", problem(LARGE, WIDE, stride=2), "blocks needs stride 1, dilation 1 and one group"),
         ("winograd", problem(LARGE, WIDE, dilation=2), "winograd needs stride 1, dilation 1 and one group"),
-        ("winograd", problem(LARGE, (5, 5, 128, 128)), "winograd needs a kernel (3, 3), not (5, 5)"),
+        (
+            "winograd",
+            problem(LARGE, (7, 7, 128, 128)),
+            "winograd needs a kernel of 3, 4 or 5 samples along two axes, not",
+        ),
         ("winograd", problem(LARGE, WIDE, dtype="float16"), "winograd loses too many digits in float16"),
     ],
 )
@@ -509,7 +549,7 @@ def test_an_unknown_algorithm_is_an_error():
 
 
 def test_an_algorithm_that_cannot_do_it_leaves_the_usual_choice():
-    x, kernel = jnp.ones((16, 8, 8, 3)), jnp.ones((5, 5, 3, 4))
+    x, kernel = jnp.ones((16, 8, 8, 3)), jnp.ones((7, 7, 3, 4))
     asked = problem(x.shape, kernel.shape)
     usual = jax.jit(ops.conv).lower(x, kernel).as_text()
     with use_algorithm("winograd"):
@@ -532,7 +572,7 @@ def test_convolutions_in_loops_stand_in_the_layout_that_is_fast_there(how):
         y, _ = lax.scan(lambda y, kernel: (jnp.sum(y) + convolve(x, kernel, how), None), jnp.zeros(shape), kernels)
         return jnp.sum(y**2)
 
-    x, kernels = jnp.ones((4, 16, 16, 32)), jnp.ones((3, 5, 5, 32, 64))
+    x, kernels = jnp.ones((4, 16, 16, 24)), jnp.ones((3, 5, 5, 24, 64))
     shape = jax.eval_shape(lambda: convolve(x, kernels[0], how)).shape
     found = convolutions(jax.grad(loss, (0, 1)), x, kernels)
     assert len(found) == 3  # in a loop each way: the convolution, and its two gradients

@@ -142,7 +142,7 @@ def test_other_parts_end_a_run():
     x = images(3, 9, 9, 2)
     assert runs(deep(padding="CIRCULAR"), x) == (1, 2)
     assert runs(deep(fcnn.LayerNorm(), fcnn.Conv(64, 3)), x) == (3, 4)
-    assert runs(fcnn.serial(fcnn.Dense(8), fcnn.Conv(64, 3), jax.nn.relu, fcnn.Conv(64, 5)), x) == (0, 0)
+    assert runs(fcnn.serial(fcnn.Dense(8), fcnn.Conv(64, 3), jax.nn.relu, fcnn.Conv(64, 7)), x) == (0, 0)
 
 
 def test_examples_and_networks_one_by_one_in_one_order():
@@ -205,6 +205,25 @@ def test_ensembles_scans_and_examples_one_by_one():
     steps = jax.jit(lambda p: jax.lax.scan(lambda c, _: (c, jax.grad(loss)(c, x)), p, None, length=2)[1])(params)
     for found, right in zip(jax.tree.leaves(steps), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(found[1], right, rtol=0, atol=1e-5 * float(jnp.abs(right).max()))
+
+
+# Both in a row.
+
+
+@pytest.mark.parametrize("between", [(jax.nn.relu,), (jnp.tanh,), (jax.nn.relu, jnp.tanh), ()])
+def test_phases_are_followed_by_space_first_without_turning_back(between):
+    net = fcnn.serial(fcnn.Conv(32, 5), *between, fcnn.MaxPool(2), fcnn.Conv(33, 5), jax.nn.relu, fcnn.MaxPool(2))
+    x = images(8, 20, 20, 1)
+    params = net.init(KEY, x.shape[1:])
+    params["conv1"]["bias"] = images(32)
+    assert is_joined(net, x)
+    assert runs(net, x) == (1, 1)  # back, at the end
+    right, right_params, right_x = truth(net, params, x)
+    found = jax.jit(net.apply)(params, x)
+    np.testing.assert_allclose(found, right, rtol=0, atol=1e-5 * np.abs(right).max())
+    found = jax.jit(jax.grad(lambda p, x: (net.apply(p, x) ** 3).sum(), (0, 1)))(params, x)
+    for found, right in zip(jax.tree.leaves(found), jax.tree.leaves((right_params, right_x)), strict=True):
+        np.testing.assert_allclose(found, right, rtol=0, atol=5e-5 * np.abs(right).max())
 
 
 # Memory.

@@ -97,25 +97,54 @@ def _in_phases(parts: _Parts, x: Shape, dtype: str) -> Run | None:
     problem = _problem(conv, x, dtype, windows.kernel)
     if refusal("blocks", problem) is not None or choose(problem).algorithm != "blocks":
         return None
-    first = (name, _InPhases(**_fields(conv), phases=windows.kernel))
-    return Run([first, *rest[:count], (pool_name, _OverPhases())], _same, max_of_phases)
+    functions, following = rest[:count], rest[count + 1 :]
+    next_run = _space_first(following, (x[0], *windows.out, conv.features), dtype) if following else None
+    if next_run is not None and not isinstance(next_run.parts[0][1], _SpaceFirstConv):
+        next_run = None
+    over = _OverPhases(next_run is not None)
+    # the largest of rectified numbers is the largest of them, rectified; the same holds with a bias added
+    early = all(isinstance(f, Function) and f.function is jax.nn.relu for _, f in functions)
+    first = (name, _InPhases(**_fields(conv), phases=windows.kernel, over=over if early else None))
+    parts = [first, *functions, (pool_name, _Done() if early else over)]
+    return Run(parts, _same, _same) if next_run is None else Run([*parts, *next_run.parts], _same, next_run.after)
 
 
 @dataclass(frozen=True, repr=False)
 class _InPhases(Conv):
-    """A convolution whose result has the positions of every pooling window one after another along an axis."""
+    """A convolution whose result has the positions of every pooling window one after another along an axis.
+
+    With ``over`` the windows are pooled at once, before the bias is added: to a quarter of the positions.
+    """
 
     _: KW_ONLY
     phases: Shape = ()
+    over: _OverPhases | None = None
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         options = {"groups": self.groups, **self._geometry()}
-        return conv_in_phases(inputs[0], params["kernel"], params.get("bias"), self.phases, **options)
+        bias = params.get("bias")
+        if self.over is None:
+            return conv_in_phases(inputs[0], params["kernel"], bias, self.phases, **options)
+        largest = self.over.forward({}, conv_in_phases(inputs[0], params["kernel"], None, self.phases, **options))
+        return largest if bias is None else largest + bias
 
 
 @dataclass(frozen=True, repr=False)
 class _OverPhases(Layer):
-    """The place of max pooling over phases, which is done after the run; here params are checked."""
+    """Max pooling over phases."""
+
+    space_first: bool = False
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        return shapes[0]
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return max_of_phases(inputs[0], space_first=self.space_first)
+
+
+@dataclass(frozen=True, repr=False)
+class _Done(Layer):
+    """The place of a pooling that has been done; here params are checked."""
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         return shapes[0]

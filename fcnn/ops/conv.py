@@ -79,19 +79,19 @@ def conv(
 
 def conv_in_phases(
     x: Array, kernel: Array, bias: Array | None, phases: geometry.Shape, **options: Any
-) -> Float[Array, "phases features *out batch"]:
+) -> Float[Array, "features phases *out batch"]:
     """:func:`conv` for a pooling of windows ``phases`` that follows: the positions of a window stand far apart.
 
-    The first position of every window comes first, then the second of every window, ..., along an axis of its own;
-    positions that fill no window are left out. So pooling has nothing to gather
+    For every feature, the first position of every window comes first, then the second of every window, ..., along an
+    axis of its own; positions that fill no window are left out. So pooling has nothing to gather
     (:func:`fcnn.ops.pool.max_of_phases`). The axes stand in the order that the result has in memory.
 
     Shapes:
-        x (batch, *space, channels) to (phases, features, *out, batch).
+        x (batch, *space, channels) to (features, phases, *out, batch).
 
     Example:
         >>> x = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0]).reshape(1, 5, 1)
-        >>> conv_in_phases(x, jnp.ones((1, 1, 1)), None, (2,))[:, 0, :, 0].tolist()
+        >>> conv_in_phases(x, jnp.ones((1, 1, 1)), None, (2,))[0, :, :, 0].tolist()
         [[1.0, 3.0], [2.0, 4.0]]
     """
     groups = options.pop("groups", 1)
@@ -101,7 +101,7 @@ def conv_in_phases(
         windows = geometry.slide(x.shape[1:-1], kernel.shape[:rank], **options)
         x, placed = _placed(x, windows, groups)
     y = convolve(x, kernel, in_phases(placed, windows.out, phases))
-    return y if bias is None else y + bias.reshape(-1, *[1] * (rank + 1))
+    return y if bias is None else y + bias.reshape(-1, *[1] * (rank + 2))
 
 
 def conv_space_first(

@@ -6,13 +6,18 @@ import math
 from functools import partial, reduce
 from itertools import product
 from operator import add
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching
+from jax.sharding import PartitionSpec
 
 from ..geometry import Windows
+from . import alone
 from .devices import explicit_axes
 from .windows import fold, shifted
 
@@ -60,17 +65,74 @@ def _picked(t: Array, place: Array, windows: Windows) -> Array:
 
 
 @jax.custom_jvp
-def largest_of(x: Array) -> Array:
-    """The maximum over the first axis, with the rule of :func:`largest`."""
-    return reduce(_larger, list(x))
+def largest_of_phases(x: Array) -> Array:
+    """The maximum over the second axis, with the rule of :func:`largest`."""
+    return reduce(_larger, _phases(x))
 
 
-@largest_of.defjvp
-def _largest_of_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+@largest_of_phases.defjvp
+def _largest_of_phases_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (t,) = primals, tangents
-    place = _first_of(list(x), np.uint8 if x.shape[0] <= 256 else np.int32)
-    numbers = np.arange(x.shape[0], dtype=place.dtype).reshape(-1, *[1] * place.ndim)
-    return largest_of(x), jnp.where(place == numbers, t, jnp.zeros((), t.dtype)).sum(0, dtype=t.dtype)
+    place = _first_of(_phases(x), np.uint8 if x.shape[1] <= 256 else np.int32)
+    return largest_of_phases(x), picked_p.bind(place, t, phases=x.shape[1])
+
+
+def _phases(x: Array) -> list[Array]:
+    return [lax.index_in_dim(x, i, 1, keepdims=False) for i in range(x.shape[1])]
+
+
+# The sample at a place among the phases, and its transpose, a gradient put at that place.
+# picked: place (channels, ...), t (channels, phases, ...) to (channels, ...); spread: place, g to (channels, phases, ...)
+
+picked_p, spread_p = Primitive("fcnn_picked"), Primitive("fcnn_spread")
+
+
+def _is_at(place: Array, phases: int) -> Array:
+    numbers = np.arange(phases, dtype=place.dtype).reshape(-1, *[1] * (place.ndim - 1))
+    return place[:, None] == numbers
+
+
+def _picked_phase(place: Array, t: Array, *, phases: int) -> Array:
+    return jnp.where(_is_at(place, phases), t, jnp.zeros((), t.dtype)).sum(1, dtype=t.dtype)
+
+
+def _spread_phase(place: Array, g: Array, *, phases: int) -> Array:
+    return jnp.where(_is_at(place, phases), g[:, None], jnp.zeros((), g.dtype))
+
+
+def _along_t(primitive: Primitive, primals: Any, tangents: Any, *, phases: int) -> tuple[Array, Any]:
+    (place, t), (_, change) = primals, tangents
+    y = primitive.bind(place, t, phases=phases)
+    zero = type(change) is ad.Zero
+    return y, ad.Zero.from_primal_value(y) if zero else primitive.bind(place, change, phases=phases)
+
+
+def _turned_around(to: Primitive, cotangent: Array, place: Array, t: Any, *, phases: int) -> tuple[None, Array]:
+    return None, to.bind(place, cotangent, phases=phases)
+
+
+def _more_channels(primitive: Primitive, args: Any, dims: Any, *, phases: int) -> tuple[Array, int]:
+    """Copies under vmap are more channels."""
+    size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
+    place, t = (
+        jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
+        for a, d in zip(args, dims, strict=True)
+    )
+    y = primitive.bind(*(a.reshape(-1, *a.shape[2:]) for a in (place, t)), phases=phases)
+    return y.reshape(size, -1, *y.shape[1:]), 0
+
+
+def _shaped(primitive: Primitive, place: Any, t: Any, *, phases: int) -> Any:
+    shape = place.shape if primitive is picked_p else (place.shape[0], phases, *place.shape[1:])
+    return t.update(shape=shape, sharding=t.sharding.update(spec=PartitionSpec(*(None,) * len(shape))))
+
+
+for _primitive, _function, _other in ((picked_p, _picked_phase, spread_p), (spread_p, _spread_phase, picked_p)):
+    alone.register(_primitive, _function)
+    _primitive.def_abstract_eval(partial(_shaped, _primitive))
+    ad.primitive_jvps[_primitive] = partial(_along_t, _primitive)
+    ad.primitive_transposes[_primitive] = partial(_turned_around, _other)
+    batching.primitive_batchers[_primitive] = partial(_more_channels, _primitive)
 
 
 def _first_of(samples: list[Array], dtype: type) -> Array:

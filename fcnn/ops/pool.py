@@ -17,8 +17,9 @@ from jax import lax
 from .. import geometry
 from ..errors import at, shown
 from ..geometry import Padding, Windows, slide
+from .alone import reordered
 from .dtypes import floating, wide
-from .maximum import largest, largest_of
+from .maximum import largest, largest_of_phases
 from .windows import fold, pad
 
 if TYPE_CHECKING:
@@ -72,17 +73,19 @@ def max_pool(
     return largest(windows, pad(x, windows, lowest))
 
 
-def max_of_phases(y: Array) -> Array:
+def max_of_phases(y: Array, *, space_first: bool = False) -> Array:
     """Max pooling of what :func:`fcnn.ops.conv.conv_in_phases` gives.
 
     Shapes:
-        (phases, channels, *out, batch) to (batch, *out, channels).
+        (channels, phases, *out, batch) to (batch, *out, channels), with ``space_first`` (*out, batch, channels).
 
     Example:
-        >>> max_of_phases(jnp.array([[1.0, 3.0], [2.0, 0.0]]).reshape(2, 1, 2, 1)).ravel().tolist()
+        >>> max_of_phases(jnp.array([[1.0, 3.0], [2.0, 0.0]]).reshape(1, 2, 2, 1)).ravel().tolist()
         [2.0, 3.0]
     """
-    return jnp.moveaxis(largest_of(y), (0, -1), (-1, 0))
+    best = largest_of_phases(y)
+    space, batch = tuple(range(1, best.ndim - 1)), best.ndim - 1
+    return reordered(best, (*space, batch, 0) if space_first else (batch, *space, 0))
 
 
 def avg_pool(

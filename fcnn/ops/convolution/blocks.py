@@ -37,7 +37,7 @@ def input_gradient(g: jax.Array, kernel: jax.Array, geometry: Geometry, space: S
 
 def kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shape) -> jax.Array:
     """The gradient of the kernel: that of the blocks' matrix, its bands added up."""
-    shape = (*kernel, x.shape[-1], g.shape[1 if geometry.phased else -1])
+    shape = (*kernel, x.shape[-1], g.shape[0 if geometry.phased else -1])
     plan = _Plan(x.shape, shape, geometry)
     (y,) = jax.linear_transpose(plan.result, plan.of_result(g.dtype))(g)
     weights = lax.dot_general(y, plan.seen(x), (((1,), (1,)), ((), ())))
@@ -60,7 +60,7 @@ class _Plan:
         self.depth = prod(self.b) * self.channels
 
     def of_result(self, dtype) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((prod(self.b) * self.features, prod(self.blocks) * self.batch), dtype)
+        return jax.ShapeDtypeStruct((self.features * prod(self.b), prod(self.blocks) * self.batch), dtype)
 
     def pads(self) -> list[tuple[int, int, int]]:
         """Padding that makes whole cells; it crops where the last samples are not seen."""
@@ -104,7 +104,7 @@ class _Plan:
         return jax.linear_transpose(self.cells_of, x)(cells)[0]
 
     def weights(self, kernel: jax.Array) -> jax.Array:
-        """The matrix of a block: (b * features, cells * b * channels)."""
+        """The matrix of a block: (features * b, cells * b * channels)."""
         spare = [c * b - k for c, b, k in zip(self.cells, self.b, self.kernel, strict=True)]
         placed = []
         for place in product(*map(range, self.b)):
@@ -117,17 +117,17 @@ class _Plan:
         outer = tuple(1 + 2 * a for a in range(self.rank))
         inner = tuple(2 + 2 * a for a in range(self.rank))
         last = 1 + 2 * self.rank
-        weights = weights.transpose(0, last + 1, *outer, *inner, last)  # (b, features, cells, b, channels)
-        return weights.reshape(prod(self.b) * self.features, -1)
+        weights = weights.transpose(last + 1, 0, *outer, *inner, last)  # (features, b, cells, b, channels)
+        return weights.reshape(self.features * prod(self.b), -1)
 
     def result(self, y: jax.Array) -> jax.Array:
-        """(b * features, blocks * batch) to (batch, *out, features), or with phases (b, features, *blocks, batch)."""
-        y = y.reshape(*self.b, self.features, *self.blocks, self.batch)
+        """(features * b, blocks * batch) to (batch, *out, features), or with phases (features, b, *blocks, batch)."""
         rank = self.rank
         if self.geometry.phased:
-            return y.reshape(prod(self.b), *y.shape[rank:])
-        pairs = [axis for a in range(rank) for axis in (rank + 1 + a, a)]
-        y = y.transpose(2 * rank + 1, *pairs, rank)
+            return y.reshape(self.features, prod(self.b), *self.blocks, self.batch)
+        y = y.reshape(self.features, *self.b, *self.blocks, self.batch)
+        pairs = [axis for a in range(rank) for axis in (rank + 1 + a, 1 + a)]
+        y = y.transpose(2 * rank + 1, *pairs, 0)
         whole = [n * b for n, b in zip(self.blocks, self.b, strict=True)]
         y = y.reshape(self.batch, *whole, self.features)
         return y if tuple(whole) == self.out else y[(slice(None), *(slice(0, n) for n in self.out))]

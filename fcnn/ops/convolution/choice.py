@@ -15,13 +15,14 @@ import jax
 
 from ...errors import shown
 from ...geometry import Shape
+from . import winograd
 from .geometry import Geometry
 
 ALGORITHMS = ("direct", "patches", "depthwise", "blocks", "winograd")
 
 #: Winograd's products are fast from this many channels and features on, and its transforms pay from this many samples
 #: of channels, features and positions
-WINOGRAD_CHANNELS = 64
+WINOGRAD_CHANNELS = {3: 64, 4: 64, 5: 32}
 #: with pooling after it, blocks beat XLA's convolution where a patch has at most so many samples ...
 BLOCKS_PATCH = 160
 #: ... with at least so many examples, which are the length of every copied run
@@ -103,8 +104,10 @@ def choose(problem: Problem) -> Choice:
             return Choice("blocks", f"patches of {patch} samples are short and pooling follows: blocks of positions")
         if not pooled and channels <= FEW_CHANNELS and features <= FEW_FEATURES:
             return Choice("blocks", f"{channels} channels and {features} features are few: blocks of positions")
-    if refusal("winograd", problem) is None and min(channels, features) >= WINOGRAD_CHANNELS:
-        return Choice("winograd", f"3x3 over {channels} channels: a quarter of the multiplications")
+    if refusal("winograd", problem) is None and min(channels, features) >= WINOGRAD_CHANNELS[max(sizes)]:
+        saved = prod(k * winograd.TILE / (k + winograd.TILE - 1) for k in sizes)
+        size = "x".join(map(str, sizes))
+        return Choice("winograd", f"{size} over {channels} channels: {saved:.1f} times fewer multiplications")
     if problem.operation == "input" and all(s == 1 for s in geometry.stride):
         return choose(problem.transposed)
     return Choice("direct", "XLA's convolution, its gradients in the layout that stays fast inside loops")
@@ -125,8 +128,8 @@ def refusal(algorithm: str, problem: Problem) -> str | None:
         return f"{algorithm} needs stride 1, dilation 1 and one group"
     if algorithm == "winograd" and problem.dtype not in ("float32", "float64"):
         return f"winograd loses too many digits in {problem.dtype}"
-    if algorithm == "winograd" and sizes != (3, 3):
-        return f"winograd needs a kernel (3, 3), not {shown(sizes)}"
+    if algorithm == "winograd" and (len(sizes) != 2 or not set(sizes) <= set(winograd.KERNELS)):
+        return f"winograd needs a kernel of 3, 4 or 5 samples along two axes, not {shown(sizes)}"
     if algorithm == "winograd" and min(p for pair in geometry.pads for p in pair) < 0:
         return "winograd needs padding of 0 or more"
     return None

@@ -19,7 +19,7 @@ class Geometry:
         groups: number of groups that channels and features are split into.
         input_dilation: distance between input samples, for transposed convolutions.
         phases: the output positions p, p + b, p + 2 b, ... of phase p stand together, for b phases along an axis. The
-            result is then (phases, features, *out, batch), the order that blocks have in memory. 1 along every axis:
+            result is then (features, phases, *out, batch), the order that blocks have in memory. 1 along every axis:
             positions in their order, (batch, *out, features).
         space_first: x and the result are (*space, batch, channels), the order that Winograd's products have in memory;
             not together with phases.
@@ -68,7 +68,7 @@ class Geometry:
         """Shape of the result."""
         out = tuple(n // b for n, b in zip(self.out(space, kernel), self.phases, strict=True))
         if self.phased:
-            return (prod(self.phases), features, *out, batch)
+            return (features, prod(self.phases), *out, batch)
         return (*out, batch, features) if self.space_first else (batch, *out, features)
 
     @property

@@ -34,7 +34,7 @@ from ..devices import explicit_axes, varying_axes
 from . import blocks, depthwise, direct, patches, winograd
 from .choice import Choice, Problem, choose, forced, refusal
 from .geometry import Geometry
-from .memory import keep_memory
+from .memory import compute_where_called, keep_memory
 
 forward_p, input_p, kernel_p = (Primitive(f"fcnn_convolution_{name}") for name in ("forward", "input", "kernel"))
 _OPERATION = {forward_p: "forward", input_p: "input", kernel_p: "kernel"}
@@ -109,7 +109,7 @@ def _examples(geometry: Geometry) -> int:
 
 def _features(geometry: Geometry) -> int:
     """The axis of a result that holds the features, counted from its end."""
-    return -2 - geometry.rank if geometry.phased else -1
+    return -3 - geometry.rank if geometry.phased else -1
 
 
 def _abstract(operation, a, b, *, geometry, algorithm, space, kernel):
@@ -278,17 +278,17 @@ def _to_phases(y: Array, geometry: Geometry) -> Array:
     split = [n for size, b in zip(out, geometry.phases, strict=True) for n in (size // b, b)]
     y = y.reshape(batch, *split, features)
     rank = geometry.rank
-    y = y.transpose(*(2 + 2 * a for a in range(rank)), 2 * rank + 1, *(1 + 2 * a for a in range(rank)), 0)
-    return y.reshape(-1, *y.shape[rank:])
+    y = y.transpose(2 * rank + 1, *(2 + 2 * a for a in range(rank)), *(1 + 2 * a for a in range(rank)), 0)
+    return y.reshape(features, -1, *y.shape[rank + 1 :])
 
 
 def _from_phases(y: Array, geometry: Geometry) -> Array:
     if not geometry.phased:
         return y
-    _, features, *out, batch = y.shape
+    features, _, *out, batch = y.shape
     rank = geometry.rank
-    y = y.reshape(*geometry.phases, features, *out, batch)
-    y = y.transpose(2 * rank + 1, *(axis for a in range(rank) for axis in (rank + 1 + a, a)), rank)
+    y = y.reshape(features, *geometry.phases, *out, batch)
+    y = y.transpose(2 * rank + 1, *(axis for a in range(rank) for axis in (rank + 1 + a, 1 + a)), 0)
     whole = [n * b for n, b in zip(out, geometry.phases, strict=True)]
     return y.reshape(batch, *whole, features)
 
@@ -320,6 +320,8 @@ def _lowering(operation, platform):
 
     return lower
 
+
+compute_where_called()
 
 _STATIC = ("geometry", "algorithm", "space", "kernel")
 for _primitive in (forward_p, input_p, kernel_p):

@@ -1,82 +1,128 @@
-r"""Winograd's minimal filtering F(4x4, 3x3): 36 multiplications for 16 outputs of a 3x3 kernel instead of 144.
+r"""Winograd's minimal filtering: 36 multiplications for 4x4 outputs of a 3x3 kernel instead of 144, 64 for 5x5 instead
+of 400.
 
 .. math:: Y = A^T \left[ (G g G^T) \odot (B^T d B) \right] A
 
-for every tile d of 6x6 samples and its 4x4 outputs Y; over channels, the elementwise product becomes 36 matrix
-products. The transforms of all tiles of an axis at once are one banded matrix, padding included, so that they too are
-matrix products, along rows and then along columns. With space first and (batch, channels) last no product needs a
-transposed copy.
+for every tile d of m + k - 1 samples along each axis and its m outputs Y (m = 4 here, kernel k); over channels, the
+elementwise product becomes as many matrix products as a tile has points. The matrices evaluate polynomials at the
+points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity, and interpolate them (Toom and Cook).
+
+The transforms of all tiles of an axis at once are one banded matrix, padding included, so that they too are matrix
+products, along rows and then along columns. With space first and (batch, channels) last no product needs a transposed
+copy. One row of tiles is computed after another where the transformed kernel is small beside a row, so that what a row
+needs stays in the processor's caches.
 
 Source:
-    Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, section 4.3.
+    Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, section 4; Blahut, "Fast algorithms
+    for signal processing", 2010, chapter 5, for the matrices; Barabasz et al., "Error analysis and improving the
+    accuracy of Winograd convolution for deep neural networks", 2020, for the points.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
+from math import lcm, prod
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ...geometry import Shape
 from .geometry import Geometry
 
-#: transforms for the points 0, 1, -1, 2, -2 and infinity (Lavin and Gray 2016, equations 17 to 19)
-INPUT = np.array(
-    [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ],
-    np.float32,
-)
-KERNEL = np.array(
-    [
-        [1 / 4, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ]
-)
-OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float32)
-TILE, POINTS = OUTPUT.shape
+#: outputs of a tile along an axis
+TILE = 4
+#: kernel sizes along an axis: tiles of up to 8 points, beyond which float32 loses too many digits
+KERNELS = (3, 4, 5)
+#: a row of tiles is computed by itself where it has so many times the numbers of the transformed kernel
+_ROW_OVER_KERNEL = 2
+#: parts that the rows of tiles are divided into at most, each of which is compiled by itself
+_PARTS = 8
+_POINTS = tuple(Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2"))
 
 
 def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """Cross-correlate x (batch, height, width, channels) with kernel (3, 3, channels, features), stride 1."""
+    """Cross-correlate x (batch, height, width, channels) with a kernel (*kernel, channels, features), stride 1."""
     if not geometry.space_first:
         y = forward(x.transpose(1, 2, 0, 3), kernel, replace(geometry, space_first=True))
         return y.transpose(2, 0, 1, 3)
-    height, width, batch, channels = x.shape
-    features = kernel.shape[-1]
-    h, w = geometry.out((height, width), (3, 3))
-    rows, columns = -(-h // TILE), -(-w // TILE)
-    down = _constant(input_matrix(height, h, geometry.pads[0][0]), x)  # (points * rows, height)
-    along = _constant(input_matrix(width, w, geometry.pads[1][0]), x)
-    transform = _constant(KERNEL, x)
-    u = jnp.einsum("ap,bq,pqco->abco", transform, transform, kernel).reshape(POINTS * POINTS, channels, features)
-
-    v = (down @ x.reshape(height, -1)).reshape(POINTS * rows, width, batch * channels)
-    v = _batched(along, v)  # (points * rows, points * columns, batch * channels)
-    v = _points_first(v, rows, columns).reshape(POINTS * POINTS, -1, channels)
-    m = lax.dot_general(v, u, (((2,), (1,)), ((0,), (0,))))  # (points^2, tiles * batch, features)
-    m = m.reshape(POINTS, POINTS, rows, columns * batch * features)
-    m = m.swapaxes(1, 2).reshape(POINTS * rows, POINTS * columns, batch * features)
-    y = _batched(_constant(output_matrix(w), x), m).reshape(POINTS * rows, -1)  # (points * rows, w * batch * features)
-    y = _constant(output_matrix(h), x) @ y
-    return y.reshape(h, w, batch, features)
+    plan = _Plan(x.shape, kernel.shape, geometry)
+    u = plan.transformed(kernel)
+    parts = [plan.computed(seen, u, *part) for part, seen in zip(plan.parts(), plan.seen(x), strict=True)]
+    y = parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+    return y.reshape(*plan.out, plan.batch, plan.features)
 
 
-def _points_first(v: jax.Array, rows: int, columns: int) -> jax.Array:
-    """(points * rows, points * columns, rest) to (points, points, rows, columns * rest)."""
-    return v.reshape(POINTS, rows, POINTS, columns * v.shape[-1]).swapaxes(1, 2)
+class _Plan:
+    """Sizes of one problem, x (height, width, batch, channels): tiles and points of a tile along both axes."""
+
+    def __init__(self, x: Shape, kernel: Shape, geometry: Geometry) -> None:
+        *space, self.batch, self.channels = x
+        *sizes, _, self.features = kernel
+        self.space, self.sizes = tuple(space), tuple(sizes)
+        self.before = [lo for lo, _ in geometry.pads]
+        self.out = geometry.out(self.space, self.sizes)
+        self.points = [TILE + k - 1 for k in self.sizes]
+        self.tiles = [-(-n // TILE) for n in self.out]
+
+    def parts(self) -> list[tuple[int, int]]:
+        """The rows of tiles that are computed together: first and last but one."""
+        rows, columns = self.tiles
+        row = columns * self.batch * (self.channels + self.features)
+        if row < _ROW_OVER_KERNEL * self.channels * self.features:
+            return [(0, rows)]
+        together = -(-rows // _PARTS)
+        return [(first, min(rows, first + together)) for first in range(0, rows, together)]
+
+    def transformed(self, kernel: jax.Array) -> jax.Array:
+        """The kernel at all points: (points, channels, features)."""
+        down, along = (_constant(kernel_matrix(k), kernel) for k in self.sizes)
+        u = jnp.einsum("ap,bq,pqco->abco", down, along, kernel)
+        return u.reshape(-1, self.channels, self.features)
+
+    def limits(self, first: int, last: int) -> tuple[int, int]:
+        """The rows of x that those rows of tiles see; the same twice if they see nothing but padding."""
+        begin, height = TILE * first - self.before[0], self.space[0]
+        end = begin + TILE * (last - first) + self.sizes[0] - 1
+        return min(max(begin, 0), height), min(max(end, 0), height)
+
+    def seen(self, x: jax.Array) -> list[jax.Array]:
+        """What each of the parts sees of x.
+
+        X is split and its pieces joined, so that the gradients of parts that overlap are added piece by piece: those
+        of slices would be a sum of arrays of all rows, most of them zero.
+        """
+        limits = [self.limits(*part) for part in self.parts()]
+        if limits == [(0, self.space[0])]:
+            return [x]
+        cuts = sorted({0, self.space[0], *(edge for pair in limits for edge in pair)})
+        pieces = lax.split(x, [b - a for a, b in pairwise(cuts)])
+        found = []
+        for first, last in limits:
+            here = [piece for piece, start in zip(pieces, cuts[:-1], strict=True) if first <= start < last]
+            found.append(jnp.concatenate(here) if here else x[:0])
+        return found
+
+    def computed(self, seen: jax.Array, u: jax.Array, first: int, last: int) -> jax.Array:
+        """The output (rows, width * batch * features) of rows of tiles from the first to before the last."""
+        width, rows, columns, (p, q) = self.space[1], last - first, self.tiles[1], self.points
+        h = min(self.out[0], TILE * last) - TILE * first
+        before = max(0, self.before[0] - TILE * first)
+        down = _constant(input_matrix(seen.shape[0], h, before, self.sizes[0]), u)  # (p * rows, seen)
+        along = _constant(input_matrix(width, self.out[1], self.before[1], self.sizes[1]), u)
+
+        each = self.batch * self.channels
+        v = (down @ seen.reshape(seen.shape[0], width * each)).reshape(p * rows, width, each)
+        v = _batched(along, v)  # (p * rows, q * columns, batch * channels)
+        v = v.reshape(p, rows, q, -1).swapaxes(1, 2).reshape(p * q, -1, self.channels)
+        m = lax.dot_general(v, u, (((2,), (1,)), ((0,), (0,))))  # (p * q, tiles * batch, features)
+        m = m.reshape(p, q, rows, -1).swapaxes(1, 2).reshape(p * rows, q * columns, self.batch * self.features)
+        y = _batched(_constant(output_matrix(self.out[1], self.sizes[1]), u), m).reshape(p * rows, -1)
+        return _constant(output_matrix(h, self.sizes[0]), u) @ y
 
 
 def _batched(matrix: jax.Array, x: jax.Array) -> jax.Array:
@@ -90,21 +136,68 @@ def _constant(matrix: np.ndarray, like: jax.Array) -> jax.Array:
 
 
 @lru_cache
-def input_matrix(size: int, out: int, before: int) -> np.ndarray:
-    """The input transforms of all tiles of an axis, (points * tiles, size); what lies in the padding is left out."""
-    tiles = -(-out // TILE)
-    matrix = np.zeros((POINTS, tiles, size), np.float32)
-    for tile in range(tiles):
-        for k in range(POINTS):
-            place = TILE * tile + k - before
-            if 0 <= place < size:
-                matrix[:, tile, place] = INPUT[:, k]
-    return matrix.reshape(POINTS * tiles, size)
+def transforms(kernel: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The matrices of a tile along one axis: B^T of the input, G of the kernel, A^T of the output.
+
+    Row j of B^T holds the coefficients of the polynomial that is zero at all points but the j-th, in whole numbers;
+    G evaluates the kernel there and divides by that polynomial's value; A^T evaluates the powers of the points. The
+    last point is infinity.
+
+    Example:
+        >>> transforms(3)[0][0].tolist()
+        [4.0, 0.0, -5.0, 0.0, 1.0, 0.0]
+    """
+    count = TILE + kernel - 1
+    points = _POINTS[: count - 1]
+    for_input, for_kernel = np.zeros((count, count)), np.zeros((count, kernel))
+    for_output = np.zeros((TILE, count))
+    for j, point in enumerate(points):
+        others = [other for other in points if other != point]
+        coefficients = _with_roots(others)
+        whole = lcm(*(c.denominator for c in coefficients))
+        for_input[j, : count - 1] = [float(c * whole) for c in coefficients]
+        value = whole * prod(point - other for other in others)
+        for_kernel[j] = [float(point**k / value) for k in range(kernel)]
+        for_output[:, j] = [float(point**k) for k in range(TILE)]
+    coefficients = _with_roots(points)
+    whole = lcm(*(c.denominator for c in coefficients))
+    for_input[-1] = [float(c * whole) for c in coefficients]
+    for_kernel[-1, -1], for_output[-1, -1] = 1 / whole, 1
+    return for_input, for_kernel, for_output
+
+
+def _with_roots(roots: tuple[Fraction, ...] | list[Fraction]) -> list[Fraction]:
+    """Coefficients, constant first, of the product of (x - root)."""
+    found = [Fraction(1)]
+    for root in roots:
+        shifted, scaled = [Fraction(0), *found], [*(root * c for c in found), Fraction(0)]
+        found = [a - b for a, b in zip(shifted, scaled, strict=True)]
+    return found
+
+
+def kernel_matrix(kernel: int) -> np.ndarray:
+    """The kernel transform along an axis, (points, kernel)."""
+    return transforms(kernel)[1]
 
 
 @lru_cache
-def output_matrix(out: int) -> np.ndarray:
-    """The output transforms of all tiles of an axis, (out, points * tiles)."""
+def input_matrix(size: int, out: int, before: int, kernel: int) -> np.ndarray:
+    """The input transforms of all tiles of an axis, (points * tiles, size); what lies in the padding is left out."""
+    one = transforms(kernel)[0]
     tiles = -(-out // TILE)
-    matrix = np.einsum("rp,st->srpt", OUTPUT, np.eye(tiles, dtype=np.float32))
-    return matrix.reshape(TILE * tiles, POINTS * tiles)[:out]
+    matrix = np.zeros((len(one), tiles, size))
+    for tile in range(tiles):
+        for k in range(len(one)):
+            place = TILE * tile + k - before
+            if 0 <= place < size:
+                matrix[:, tile, place] = one[:, k]
+    return matrix.reshape(len(one) * tiles, size)
+
+
+@lru_cache
+def output_matrix(out: int, kernel: int) -> np.ndarray:
+    """The output transforms of all tiles of an axis, (out, points * tiles)."""
+    one = transforms(kernel)[2]
+    tiles = -(-out // TILE)
+    matrix = np.einsum("rp,st->srpt", one, np.eye(tiles))
+    return matrix.reshape(TILE * tiles, one.shape[1] * tiles)[:out]

@@ -1,0 +1,85 @@
+"""Computations that XLA:CPU keeps to themselves, where merging them with their neighbours makes them slower.
+
+XLA merges transposing, comparing and selecting into whatever comes next. Where that reads every number several times,
+or in another order than memory has it, one pass that writes the result down is faster. A function called by XLA's
+``call`` with the attribute ``inlineable="false"`` is such a pass. On other platforms nothing is different from usual.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+from jax import Array
+from jax.core import ShapedArray
+from jax.experimental.xla_metadata import set_xla_metadata
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import PartitionSpec
+
+from ..geometry import Shape
+
+reordered_p = Primitive("fcnn_reordered")
+
+
+def reordered(x: Array, order: Shape) -> Array:
+    """``x.transpose(order)``, written down in that order; its gradient is turned back in the same way.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> reordered(jnp.arange(6).reshape(2, 3), (1, 0)).tolist()
+        [[0, 3], [1, 4], [2, 5]]
+    """
+    return reordered_p.bind(x, order=tuple(order))
+
+
+def register(primitive: Primitive, function: Callable[..., Array]) -> None:
+    """Let a primitive compute a function of arrays and static parameters, on the CPU as a computation of its own."""
+    primitive.def_impl(lambda *arrays, **static: jax.jit(lambda *a: function(*a, **static))(*arrays))
+    mlir.register_lowering(primitive, _plainly(function))
+    mlir.register_lowering(primitive, _plainly(_alone(function)), platform="cpu")
+
+
+def _alone(function: Callable[..., Array]) -> Callable[..., Array]:
+    def called(*arrays: Array, **static) -> Array:
+        shape = jax.eval_shape(lambda *a: function(*a, **static), *arrays).shape
+        with set_xla_metadata(inlineable="false"):
+            # a result of one axis: no order in memory but the logical one can stand for it
+            flat = jax.jit(lambda *a: function(*a, **static).reshape(math.prod(shape)))(*arrays)
+        return flat.reshape(shape)
+
+    return called
+
+
+def _plainly(function: Callable[..., Array]):
+    """Lower on types that say nothing of devices: under shard_map each computes its own share."""
+    rule = mlir.lower_fun(function, False)
+
+    def lower(ctx, *operands, **static):
+        plain = [ShapedArray(a.shape, a.dtype) for a in ctx.avals_in]
+        return rule(ctx.replace(avals_in=plain), *operands, **static)
+
+    return lower
+
+
+def _abstract(x, *, order):
+    spec = PartitionSpec(*(x.sharding.spec[axis] for axis in order))
+    return x.update(shape=tuple(x.shape[axis] for axis in order), sharding=x.sharding.update(spec=spec))
+
+
+def _turned_back(g, x, *, order):
+    del x
+    return [reordered(g, tuple(sorted(range(len(order)), key=order.__getitem__)))]
+
+
+def _batched(args, dims, *, order):
+    (x,), (place,) = args, dims
+    rest = [axis for axis in range(x.ndim) if axis != place]
+    return reordered(x, (place, *(rest[axis] for axis in order))), 0
+
+
+register(reordered_p, lambda x, *, order: x.transpose(order))
+reordered_p.def_abstract_eval(_abstract)
+ad.deflinear2(reordered_p, _turned_back)
+batching.primitive_batchers[reordered_p] = _batched
