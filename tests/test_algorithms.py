@@ -418,15 +418,16 @@ def test_winograds_matrices_multiply_polynomials(size):
     np.testing.assert_allclose(found, d == i + k, atol=1e-14)
 
 
-@pytest.mark.parametrize(("height", "batch"), [(45, 1), (45, 16), (9, 16)])
-def test_winograd_in_one_part_in_rows_and_in_parts_of_several_rows(height, batch, x64):
+@pytest.mark.parametrize(
+    ("height", "batch", "together", "parts"), [(45, 1, 5e6, [12]), (45, 1, 3e3, [2] * 6), (9, 16, 5e6, [1, 1, 1])]
+)
+def test_winograd_in_one_part_in_rows_and_in_parts_of_several_rows(height, batch, together, parts, x64, monkeypatch):
+    monkeypatch.setattr(winograd, "_TOGETHER", together)
     rng = np.random.default_rng(height)
     x, kernel = rng.normal(size=(batch, height, 6, 20)), rng.normal(size=(3, 3, 20, 30))
     how = geometry(pads=((2, 1), (0, 1)))
     plan = winograd._Plan((height, 6, batch, 20), kernel.shape, how)
-    assert [last - first for first, last in plan.parts()] == (
-        [12] if batch == 1 else [2] * 6 if height == 45 else [1, 1, 1]
-    )
+    assert [last - first for first, last in plan.parts()] == parts
     g = rng.normal(size=(batch, *how.out((height, 6), (3, 3)), 30))
     f = with_gradients(lambda x, kernel: convolve(x, kernel, how, "winograd"))
     close(compiled(f)(x, kernel, g), (by_definition(x, kernel, how), *by_definition(x, kernel, how, g)), 1e-11)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fcnn
-from fcnn.ops.convolution import memory
+from fcnn.ops import memory
 
 KEY = jax.random.key(0)
 
@@ -221,8 +221,9 @@ def test_phases_are_followed_by_space_first_without_turning_back(between):
     right, right_params, right_x = truth(net, params, x)
     found = jax.jit(net.apply)(params, x)
     np.testing.assert_allclose(found, right, rtol=0, atol=1e-5 * np.abs(right).max())
-    found = jax.jit(jax.grad(lambda p, x: (net.apply(p, x) ** 3).sum(), (0, 1)))(params, x)
-    for found, right in zip(jax.tree.leaves(found), jax.tree.leaves((right_params, right_x)), strict=True):
+    gradients = jax.jit(jax.grad(lambda p, x: (net.apply(p, x) ** 3).sum(), (0, 1)))(params, x)
+    pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves((right_params, right_x)), strict=True)
+    for found, right in pairs:
         np.testing.assert_allclose(found, right, rtol=0, atol=5e-5 * np.abs(right).max())
 
 
@@ -232,18 +233,18 @@ def test_phases_are_followed_by_space_first_without_turning_back(between):
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "FCNN_KEEP_MEMORY"])
 def test_settings_of_the_user_win(monkeypatch, name):
     monkeypatch.setenv(name, "0")
-    memory.keep_memory.cache_clear()
+    memory._kept.cache_clear()
     asked = []
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: asked.append(name))
     assert not memory.keep_memory()
     assert not asked
-    memory.keep_memory.cache_clear()
+    memory._kept.cache_clear()
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "FCNN_KEEP_MEMORY"):
         monkeypatch.delenv(name, raising=False)
-    memory.keep_memory.cache_clear()
+    memory._kept.cache_clear()
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     assert not memory.keep_memory()
-    memory.keep_memory.cache_clear()
+    memory._kept.cache_clear()

@@ -7,7 +7,6 @@ or in another order than memory has it, one pass that writes the result down is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -34,22 +33,31 @@ def reordered(x: Array, order: Shape) -> Array:
     return reordered_p.bind(x, order=tuple(order))
 
 
-def register(primitive: Primitive, function: Callable[..., Array]) -> None:
-    """Let a primitive compute a function of arrays and static parameters, on the CPU as a computation of its own."""
+def alone(function: Callable[..., Array], *arrays: Array) -> Array:
+    """The function of the arrays, computed apart: to be used where the platform is known to be the CPU.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> alone(jnp.negative, jnp.ones(2)).tolist()
+        [-1.0, -1.0]
+    """
+    with set_xla_metadata(inlineable="false"):
+        return jax.jit(lambda *a: function(*a))(*arrays)
+
+
+def register(primitive: Primitive, function: Callable[..., Array], on_cpu: Callable[..., Array] | None = None) -> None:
+    """Let a primitive compute a function of arrays and static parameters, on the CPU as a computation of its own.
+
+    Args:
+        primitive: the primitive.
+        function: what it computes.
+        on_cpu: the same, where the CPU has a way of its own.
+    """
+    called = function if on_cpu is None else on_cpu
     primitive.def_impl(lambda *arrays, **static: jax.jit(lambda *a: function(*a, **static))(*arrays))
     mlir.register_lowering(primitive, _plainly(function))
-    mlir.register_lowering(primitive, _plainly(_alone(function)), platform="cpu")
-
-
-def _alone(function: Callable[..., Array]) -> Callable[..., Array]:
-    def called(*arrays: Array, **static) -> Array:
-        shape = jax.eval_shape(lambda *a: function(*a, **static), *arrays).shape
-        with set_xla_metadata(inlineable="false"):
-            # a result of one axis: no order in memory but the logical one can stand for it
-            flat = jax.jit(lambda *a: function(*a, **static).reshape(math.prod(shape)))(*arrays)
-        return flat.reshape(shape)
-
-    return called
+    apart = _plainly(lambda *arrays, **static: alone(lambda *a: called(*a, **static), *arrays))
+    mlir.register_lowering(primitive, apart, platform="cpu")
 
 
 def _plainly(function: Callable[..., Array]):

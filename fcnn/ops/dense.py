@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import at, shown
-from .dtypes import floating, together
+from .devices import explicit_axes
+from .dtypes import floating, together, wide
 
 if TYPE_CHECKING:
     from jax import Array
@@ -57,8 +58,26 @@ def dense(
             )
         if bias is not None and bias.shape != kernel.shape[1:]:
             raise ValueError(f"bias has shape {shown(bias.shape)}, the kernel asks for {shown(kernel.shape[1:])}")
-    y = jnp.matmul(x, kernel)
+    one = math.prod(x.shape[:-1]) == 1 and not explicit_axes(x) and not explicit_axes(kernel)
+    y = _one_row(x, kernel) if one else jnp.matmul(x, kernel)
     return y if bias is None else y + bias
+
+
+@jax.custom_jvp
+def _one_row(x: Array, kernel: Array) -> Array:
+    """The product of one row alone and the matrix, as every example has it in per-example gradients.
+
+    Its gradient with respect to the matrix is written as the outer product of x and what comes back. JAX's rule would
+    have XLA compute that the other way around, and turn it, for every example.
+    """
+    return jnp.matmul(x, kernel)
+
+
+@_one_row.defjvp
+def _one_row_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, kernel), (dx, dkernel) = primals, tangents
+    share = jnp.sum(x.reshape(-1, 1) * dkernel, 0, dtype=wide(dkernel.dtype)).astype(dkernel.dtype)
+    return _one_row(x, kernel), jnp.matmul(dx, kernel) + share.reshape(*x.shape[:-1], -1)
 
 
 def flatten(x: Float[Array, "batch *space channels"]) -> Float[Array, "batch features"]:

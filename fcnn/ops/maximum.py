@@ -81,8 +81,9 @@ def _phases(x: Array) -> list[Array]:
     return [lax.index_in_dim(x, i, 1, keepdims=False) for i in range(x.shape[1])]
 
 
-# The sample at a place among the phases, and its transpose, a gradient put at that place.
-# picked: place (channels, ...), t (channels, phases, ...) to (channels, ...); spread: place, g to (channels, phases, ...)
+# The sample at a place among the phases, and its transpose, a gradient put at that place:
+# picked takes place (channels, ...) and t (channels, phases, ...) to (channels, ...),
+# spread takes place and g (channels, ...) to (channels, phases, ...)
 
 picked_p, spread_p = Primitive("fcnn_picked"), Primitive("fcnn_spread")
 
@@ -100,11 +101,10 @@ def _spread_phase(place: Array, g: Array, *, phases: int) -> Array:
     return jnp.where(_is_at(place, phases), g[:, None], jnp.zeros((), g.dtype))
 
 
-def _along_t(primitive: Primitive, primals: Any, tangents: Any, *, phases: int) -> tuple[Array, Any]:
+def _along_t(primitive: Primitive, primals: Any, tangents: Any, *, phases: int) -> tuple[Array, Array]:
     (place, t), (_, change) = primals, tangents
     y = primitive.bind(place, t, phases=phases)
-    zero = type(change) is ad.Zero
-    return y, ad.Zero.from_primal_value(y) if zero else primitive.bind(place, change, phases=phases)
+    return y, primitive.bind(place, ad.instantiate_zeros(change), phases=phases)
 
 
 def _turned_around(to: Primitive, cotangent: Array, place: Array, t: Any, *, phases: int) -> tuple[None, Array]:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -20,6 +21,7 @@ from ..geometry import Padding, Windows, slide
 from .alone import reordered
 from .dtypes import floating, wide
 from .maximum import largest, largest_of_phases
+from .memory import keep_memory
 from .windows import fold, pad
 
 if TYPE_CHECKING:
@@ -420,6 +422,8 @@ def pool_windows(
 def _windows(x, window, stride, padding, dilation, ceil_mode) -> Windows:
     if x.ndim < 3:
         raise ValueError(f"x has shape {shown(x.shape)}; pooling needs (batch, *space, channels)")
+    if jax.default_backend() == "cpu":
+        keep_memory()
     return pool_windows(x.shape[1:-1], window, stride, padding, dilation, ceil_mode)
 
 

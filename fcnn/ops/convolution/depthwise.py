@@ -5,32 +5,66 @@ Every feature sees one channel, so that there is nothing for a matrix product to
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import partial, reduce
+from math import prod
 from operator import add
 
 import jax
 import jax.numpy as jnp
 
+from ...geometry import Shape
+from ..alone import alone
 from .geometry import Geometry
-from .patches import views
+from .patches import padded, views, views_of_padded
+
+#: parts of the batch whose products are added number by number before they are summed: a sum in registers
+_PARTS = 8
 
 
-def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry, *, cpu: bool = False) -> jax.Array:
     """Cross-correlate x (batch, *space, channels) with kernel (*kernel, 1, channels * multiplier)."""
     features, channels = kernel.shape[-1], x.shape[-1]
     weights = kernel.reshape(-1, channels, features // channels)
     shares = [
         view * weight[:, 0] if features == channels else view[..., None] * weight
-        for view, weight in zip(views(x, kernel.shape[:-2], geometry), weights, strict=True)
+        for view, weight in zip(_views(x, kernel.shape[:-2], geometry, cpu), weights, strict=True)
     ]
     y = reduce(add, shares)
     return y.reshape(*y.shape[: x.ndim - 1], features)
 
 
-def kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry, kernel: tuple[int, ...]) -> jax.Array:
+def kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shape, *, cpu: bool = False) -> jax.Array:
     """The gradient of the kernel: for each of its samples, the sum over positions of x there times g."""
     channels, features = x.shape[-1], g.shape[-1]
-    shares = g.reshape(*g.shape[:-1], channels, features // channels)
     axes = tuple(range(x.ndim - 1))
-    rows = [(view[..., None] * shares).sum(axes) for view in views(x, kernel, geometry)]
+    if cpu and features == channels and x.shape[0]:
+        wide, out = alone(partial(padded, geometry=geometry), x), g.shape[1:-1]
+
+        def share(number: int) -> jax.Array:
+            parts = alone(lambda x, g: _product(views_of_padded(x, kernel, geometry, out)[number], g), wide, g)
+            return alone(lambda parts: reduce(add, list(parts)), parts).sum(axes[:-1])
+
+        rows = [share(number) for number in range(prod(kernel))]
+    else:
+        shares = g.reshape(*g.shape[:-1], channels, features // channels)
+        rows = [(view[..., None] * shares).sum(axes) for view in _views(x, kernel, geometry, cpu)]
     return jnp.stack(rows).reshape(*kernel, 1, features)
+
+
+def _views(x: jax.Array, kernel: Shape, geometry: Geometry, cpu: bool) -> list[jax.Array]:
+    """The views of x; on the CPU x is padded first, or every view would look at every border for every number."""
+    if not cpu:
+        return views(x, kernel, geometry)
+    wide = alone(partial(padded, geometry=geometry), x)
+    return views_of_padded(wide, kernel, geometry, geometry.out(x.shape[1:-1], kernel))
+
+
+def _product(x: jax.Array, g: jax.Array) -> jax.Array:
+    """X times g, the parts of the batch added up."""
+    size = -(-x.shape[0] // _PARTS)
+    starts = range(0, x.shape[0], size)
+    products = [x[a : a + size] * g[a : a + size] for a in starts]
+    last = products[-1]
+    if last.shape[0] < size:
+        products[-1] = jnp.pad(last, ((0, size - last.shape[0]), *[(0, 0)] * (x.ndim - 1)))
+    return reduce(add, products)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ...geometry import Shape
+from ..alone import alone
 from .geometry import Geometry
 
 
@@ -30,10 +33,36 @@ def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return y.swapaxes(0, 1).reshape(*lead, features)
 
 
-def views(x: jax.Array, kernel: tuple[int, ...], geometry: Geometry) -> list[jax.Array]:
+def kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shape) -> jax.Array:
+    """The gradient of a kernel of one group over few channels, on the CPU: what every sample meets times g.
+
+    Channels come first and positions last, so that what a sample of the kernel meets is a long run of memory, not one
+    short run for each position.
+    """
+    rank = geometry.rank
+    by_channel = alone(lambda x: padded(x, geometry).transpose(rank + 1, *range(rank + 1)), x)
+
+    def side_by_side(x: jax.Array) -> jax.Array:
+        out = geometry.out(by_channel_space, kernel)
+        found = []
+        for offset in product(*map(range, kernel)):
+            starts = [j * d for j, d in zip(offset, geometry.dilation, strict=True)]
+            limits = [a + (n - 1) * s + 1 for a, n, s in zip(starts, out, geometry.stride, strict=True)]
+            found.append(lax.slice(x, (0, 0, *starts), (*x.shape[:2], *limits), (1, 1, *geometry.stride)))
+        return jnp.concatenate(found).reshape(prod(kernel) * x.shape[0], -1)
+
+    by_channel_space = x.shape[1:-1]
+    rows = lax.dot_general(alone(side_by_side, by_channel), g.reshape(-1, g.shape[-1]), (((1,), (0,)), ((), ())))
+    return rows.reshape(*kernel, x.shape[-1], g.shape[-1])
+
+
+def views(x: jax.Array, kernel: Shape, geometry: Geometry) -> list[jax.Array]:
     """For every sample of the kernel what it meets at all positions: strided slices of the padded x."""
-    out = geometry.out(x.shape[1:-1], kernel)
-    x = padded(x, geometry)
+    return views_of_padded(padded(x, geometry), kernel, geometry, geometry.out(x.shape[1:-1], kernel))
+
+
+def views_of_padded(x: jax.Array, kernel: Shape, geometry: Geometry, out: Shape) -> list[jax.Array]:
+    """The same of x that has its padding already."""
     found = []
     for offset in product(*map(range, kernel)):
         starts = [j * d for j, d in zip(offset, geometry.dilation, strict=True)]

@@ -31,10 +31,10 @@ from jax.sharding import PartitionSpec
 
 from ...geometry import Shape
 from ..devices import explicit_axes, varying_axes
+from ..memory import compute_where_called, keep_memory
 from . import blocks, depthwise, direct, patches, winograd
 from .choice import Choice, Problem, choose, forced, refusal
 from .geometry import Geometry
-from .memory import compute_where_called, keep_memory
 
 forward_p, input_p, kernel_p = (Primitive(f"fcnn_convolution_{name}") for name in ("forward", "input", "kernel"))
 _OPERATION = {forward_p: "forward", input_p: "input", kernel_p: "kernel"}
@@ -235,7 +235,9 @@ def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
         return _forward(algorithm, g, turned, plain.transposed(space, sizes), cpu)
     g = _from_phases(b, geometry)
     if algorithm == "depthwise":
-        return depthwise.kernel_gradient(a, g, plain, sizes)
+        return depthwise.kernel_gradient(a, g, plain, sizes, cpu=cpu)
+    if algorithm == "patches" and cpu and geometry.groups == 1 and problem.x[-1] < 16 and problem.ensemble > 1:
+        return patches.kernel_gradient(a, g, plain, sizes)
     if algorithm == "direct" and cpu and geometry.groups == 1:
         return direct.kernel_gradient(a, g, plain, sizes, avoid_ynnpack=True)
     kernel = jax.ShapeDtypeStruct(problem.kernel, g.dtype)
@@ -267,8 +269,9 @@ def _forward(algorithm: str, x: Array, kernel: Array, geometry: Geometry, cpu: b
         return direct.forward(x, kernel, geometry, avoid_ynnpack=cpu)
     if algorithm == "depthwise" and geometry.groups != x.shape[-1]:  # the gradient of several features a channel
         return patches.forward(x, kernel, geometry)
-    module = {"patches": patches, "depthwise": depthwise, "winograd": winograd}[algorithm]
-    return module.forward(x, kernel, geometry)
+    if algorithm == "depthwise":
+        return depthwise.forward(x, kernel, geometry, cpu=cpu)
+    return (patches if algorithm == "patches" else winograd).forward(x, kernel, geometry)
 
 
 def _to_phases(y: Array, geometry: Geometry) -> Array:

@@ -1,5 +1,6 @@
-r"""Winograd's minimal filtering: 36 multiplications for 4x4 outputs of a 3x3 kernel instead of 144, 64 for 5x5 instead
-of 400.
+r"""Winograd's minimal filtering: 36 multiplications for 4x4 outputs of a 3x3 kernel instead of 144.
+
+For a 5x5 kernel it is 64 instead of 400.
 
 .. math:: Y = A^T \left[ (G g G^T) \odot (B^T d B) \right] A
 
@@ -9,8 +10,8 @@ points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity, and interpolate them (Toom and C
 
 The transforms of all tiles of an axis at once are one banded matrix, padding included, so that they too are matrix
 products, along rows and then along columns. With space first and (batch, channels) last no product needs a transposed
-copy. One row of tiles is computed after another where the transformed kernel is small beside a row, so that what a row
-needs stays in the processor's caches.
+copy. One row of tiles is computed after another where rows are few and the transformed kernel is small beside one, so
+that what a row needs stays in the processor's caches.
 
 Source:
     Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, section 4; Blahut, "Fast algorithms
@@ -24,7 +25,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
-from math import lcm, prod
+from math import ceil, lcm, prod
 
 import jax
 import jax.numpy as jnp
@@ -38,10 +39,12 @@ from .geometry import Geometry
 TILE = 4
 #: kernel sizes along an axis: tiles of up to 8 points, beyond which float32 loses too many digits
 KERNELS = (3, 4, 5)
-#: a row of tiles is computed by itself where it has so many times the numbers of the transformed kernel
+#: a row of tiles is computed by itself where it has so many times the numbers of the transformed kernel ...
 _ROW_OVER_KERNEL = 2
-#: parts that the rows of tiles are divided into at most, each of which is compiled by itself
-_PARTS = 8
+#: ... and there are so few rows, because each is compiled by itself
+_ROWS = 4
+#: else rows are computed together up to so many numbers of the transformed input, in so many parts at most
+_TOGETHER, _PARTS = 5_000_000, 8
 _POINTS = tuple(Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2"))
 
 
@@ -73,9 +76,11 @@ class _Plan:
         """The rows of tiles that are computed together: first and last but one."""
         rows, columns = self.tiles
         row = columns * self.batch * (self.channels + self.features)
-        if row < _ROW_OVER_KERNEL * self.channels * self.features:
-            return [(0, rows)]
-        together = -(-rows // _PARTS)
+        if rows <= _ROWS and row >= _ROW_OVER_KERNEL * self.channels * self.features:
+            together = 1
+        else:
+            numbers = prod(self.points) * rows * columns * self.batch * self.channels
+            together = -(-rows // min(rows, _PARTS, max(1, ceil(numbers / _TOGETHER))))
         return [(first, min(rows, first + together)) for first in range(0, rows, together)]
 
     def transformed(self, kernel: jax.Array) -> jax.Array:
