@@ -25,7 +25,7 @@ import table
 from peers import LIBRARIES
 from timing import others, processors, significant, summary
 from worker import MARK
-from workloads import CASES, NETWORKS, TORCH_ON_GPU
+from workloads import CASES, LOOPS, NETWORKS, TORCH_ON_GPU
 
 ROOT = Path(__file__).parents[1]
 #: settings from outside that change what is measured, so the result names them
@@ -74,6 +74,7 @@ def arguments():
     parser.add_argument("--no-scan", action="store_true", help="leave out the step inside lax.scan")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, one round: only whether all of it runs")
     parser.add_argument("--timeout", type=float, default=1200, help="seconds after which a turn is given up")
+    parser.add_argument("--patience", type=float, default=60, help="seconds for another library's step in a loop")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--here", action="store_true", help="the environment of this interpreter, as it is")
     where.add_argument("--python", type=Path, help="the environment of that interpreter, as it is")
@@ -198,6 +199,7 @@ def main():
         "load_before": [significant(load, 3) for load in os.getloadavg()],
         "same_network": fairness(options, python, libraries),
         "failed": {},
+        "loops_given_up": {},
     }
     turns = {}
     for turn in range(options.rounds):
@@ -207,9 +209,8 @@ def main():
                 if name in result["failed"].get(case, {}):
                     continue
                 job = {"do": "time", "library": name, "case": case, "dtype": options.dtype, "batch": options.batch}
-                # the loops of others take minutes and are no part of a target: one turn of them is enough
-                scan = not options.no_scan and (name == "fcnn" or turn == 0)
-                job |= {"seconds": options.seconds, "smoke": options.smoke, "scan": scan}
+                scan = not options.no_scan and case in NETWORKS
+                job |= {"seconds": options.seconds, "smoke": options.smoke, "scan": scan and name == "fcnn"}
                 say_as = f"round {turn + 1}/{options.rounds}  {case:12}{name:22}"
                 try:
                     answer = ask(python, job, options.timeout)
@@ -217,6 +218,14 @@ def main():
                     result["failed"].setdefault(case, {})[name] = str(reason)
                     say(f"{say_as}failed: {reason}")
                     continue
+                if scan and turn == 0 and name in LOOPS and name != "fcnn":
+                    # the loops of others can take minutes a step and are no part of a target: one turn, with a limit
+                    try:
+                        loop = ask(python, {**job, "do": "loop"}, options.patience)
+                        answer["measures"] |= loop["measures"]
+                    except Failed as reason:
+                        result["loops_given_up"].setdefault(case, {})[name] = str(reason)
+                        say(f"{say_as}in a loop: {reason}")
                 turns.setdefault(case, {}).setdefault(name, []).append(answer)
                 say(f"{say_as}{line(answer)}")
         result["cases"] = {

@@ -78,6 +78,15 @@ def timed(peer, job):
     return answer
 
 
+def loop(peer, job):
+    """The step in one compiled loop alone."""
+    network = workloads.network(job["case"], batch=job.get("batch"), smoke=job.get("smoke", False))
+    training = peer.Training(network, job["dtype"], LIBRARIES[job["library"]][1])
+    measures = {"step": timing.measure(training.step, peer.wait, 0.1)}
+    looped(training, peer, measures, job["seconds"], 2 if job.get("smoke") else SCAN_STEPS)
+    return {"measures": {"scan": measures["scan"]}}
+
+
 def looped(training, peer, measures, seconds, steps):
     """Time the step in one compiled loop, per step; two steps stand for all where those would take minutes."""
     if statistics.median(measures["step"]["ms"]) > SLOW_MS:
@@ -114,7 +123,7 @@ def main():
         # nothing is timed here, and threads that wait for each other crawl on a machine that does other things
         os.environ["OMP_NUM_THREADS"] = "1"
     peer = importlib.import_module(f"peers.{LIBRARIES[job['library']][0]}")
-    answer = {"probe": probe, "losses": losses, "time": timed}[job["do"]](peer, job)
+    answer = {"probe": probe, "losses": losses, "time": timed, "loop": loop}[job["do"]](peer, job)
     print(MARK + json.dumps(answer), flush=True)
 
 

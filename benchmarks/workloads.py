@@ -135,6 +135,8 @@ CONVOLUTIONS = {
 }
 
 TRAINING = ("fcnn", "flax", "equinox", "haiku", "keras")
+#: libraries with a step in `lax.scan`
+LOOPS = TRAINING
 TORCH = ("pytorch", "pytorch_channels_last")
 #: these ask for a GPU
 TORCH_ON_GPU = ("pytorch_autocast", "pytorch_compile")
