@@ -79,7 +79,9 @@ def heading(result):
     )
     if result["missing"]:
         text += f" Without: {', '.join(NAMES[name] for name in result['missing'])}."
-    if slow := [f"{NAMES[name]} ({case})" for case, found in result.get("loops_given_up", {}).items() for name in found]:
+    if slow := [
+        f"{NAMES[name]} ({case})" for case, found in result.get("loops_given_up", {}).items() for name in found
+    ]:
         text += f" Steps in a loop, given up: {', '.join(slow)}."
     if failed := [f"{NAMES[name]} ({case})" for case, found in result["failed"].items() for name in found]:
         text += f" Failed: {', '.join(failed)}."

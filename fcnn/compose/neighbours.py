@@ -31,7 +31,6 @@ from ..layers.function import Function
 from ..layers.pool import AvgPool, MaxPool
 from ..ops.conv import conv_in_phases, conv_space_first, phases_problem
 from ..ops.convolution import choose, refusal
-from ..ops.convolution.choice import BLOCKS_BATCH
 from ..ops.devices import explicit_axes, varying_axes
 from ..ops.pool import max_of_phases, pool_windows
 
@@ -95,8 +94,7 @@ def _in_phases(parts: _Parts, x: Shape, dtype: str) -> Run | None:
     padded = any(map(any, windows.constant_pads)) or windows.fill != "constant"
     if padded or windows.stride != windows.kernel or prod(windows.kernel) == 1 or set(windows.dilation) != {1}:
         return None
-    # one example may stand for many, under vmap; which algorithm it is in the end is chosen where it is compiled
-    problem = _problem(conv, (BLOCKS_BATCH if x[0] == 1 else x[0], *x[1:]), dtype, windows.kernel)
+    problem = _problem(conv, x, dtype, windows.kernel)
     if refusal("blocks", problem) is not None or choose(problem).algorithm != "blocks":
         return None
     functions, following = rest[:count], rest[count + 1 :]

@@ -23,12 +23,14 @@ ALGORITHMS = ("direct", "patches", "depthwise", "blocks", "winograd")
 #: Winograd's products are fast from this many channels and features on, and its transforms pay from this many samples
 #: of channels, features and positions
 WINOGRAD_CHANNELS = {3: 64, 4: 64, 5: 32}
-#: with pooling after it, blocks beat XLA's convolution where a patch has at most so many samples ...
+#: blocks beat XLA's convolution where a patch has at most so many samples and pooling follows
 BLOCKS_PATCH = 160
-#: ... with at least so many examples, which are the length of every copied run
+#: groups are computed one after another where they are at most so many and have at least so many channels
+MOST_GROUPS, GROUP_CHANNELS = 16, 8
+#: without pooling after it, blocks where besides channels and features are at most so many ...
+FEW_CHANNELS, FEW_FEATURES = 8, 16
+#: ... and examples, which are the length of every copied run, at least so many
 BLOCKS_BATCH = 8
-#: without pooling after it, where channels and features are at most so many
-FEW_CHANNELS, FEW_FEATURES = 4, 16
 
 
 class Choice(NamedTuple):
@@ -92,17 +94,20 @@ def choose(problem: Problem) -> Choice:
     if geometry.groups > 1:
         if geometry.groups == channels:
             return Choice("depthwise", "every feature sees one channel: shifted multiplications and additions")
+        if problem.dtype != "float64" and geometry.groups <= MOST_GROUPS and problem.kernel[-2] >= GROUP_CHANNELS:
+            return Choice("direct", f"{geometry.groups} groups, a convolution each")
         return Choice("patches", "groups are the batch of one batched product")
     if all(k == 1 for k in sizes) and all(u == 1 for u in geometry.input_dilation):
         return Choice("patches", "a kernel of one sample is a matrix product")
     if problem.dtype == "float64":
         return Choice("patches", "XLA:CPU has no fast convolution in float64, but a fast product")
-    if refusal("blocks", problem) is None and problem.x[0] >= BLOCKS_BATCH:
+    if refusal("blocks", problem) is None:
         patch = channels * prod(sizes)
         pooled = prod(geometry.phases) > 1
         if pooled and patch <= BLOCKS_PATCH:
             return Choice("blocks", f"patches of {patch} samples are short and pooling follows: blocks of positions")
-        if not pooled and channels <= FEW_CHANNELS and features <= FEW_FEATURES:
+        few = channels <= FEW_CHANNELS and features <= FEW_FEATURES and patch <= BLOCKS_PATCH
+        if not pooled and few and problem.x[0] >= BLOCKS_BATCH and problem.operation != "kernel":
             return Choice("blocks", f"{channels} channels and {features} features are few: blocks of positions")
     if refusal("winograd", problem) is None and min(channels, features) >= WINOGRAD_CHANNELS[max(sizes)]:
         saved = prod(k * winograd.TILE / (k + winograd.TILE - 1) for k in sizes)

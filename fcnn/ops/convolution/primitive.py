@@ -32,7 +32,7 @@ from jax.sharding import PartitionSpec
 from ...geometry import Shape
 from ..devices import explicit_axes, varying_axes
 from ..memory import compute_where_called, keep_memory
-from . import blocks, depthwise, direct, patches, winograd
+from . import blocks, depthwise, direct, patches, split, winograd
 from .choice import Choice, Problem, choose, forced, refusal
 from .geometry import Geometry
 
@@ -238,7 +238,11 @@ def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
         return depthwise.kernel_gradient(a, g, plain, sizes, cpu=cpu)
     if algorithm == "patches" and cpu and geometry.groups == 1 and problem.x[-1] < 16 and problem.ensemble > 1:
         return patches.kernel_gradient(a, g, plain, sizes)
-    if algorithm == "direct" and cpu and geometry.groups == 1:
+    if algorithm == "direct" and cpu and geometry.groups > 1:
+        return split.by_group(partial(_simpler_kernel, sizes), a, g, plain)
+    if algorithm == "direct" and cpu and geometry.rank == 3:
+        return split.kernel_by_depth(partial(_simpler_kernel, sizes[1:]), a, g, plain, sizes)
+    if algorithm == "direct" and cpu:
         return direct.kernel_gradient(a, g, plain, sizes, avoid_ynnpack=True)
     kernel = jax.ShapeDtypeStruct(problem.kernel, g.dtype)
     return jax.linear_transpose(lambda kernel: _forward(algorithm, a, kernel, plain, cpu), kernel)(g)[0]
@@ -265,6 +269,10 @@ def _space_first(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
 
 
 def _forward(algorithm: str, x: Array, kernel: Array, geometry: Geometry, cpu: bool) -> Array:
+    if algorithm == "direct" and cpu and geometry.groups > 1:
+        return split.by_group(_simpler_forward, x, kernel, geometry)
+    if algorithm == "direct" and cpu and geometry.rank == 3:
+        return split.forward_by_depth(_simpler_forward, x, kernel, geometry)
     if algorithm == "direct":
         return direct.forward(x, kernel, geometry, avoid_ynnpack=cpu)
     if algorithm == "depthwise" and geometry.groups != x.shape[-1]:  # the gradient of several features a channel
@@ -272,6 +280,19 @@ def _forward(algorithm: str, x: Array, kernel: Array, geometry: Geometry, cpu: b
     if algorithm == "depthwise":
         return depthwise.forward(x, kernel, geometry, cpu=cpu)
     return (patches if algorithm == "patches" else winograd).forward(x, kernel, geometry)
+
+
+def _simpler_forward(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    """A convolution on the CPU that is part of another, by the algorithm that suits it."""
+    problem = Problem("forward", x.shape, kernel.shape, geometry, x.dtype.name, "cpu")
+    return _one(problem, choose(problem).algorithm, x, kernel)
+
+
+def _simpler_kernel(sizes: Shape, x: Array, g: Array, geometry: Geometry) -> Array:
+    """The kernel gradient of such a part."""
+    shape = (*sizes, x.shape[-1], g.shape[-1])
+    problem = Problem("kernel", x.shape, shape, geometry, x.dtype.name, "cpu")
+    return _one(problem, choose(problem).algorithm, x, g)
 
 
 def _to_phases(y: Array, geometry: Geometry) -> Array:
