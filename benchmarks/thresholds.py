@@ -108,11 +108,6 @@ GRIDS = {
         lambda p: (p.kernel**2 * p.channels,), lambda: (choice.BLOCKS_PATCH,),
         tuple(Problem(5, "SAME", 64, 28, c, 16, pooled=True) for c in (1, 3, 6, 8, 12, 16)),
     ),
-    "blocks_batch": Grid(
-        ("BLOCKS_BATCH",), "blocks", True,
-        lambda p: (p.batch,), lambda: (choice.BLOCKS_BATCH,),
-        tuple(Problem(5, "SAME", n, 28, 1, 6, kernel_gradient=False) for n in (1, 2, 4, 8, 16, 32)),
-    ),
 }  # fmt: skip
 
 

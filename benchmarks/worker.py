@@ -25,7 +25,7 @@ MARK = "RESULT "
 SCAN_STEPS = 20
 #: a loop of all steps is tried with two first where a step takes longer (milliseconds), and is left at
 #: two where all would take longer than so many seconds
-SLOW_MS, SCAN_PATIENCE = 100, 60
+SLOW_MS, SCAN_PATIENCE = 100, 10
 FAIR_STEPS = 3
 
 

@@ -456,6 +456,8 @@ CHOICES = [
     (problem((64, 28, 28, 1), (5, 5, 1, 6), "kernel", phases=2), "blocks", "blocks of positions"),
     (problem((64, 14, 14, 6), (5, 5, 6, 16), "input"), "blocks", "blocks of positions"),
     (problem((64, 28, 28, 16), (3, 3, 16, 16)), "direct", "XLA"),
+    (problem((64, 32, 32, 3), (3, 3, 3, 64)), "patches", "3 channels are few"),
+    (problem((64, 14, 14, 8), (5, 5, 8, 16)), "winograd", "5x5 over 8 channels"),
     (problem(LARGE, (1, 1, 128, 32), pads=((0, 0),)), "patches", "matrix product"),
     (problem(LARGE, (1, 1, 128, 32), stride=2, pads=((0, 0),)), "patches", "matrix product"),
     (problem(LARGE, (3, 3, 1, 128), groups=128), "depthwise", "one channel"),
@@ -571,13 +573,13 @@ FAST = re.compile(
 
 
 @on_cpu
-@pytest.mark.parametrize("how", [geometry(pads=((2, 2),)), geometry(stride=2, pads=((2, 2),)), geometry(dilation=2)])
+@pytest.mark.parametrize("how", [geometry(pads=((3, 3),)), geometry(stride=2, pads=((3, 3),)), geometry(dilation=2)])
 def test_convolutions_in_loops_stand_in_the_layout_that_is_fast_there(how):
     def loss(x, kernels):
         y, _ = lax.scan(lambda y, kernel: (jnp.sum(y) + convolve(x, kernel, how), None), jnp.zeros(shape), kernels)
         return jnp.sum(y**2)
 
-    x, kernels = jnp.ones((4, 16, 16, 24)), jnp.ones((3, 5, 5, 24, 64))
+    x, kernels = jnp.ones((4, 16, 16, 24)), jnp.ones((3, 7, 7, 24, 64))
     shape = jax.eval_shape(lambda: convolve(x, kernels[0], how)).shape
     found = convolutions(jax.grad(loss, (0, 1)), x, kernels)
     assert len(found) == 3  # in a loop each way: the convolution, and its two gradients

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-GRIDS = ("winograd3", "winograd5", "few", "blocks_patch", "blocks_batch")
+GRIDS = ("winograd3", "winograd5", "few", "blocks_patch")
 
 
 @pytest.fixture

@@ -22,15 +22,13 @@ ALGORITHMS = ("direct", "patches", "depthwise", "blocks", "winograd")
 
 #: Winograd's products are fast from this many channels and features on, and its transforms pay from this many samples
 #: of channels, features and positions
-WINOGRAD_CHANNELS = {3: 64, 4: 64, 5: 32}
+WINOGRAD_CHANNELS = {3: 64, 4: 32, 5: 8}
 #: blocks beat XLA's convolution where a patch has at most so many samples and pooling follows
 BLOCKS_PATCH = 160
 #: groups are computed one after another where they are at most so many and have at least so many channels
 MOST_GROUPS, GROUP_CHANNELS = 16, 8
-#: without pooling after it, blocks where besides channels and features are at most so many ...
+#: without pooling after it, where besides channels are at most so many: blocks up to so many features, else patches
 FEW_CHANNELS, FEW_FEATURES = 8, 16
-#: ... and examples, which are the length of every copied run, at least so many
-BLOCKS_BATCH = 8
 
 
 class Choice(NamedTuple):
@@ -106,9 +104,10 @@ def choose(problem: Problem) -> Choice:
         pooled = prod(geometry.phases) > 1
         if pooled and patch <= BLOCKS_PATCH:
             return Choice("blocks", f"patches of {patch} samples are short and pooling follows: blocks of positions")
-        few = channels <= FEW_CHANNELS and features <= FEW_FEATURES and patch <= BLOCKS_PATCH
-        if not pooled and few and problem.x[0] >= BLOCKS_BATCH and problem.operation != "kernel":
-            return Choice("blocks", f"{channels} channels and {features} features are few: blocks of positions")
+        if not pooled and channels <= FEW_CHANNELS and patch <= BLOCKS_PATCH and problem.operation != "kernel":
+            if features <= FEW_FEATURES:
+                return Choice("blocks", f"{channels} channels and {features} features are few: blocks of positions")
+            return Choice("patches", f"{channels} channels are few: patches of {patch} samples")
     if refusal("winograd", problem) is None and min(channels, features) >= WINOGRAD_CHANNELS[max(sizes)]:
         saved = prod(k * winograd.TILE / (k + winograd.TILE - 1) for k in sizes)
         size = "x".join(map(str, sizes))
