@@ -71,10 +71,11 @@ class Grid:
 
     Args:
         constants: how the thresholds are called in choice.py.
-        algorithm: what is picked where all sizes reach the thresholds; "direct" is picked elsewhere.
+        algorithm: what is picked where all sizes reach the thresholds.
         at_least: whether sizes reach a threshold from above; otherwise they must not exceed it.
         sizes: the sizes of a problem that are compared with the thresholds.
         current: reads the thresholds that hold now.
+        otherwise: what is picked elsewhere.
     """
 
     constants: tuple[str, ...]
@@ -83,6 +84,7 @@ class Grid:
     sizes: Callable[[Problem], tuple[int, ...]]
     current: Callable[[], tuple[int, ...]]
     problems: tuple[Problem, ...]
+    otherwise: str = "direct"
 
 
 GRIDS = {
@@ -101,7 +103,8 @@ GRIDS = {
         ("FEW_CHANNELS", "FEW_FEATURES"), "blocks", False,
         lambda p: (p.channels, p.features), lambda: (choice.FEW_CHANNELS, choice.FEW_FEATURES),
         tuple(Problem(k, "SAME", 64, n, c, f, kernel_gradient=False)
-              for k, c in ((5, 1), (5, 3), (5, 6), (3, 8), (3, 12), (3, 16)) for f in (8, 16, 32) for n in (28, 14)),
+              for k, c in ((5, 1), (5, 3), (5, 6), (3, 3), (3, 8)) for f in (8, 16, 32) for n in (28, 14)),
+        "patches",
     ),
     "blocks_patch": Grid(
         ("BLOCKS_PATCH",), "blocks", False,
@@ -286,7 +289,7 @@ def main():
     for name in options.grids:
         grid = GRIDS[name]
         points = measured(grid, options.rounds, options.seconds, options.smoke)
-        derived = derive(points, grid.current(), grid.algorithm, at_least=grid.at_least)
+        derived = derive(points, grid.current(), grid.algorithm, at_least=grid.at_least, otherwise=grid.otherwise)
         result["grids"][name] = {"constants": list(grid.constants), **derived, "points": points}
         result["load_after"] = [significant(load, 3) for load in os.getloadavg()]
         options.out.parent.mkdir(parents=True, exist_ok=True)

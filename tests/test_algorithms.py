@@ -105,7 +105,7 @@ def close(actual, wanted, tolerance=1e-10):
 def drawn_problem(algorithm, seed):
     """A random problem that the algorithm takes: x, kernel, an output gradient and the geometry."""
     rng = np.random.default_rng([ALGORITHMS.index(algorithm), seed])
-    dense = algorithm in ("blocks", "winograd")
+    dense = algorithm in ("blocks", "winograd", "fourier")
     rank = 2 if algorithm == "winograd" else 1 + seed % 3
 
     def each(low, high):
@@ -250,6 +250,7 @@ CASES = [
     ("blocks", "in phases"),
     ("winograd", "dense"),
     ("winograd", "in phases"),
+    ("fourier", "dense"),
 ]
 
 
@@ -401,7 +402,7 @@ def test_rounding_in_float32(algorithm, size):
 
 @on_cpu
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "winograd"])
+@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name not in ("winograd", "fourier")])
 def test_rounding_in_sixteen_bits(algorithm, dtype):
     x, kernel, how = rounding_problem(algorithm)
     small = (*x[:-1], 8), (*kernel[:-2], 1 if how.groups > 1 else 8, 8), replace(how, groups=min(how.groups, 8))
@@ -456,6 +457,14 @@ CHOICES = [
     (problem((64, 28, 28, 1), (5, 5, 1, 6), "kernel", phases=2), "blocks", "blocks of positions"),
     (problem((64, 14, 14, 6), (5, 5, 6, 16), "input"), "blocks", "blocks of positions"),
     (problem((64, 28, 28, 16), (3, 3, 16, 16)), "direct", "XLA"),
+    (problem((16, 64, 64, 16), (11, 11, 16, 16)), "fourier", "121 samples"),
+    (problem((16, 64, 64, 16), (11, 11, 16, 16), "kernel"), "fourier", "121 samples"),
+    (
+        problem((1, 64, 64, 16), (11, 11, 16, 16)),
+        "direct",
+        "XLA",
+    ),  # one example does not pay for the kernel's transform
+    (problem((16, 64, 64, 256), (11, 11, 256, 256)), "direct", "XLA"),  # nor is there memory for it
     (problem((64, 32, 32, 3), (3, 3, 3, 64)), "patches", "3 channels are few"),
     (problem((64, 14, 14, 8), (5, 5, 8, 16)), "winograd", "5x5 over 8 channels"),
     (problem(LARGE, (1, 1, 128, 32), pads=((0, 0),)), "patches", "matrix product"),
@@ -493,6 +502,7 @@ def test_the_choice_and_its_reason(asked, algorithm, why):
             problem(LARGE, (7, 7, 128, 128)),
             "winograd needs a kernel of 3, 4 or 5 samples along two axes, not",
         ),
+        ("fourier", problem(LARGE, WIDE, dtype="bfloat16"), "fourier has no transforms in bfloat16"),
         ("winograd", problem(LARGE, WIDE, dtype="float16"), "winograd loses too many digits in float16"),
     ],
 )

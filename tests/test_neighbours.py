@@ -1,5 +1,9 @@
 """Convolution, activation and pooling computed together give what they give one by one."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -247,3 +251,58 @@ def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
     assert not memory.keep_memory()
     memory._kept.cache_clear()
+
+
+class Library:
+    """A C library that notes what it is asked for."""
+
+    def __init__(self):
+        self.trimmed, self.places, self.freed = 0, [], []
+
+    def mallopt(self, name, value):
+        return 1
+
+    def malloc_trim(self, spare):
+        self.trimmed += 1
+
+    def taken(self, size):
+        self.places.append(size)
+        return len(self.places)
+
+
+def test_the_compilers_memory_is_given_back_once_for_what_was_compiled(monkeypatch):
+    class Function:
+        """A function of the library, which takes notes of its types."""
+
+        def __init__(self, function):
+            self.function = function
+
+        def __call__(self, *arguments):
+            return self.function(*arguments)
+
+    library, heard = Library(), []
+    library.malloc, library.free = Function(library.taken), Function(library.freed.append)
+    monkeypatch.setattr(memory, "_glibc", lambda: library)
+    monkeypatch.setattr(jax.monitoring, "register_event_duration_secs_listener", heard.append)
+    memory._kept.cache_clear()
+    assert memory.keep_memory()
+    (listener,) = heard
+    for event in ("/jax/something/else", memory._COMPILED, memory._COMPILED):
+        listener(event, 0.1)
+    assert library.trimmed == 1  # no convolution since
+    assert memory.keep_memory()
+    listener(memory._COMPILED, 0.1)
+    assert library.trimmed == 2
+    # every other place is free, so that no two of them are one
+    assert library.freed == list(range(1, len(library.places), 2))
+    memory._kept.cache_clear()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc is set up")
+@pytest.mark.parametrize("setting", [{}, {"FCNN_KEEP_MEMORY": "0"}, {"MALLOC_TRIM_THRESHOLD_": "1000000"}])
+def test_jax_computes_where_it_is_called_unless_told_otherwise(setting):
+    given = {name: value for name, value in os.environ.items() if name not in memory._THEIRS}
+    given = {name: value for name, value in given.items() if name != "FCNN_KEEP_MEMORY"}
+    code = "import fcnn, jax; print(jax.config.read('jax_cpu_enable_async_dispatch'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**given, **setting})
+    assert done.stdout.strip() == str(bool(setting)), done.stderr

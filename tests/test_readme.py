@@ -71,6 +71,12 @@ def test_the_soak_is_the_committed_one():
         assert f"seed {failure['seed']}" in TEXT
 
 
+def test_the_table_of_speed_is_that_of_the_committed_run():
+    command = [sys.executable, "benchmarks/table.py", "benchmarks/results/bench_cpu.json", "README.md", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_name_at_the_door_that_makes_a_layer_is_listed():
     import fcnn
 

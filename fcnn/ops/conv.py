@@ -47,7 +47,8 @@ def conv(
         padding: "VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT", an integer, or one pair for each axis.
         dilation: distance between neighbouring kernel samples.
         groups: features of group g see channels of group g only; ``groups=channels`` is depthwise.
-        algorithm: "direct", "patches", "depthwise", "blocks" or "winograd"; None: by platform, shapes and dtype.
+        algorithm: "direct", "patches", "depthwise", "blocks", "winograd" or "fourier"; None: by platform, shapes and
+            dtype.
 
     Shapes:
         x (batch, *space, channels), kernel (*kernel, channels // groups, features), bias (features,).

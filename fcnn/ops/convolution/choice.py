@@ -15,16 +15,21 @@ import jax
 
 from ...errors import shown
 from ...geometry import Shape
-from . import winograd
+from . import fourier, winograd
 from .geometry import Geometry
 
-ALGORITHMS = ("direct", "patches", "depthwise", "blocks", "winograd")
+ALGORITHMS = ("direct", "patches", "depthwise", "blocks", "winograd", "fourier")
 
 #: Winograd's products are fast from this many channels and features on, and its transforms pay from this many samples
 #: of channels, features and positions
 WINOGRAD_CHANNELS = {3: 64, 4: 32, 5: 8}
 #: blocks beat XLA's convolution where a patch has at most so many samples and pooling follows
 BLOCKS_PATCH = 160
+#: Fourier transforms beat a convolution where an output takes so many times the multiplications of a sample of the
+#: transforms, and so many over all examples, for which the kernel is transformed once ...
+FOURIER_KERNEL, FOURIER_EXAMPLES = 40, 500
+#: ... up to so many numbers of the transformed kernel, which has the size of an image for every channel and feature
+FOURIER_NUMBERS = 20_000_000
 #: groups are computed one after another where they are at most so many and have at least so many channels
 MOST_GROUPS, GROUP_CHANNELS = 16, 8
 #: without pooling after it, where besides channels are at most so many: blocks up to so many features, else patches
@@ -108,6 +113,8 @@ def choose(problem: Problem) -> Choice:
             if features <= FEW_FEATURES:
                 return Choice("blocks", f"{channels} channels and {features} features are few: blocks of positions")
             return Choice("patches", f"{channels} channels are few: patches of {patch} samples")
+    if refusal("fourier", problem) is None and _large(problem):
+        return Choice("fourier", f"a kernel of {prod(sizes)} samples is large: products of Fourier transforms")
     if refusal("winograd", problem) is None and min(channels, features) >= WINOGRAD_CHANNELS[max(sizes)]:
         saved = prod(k * winograd.TILE / (k + winograd.TILE - 1) for k in sizes)
         size = "x".join(map(str, sizes))
@@ -115,6 +122,15 @@ def choose(problem: Problem) -> Choice:
     if problem.operation == "input" and all(s == 1 for s in geometry.stride):
         return choose(problem.transposed)
     return Choice("direct", "XLA's convolution, its gradients in the layout that stays fast inside loops")
+
+
+def _large(problem: Problem) -> bool:
+    """Whether a kernel is so large that Fourier transforms are faster."""
+    geometry, sizes, space = problem.geometry, problem.kernel[:-2], problem.x[1:-1]
+    numbers = prod(fourier.period(space, sizes, geometry))
+    work = prod(geometry.out(space, sizes)) * prod(sizes) / numbers
+    transformed = numbers * problem.x[-1] * problem.kernel[-1]
+    return work >= FOURIER_KERNEL and work * problem.x[0] >= FOURIER_EXAMPLES and transformed <= FOURIER_NUMBERS
 
 
 def refusal(algorithm: str, problem: Problem) -> str | None:
@@ -128,10 +144,12 @@ def refusal(algorithm: str, problem: Problem) -> str | None:
         return f"depthwise needs as many groups as channels, not {geometry.groups} for {problem.x[-1]}"
     if algorithm == "blocks" and prod(geometry.phases) > 1 and set(geometry.phases) != {2}:
         return f"blocks have two positions along every axis, not {shown(geometry.phases)}"
-    if algorithm in ("blocks", "winograd") and not geometry.dense:
+    if algorithm in ("blocks", "winograd", "fourier") and not geometry.dense:
         return f"{algorithm} needs stride 1, dilation 1 and one group"
     if algorithm == "winograd" and problem.dtype not in ("float32", "float64"):
         return f"winograd loses too many digits in {problem.dtype}"
+    if algorithm == "fourier" and problem.dtype not in ("float32", "float64"):
+        return f"fourier has no transforms in {problem.dtype}"
     if algorithm == "winograd" and (len(sizes) != 2 or not set(sizes) <= set(winograd.KERNELS)):
         return f"winograd needs a kernel of 3, 4 or 5 samples along two axes, not {shown(sizes)}"
     if algorithm == "winograd" and min(p for pair in geometry.pads for p in pair) < 0:
@@ -147,7 +165,7 @@ def use_algorithm(algorithm: str | None) -> Iterator[None]:
     """Compute every convolution that is traced inside by one algorithm, where it can; others are chosen as ever.
 
     Args:
-        algorithm: "direct", "patches", "depthwise", "blocks", "winograd", or None for the usual choice.
+        algorithm: "direct", "patches", "depthwise", "blocks", "winograd", "fourier", or None for the usual choice.
 
     Raises:
         ValueError: an unknown algorithm.

@@ -32,7 +32,7 @@ from jax.sharding import PartitionSpec
 from ...geometry import Shape
 from ..devices import explicit_axes, varying_axes
 from ..memory import compute_where_called, keep_memory
-from . import blocks, depthwise, direct, patches, split, winograd
+from . import blocks, depthwise, direct, fourier, patches, split, winograd
 from .choice import Choice, Problem, choose, forced, refusal
 from .geometry import Geometry
 
@@ -228,7 +228,7 @@ def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
         return _to_phases(_forward(algorithm, a, b, plain, cpu), geometry)
     if problem.operation == "input":
         g = _from_phases(a, geometry)
-        if algorithm in ("winograd", "patches") or (algorithm == "direct" and not cpu):
+        if algorithm in ("winograd", "patches", "fourier") or (algorithm == "direct" and not cpu):
             x = jax.ShapeDtypeStruct(problem.x, g.dtype)
             return jax.linear_transpose(lambda x: _forward(algorithm, x, b, plain, cpu), x)(g)[0]
         turned = direct.turned(b, geometry.groups)
@@ -279,7 +279,8 @@ def _forward(algorithm: str, x: Array, kernel: Array, geometry: Geometry, cpu: b
         return patches.forward(x, kernel, geometry)
     if algorithm == "depthwise":
         return depthwise.forward(x, kernel, geometry, cpu=cpu)
-    return (patches if algorithm == "patches" else winograd).forward(x, kernel, geometry)
+    module = {"patches": patches, "winograd": winograd, "fourier": fourier}[algorithm]
+    return module.forward(x, kernel, geometry)
 
 
 def _simpler_forward(x: Array, kernel: Array, geometry: Geometry) -> Array:
