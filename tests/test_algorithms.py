@@ -465,6 +465,7 @@ CHOICES = [
         "XLA",
     ),  # one example does not pay for the kernel's transform
     (problem((16, 64, 64, 256), (11, 11, 256, 256)), "direct", "XLA"),  # nor is there memory for it
+    (problem((4, 16, 16, 16, 16), (3, 3, 3, 16, 16)), "direct", "two dimensions"),
     (problem((64, 32, 32, 3), (3, 3, 3, 64)), "patches", "3 channels are few"),
     (problem((64, 14, 14, 8), (5, 5, 8, 16)), "winograd", "5x5 over 8 channels"),
     (problem(LARGE, (1, 1, 128, 32), pads=((0, 0),)), "patches", "matrix product"),

@@ -121,6 +121,8 @@ def choose(problem: Problem) -> Choice:
         return Choice("winograd", f"{size} over {channels} channels: {saved:.1f} times fewer multiplications")
     if problem.operation == "input" and all(s == 1 for s in geometry.stride):
         return choose(problem.transposed)
+    if geometry.rank == 3:
+        return Choice("direct", "XLA's convolution in two dimensions, the third beside the channels")
     return Choice("direct", "XLA's convolution, its gradients in the layout that stays fast inside loops")
 
 
