@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 from jax import Array
 from jax.core import ShapedArray
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec
@@ -40,8 +41,6 @@ def alone(function: Callable[..., Array], *arrays: Array) -> Array:
         >>> alone(jnp.negative, jnp.ones(2)).tolist()
         [-1.0, -1.0]
     """
-    from jax.experimental.xla_metadata import set_xla_metadata  # here, as it brings Pallas along
-
     with set_xla_metadata(inlineable="false"):
         return jax.jit(lambda *a: function(*a))(*arrays)
 
