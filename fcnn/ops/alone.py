@@ -45,23 +45,20 @@ def alone(function: Callable[..., Array], *arrays: Array) -> Array:
         return jax.jit(lambda *a: function(*a))(*arrays)
 
 
-def register(primitive: Primitive, function: Callable[..., Array], on_cpu: Callable[..., Array] | None = None) -> None:
-    """Let a primitive compute a function of arrays and static parameters, on the CPU as a computation of its own.
-
-    Args:
-        primitive: the primitive.
-        function: what it computes.
-        on_cpu: the same, where the CPU has a way of its own.
-    """
-    called = function if on_cpu is None else on_cpu
+def register(primitive: Primitive, function: Callable[..., Array]) -> None:
+    """Let a primitive compute a function of arrays and static parameters, on the CPU as a computation of its own."""
     primitive.def_impl(lambda *arrays, **static: jax.jit(lambda *a: function(*a, **static))(*arrays))
-    mlir.register_lowering(primitive, _plainly(function))
-    apart = _plainly(lambda *arrays, **static: alone(lambda *a: called(*a, **static), *arrays))
+    mlir.register_lowering(primitive, plainly(function))
+    apart = plainly(lambda *arrays, **static: alone(lambda *a: function(*a, **static), *arrays))
     mlir.register_lowering(primitive, apart, platform="cpu")
 
 
-def _plainly(function: Callable[..., Array]):
-    """Lower on types that say nothing of devices: under shard_map each computes its own share."""
+def plainly(function: Callable[..., Array]):
+    """Lowering by a function, on types that say nothing of devices: it is computed on each device alone.
+
+    Under shard_map, operands vary over devices. A transpose on the way would sum over them what it takes for copies of
+    one array.
+    """
     rule = mlir.lower_fun(function, False)
 
     def lower(ctx, *operands, **static):

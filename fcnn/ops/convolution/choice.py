@@ -1,6 +1,6 @@
 """Which algorithm computes a convolution or one of its gradients, and why: a function of platform, shapes and dtype.
 
-The thresholds were measured on two cores with AVX-512 (jax 0.10.2).
+The thresholds were measured on two cores with AVX-512 (jax 0.10.2); ``benchmarks/thresholds.py`` derives them.
 """
 
 from __future__ import annotations

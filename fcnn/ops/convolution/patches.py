@@ -13,6 +13,9 @@ from ...geometry import Shape
 from ..alone import alone
 from .geometry import Geometry
 
+#: fewer channels than this are too short a run to be copied for every sample of every patch
+LONG_RUN = 16
+
 
 def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """Cross-correlate x (batch, *space, channels) with kernel (*kernel, channels // groups, features).

@@ -24,12 +24,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec
 
 from ...geometry import Shape
+from ..alone import plainly
 from ..devices import explicit_axes, varying_axes
 from ..memory import compute_where_called, keep_memory
 from . import blocks, depthwise, direct, fourier, patches, split, winograd
@@ -236,7 +236,8 @@ def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
     g = _from_phases(b, geometry)
     if algorithm == "depthwise":
         return depthwise.kernel_gradient(a, g, plain, sizes, cpu=cpu)
-    if algorithm == "patches" and cpu and geometry.groups == 1 and problem.x[-1] < 16 and problem.ensemble > 1:
+    few = problem.ensemble > 1 and geometry.groups == 1 and problem.x[-1] < patches.LONG_RUN
+    if algorithm == "patches" and cpu and few:
         return patches.kernel_gradient(a, g, plain, sizes)
     if algorithm == "direct" and cpu and geometry.groups > 1:
         return split.by_group(partial(_simpler_kernel, sizes), a, g, plain)
@@ -331,21 +332,6 @@ def _eager(compiled, a, b, **params):
         return compiled(a, b, **params)
 
 
-def _lowering(operation, platform):
-    """Lowering by ``_compute``, on types that say nothing of devices: it is computed on each device alone.
-
-    Under shard_map, operands vary over devices. A transpose on the way would sum over them what it takes for copies of
-    one array.
-    """
-    rule = mlir.lower_fun(partial(_compute, operation, platform), False)
-
-    def lower(ctx, *operands, **params):
-        plain = [ShapedArray(a.shape, a.dtype) for a in ctx.avals_in]
-        return rule(ctx.replace(avals_in=plain), *operands, **params)
-
-    return lower
-
-
 compute_where_called()
 
 _STATIC = ("geometry", "algorithm", "space", "kernel")
@@ -354,8 +340,8 @@ for _primitive in (forward_p, input_p, kernel_p):
     _primitive.def_impl(partial(_eager, jax.jit(_primitive.bind, static_argnames=_STATIC)))
     _primitive.def_abstract_eval(partial(_abstract, _operation))
     batching.primitive_batchers[_primitive] = partial(_batched, _primitive)
-    mlir.register_lowering(_primitive, _lowering(_operation, "cpu"), platform="cpu")
-    mlir.register_lowering(_primitive, _lowering(_operation, "gpu"))
+    mlir.register_lowering(_primitive, plainly(partial(_compute, _operation, "cpu")), platform="cpu")
+    mlir.register_lowering(_primitive, plainly(partial(_compute, _operation, "gpu")))
 
 # transposes: of the first operand given the second, and of the second given the first
 ad.defbilinear(forward_p, partial(_to_first, input_p, False), partial(_to_second, kernel_p, True))
