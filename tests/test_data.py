@@ -2,10 +2,13 @@
 
 import gzip
 import hashlib
+import http.client
 import os
 import struct
 import urllib.error
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,10 +18,25 @@ from fcnn.data import files
 from fcnn.data import idx as idx_files
 
 FOLDER = os.environ.get("FCNN_DATA", "")
-needs_mnist = pytest.mark.skipif(
-    not (FOLDER and (Path(FOLDER) / "mnist").is_dir()),
-    reason="MNIST is not there: set FCNN_DATA to a folder with mnist/",
-)
+SETS = {
+    "mnist": (data.mnist, "MNIST_CHECKSUMS", "MNIST_MIRRORS"),
+    "fashion_mnist": (data.fashion_mnist, "FASHION_CHECKSUMS", "FASHION_MIRRORS"),
+}
+
+
+def needs(name):
+    return pytest.mark.skipif(
+        not (FOLDER and (Path(FOLDER) / name).is_dir()),
+        reason=f"the data set is not there: set FCNN_DATA to a folder with {name}/",
+    )
+
+
+class Small(NamedTuple):
+    name: str
+    load: Callable[[], data.Dataset]
+    folder: Path
+    files: list[str]
+    mirrors: tuple[str, ...]
 
 
 def idx(array):
@@ -26,10 +44,11 @@ def idx(array):
     return gzip.compress(header + array.astype(np.uint8).tobytes())
 
 
-@pytest.fixture
-def small(tmp_path, monkeypatch):
-    """A data set of the form of MNIST with six images, in a folder of its own; no network, an empty cache."""
-    made = tmp_path / "given" / "mnist"
+@pytest.fixture(params=SETS)
+def small(tmp_path, monkeypatch, request):
+    """A data set in idx form with six images, in a folder of its own; no network, an empty cache."""
+    load, checksums, mirrors = SETS[request.param]
+    made = tmp_path / "given" / request.param
     made.mkdir(parents=True)
     arrays = {
         "train-images-idx3-ubyte.gz": np.arange(4 * 28 * 28).reshape(4, 28, 28) % 256,
@@ -40,11 +59,11 @@ def small(tmp_path, monkeypatch):
     for name, array in arrays.items():
         (made / name).write_bytes(idx(array))
     sums = {name: hashlib.sha256((made / name).read_bytes()).hexdigest() for name in arrays}
-    monkeypatch.setattr(idx_files, "CHECKSUMS", sums)
+    monkeypatch.setattr(idx_files, checksums, sums)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("FCNN_DATA", str(tmp_path / "given"))
     monkeypatch.setattr(files.urllib.request, "urlopen", offline)
-    return made
+    return Small(request.param, load, made, sorted(arrays), getattr(idx_files, mirrors))
 
 
 def offline(address, timeout):
@@ -81,7 +100,7 @@ def test_digits_are_split_by_the_rule_every_fifth():
     assert len(found.train[1]) + len(found.test[1]) == 1797
 
 
-@needs_mnist
+@needs("mnist")
 def test_mnist_is_the_published_set():
     found = data.mnist()
     assert found.train[0].shape == (60000, 28, 28, 1)
@@ -94,73 +113,114 @@ def test_mnist_is_the_published_set():
     np.testing.assert_allclose(found.train[0].std(dtype=np.float64), 0.3081, atol=5e-5)
 
 
+@needs("fashion_mnist")
+def test_fashion_mnist_is_the_published_set():
+    found = data.fashion_mnist()
+    assert found.train[0].shape == (60000, 28, 28, 1)
+    assert found.test[0].shape == (10000, 28, 28, 1)
+    # the paper's section 3: as many of every class
+    assert np.bincount(found.train[1]).tolist() == [6000] * 10
+    assert np.bincount(found.test[1]).tolist() == [1000] * 10
+    # mean 0.2860 and deviation 0.3530, as quoted everywhere
+    np.testing.assert_allclose(found.train[0].mean(dtype=np.float64), 0.2860, atol=5e-5)
+    np.testing.assert_allclose(found.train[0].std(dtype=np.float64), 0.3530, atol=5e-5)
+    # the training set begins with an ankle boot and a T-shirt
+    assert [found.classes[y] for y in found.train[1][:2]] == ["Ankle boot", "T-shirt/top"]
+    assert "MIT" in found.licence
+    assert "Zalando" in found.licence
+
+
 def test_files_come_from_the_given_folder(small):
-    found = data.mnist()
+    found = small.load()
     assert found.train[1].tolist() == [1, 2, 3, 9]
     assert found.test[0].max() == 1.0
     assert found.train[0][0, 0, 5, 0] == np.float32(5 / 255)
+    assert found.train[0].dtype == np.float32
+    assert found.train[1].dtype == np.int32
+    assert len(found.classes) == 10
 
 
 def test_files_may_lie_in_the_given_folder_itself(small, monkeypatch):
-    monkeypatch.setenv("FCNN_DATA", str(small))
-    assert data.mnist().test[1].tolist() == [0, 7]
+    monkeypatch.setenv("FCNN_DATA", str(small.folder))
+    assert small.load().test[1].tolist() == [0, 7]
+
+
+def online(small, asked=None):
+    def urlopen(address, timeout):
+        if asked is not None:
+            asked.append(address)
+        return Answer((small.folder / address.rsplit("/", 1)[1]).read_bytes())
+
+    return urlopen
+
+
+def test_files_of_the_same_names_of_another_set_in_the_given_folder_are_passed_over(small, monkeypatch, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in small.files:
+        (other / name).write_bytes(b"of another set")
+    monkeypatch.setenv("FCNN_DATA", str(other))
+    with pytest.raises(data.DataDamagedError, match="other/train-images"):  # and nothing else is to be had
+        small.load()
+    monkeypatch.setattr(files.urllib.request, "urlopen", online(small))
+    assert small.load().train[1].tolist() == [1, 2, 3, 9]
+    assert {path.read_bytes() for path in other.iterdir()} == {b"of another set"}
 
 
 def test_without_files_and_network_one_sentence_says_what_to_put_where(small, monkeypatch, tmp_path):
     monkeypatch.setenv("FCNN_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(data.DataNotFoundError) as caught:
-        data.mnist()
+        small.load()
     message = str(caught.value)
     assert "\n" not in message
-    for part in (
-        "train-images-idx3-ubyte.gz",
-        "t10k-labels-idx1-ubyte.gz",
-        "FCNN_DATA",
-        "mnist",
-        str(tmp_path / "cache"),
-    ):
+    for part in (*small.files, *small.mirrors, "no network", "FCNN_DATA", f"'{small.name}'", str(tmp_path / "cache")):
         assert part in message
+
+
+def test_a_cache_that_cannot_be_written_is_no_crash(small, monkeypatch, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    monkeypatch.delenv("FCNN_DATA")
+    monkeypatch.setattr(files.urllib.request, "urlopen", online(small))
+    with pytest.raises(data.DataNotFoundError, match=r"Not a directory|exists"):
+        small.load()
 
 
 def test_a_download_is_cached_and_used_offline_afterwards(small, monkeypatch, tmp_path):
     asked = []
-
-    def online(address, timeout):
-        asked.append(address)
-        return Answer((small / address.rsplit("/", 1)[1]).read_bytes())
-
     monkeypatch.delenv("FCNN_DATA")
-    monkeypatch.setattr(files.urllib.request, "urlopen", online)
-    assert data.mnist().train[1].tolist() == [1, 2, 3, 9]
-    assert len(asked) == 4
+    monkeypatch.setattr(files.urllib.request, "urlopen", online(small, asked))
+    assert small.load().train[1].tolist() == [1, 2, 3, 9]
+    assert sorted(asked) == [small.mirrors[0] + name for name in small.files]
     monkeypatch.setattr(files.urllib.request, "urlopen", offline)
-    assert data.mnist().train[1].tolist() == [1, 2, 3, 9]
-    assert sorted(p.name for p in (tmp_path / "cache" / "fcnn" / "mnist").iterdir()) == sorted(idx_files.CHECKSUMS)
+    assert small.load().train[1].tolist() == [1, 2, 3, 9]
+    assert sorted(p.name for p in (tmp_path / "cache" / "fcnn" / small.name).iterdir()) == small.files
 
 
-@pytest.mark.parametrize("fault", ["other bytes", "cut short", "breaks off"])
+@pytest.mark.parametrize("fault", ["other bytes", "cut short", "breaks off", "ends inside an answer"])
 def test_a_faulty_download_is_not_kept_and_the_next_mirror_is_asked(small, monkeypatch, tmp_path, fault):
     def first_mirror_is_faulty(address, timeout):
-        content = (small / address.rsplit("/", 1)[1]).read_bytes()
-        if address.startswith(idx_files.MIRRORS[0]):
+        content = (small.folder / address.rsplit("/", 1)[1]).read_bytes()
+        if address.startswith(small.mirrors[0]):
             if fault == "breaks off":
                 raise ConnectionResetError("reset")
+            if fault == "ends inside an answer":
+                raise http.client.IncompleteRead(b"abc", 100)
             content = b"<html>not here</html>" if fault == "other bytes" else content[:-5]
         return Answer(content)
 
     monkeypatch.delenv("FCNN_DATA")
     monkeypatch.setattr(files.urllib.request, "urlopen", first_mirror_is_faulty)
-    assert data.mnist().test[1].tolist() == [0, 7]
+    assert small.load().test[1].tolist() == [0, 7]
     assert not list((tmp_path / "cache").rglob(".*"))
 
 
 def test_a_damaged_file_is_refused_with_both_checksums(small):
-    path = small / "t10k-labels-idx1-ubyte.gz"
+    path = small.folder / "t10k-labels-idx1-ubyte.gz"
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
     path.write_bytes(raw)
     with pytest.raises(data.DataDamagedError, match=r"t10k-labels.*SHA-256 is [0-9a-f]{64}, expected [0-9a-f]{64}"):
-        data.mnist()
+        small.load()
 
 
 @pytest.mark.parametrize(

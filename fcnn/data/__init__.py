@@ -1,8 +1,26 @@
-"""Data sets as plain arrays."""
+"""Data sets as plain arrays, and sound as pictures."""
 
+from .cifar import cifar10
 from .dataset import Dataset
 from .digits import digits
 from .files import DataDamagedError, DataNotFoundError
-from .idx import mnist
+from .idx import fashion_mnist, mnist
+from .image_folder import load_image_folder
+from .spectrum import log_mel, spectrogram
+from .speech import Recordings, spoken_digit_recordings, spoken_digits
 
-__all__ = ["DataDamagedError", "DataNotFoundError", "Dataset", "digits", "mnist"]
+__all__ = [
+    "DataDamagedError",
+    "DataNotFoundError",
+    "Dataset",
+    "Recordings",
+    "cifar10",
+    "digits",
+    "fashion_mnist",
+    "load_image_folder",
+    "log_mel",
+    "mnist",
+    "spectrogram",
+    "spoken_digit_recordings",
+    "spoken_digits",
+]

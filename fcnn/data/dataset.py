@@ -21,3 +21,13 @@ class Dataset(NamedTuple):
     test: tuple[np.ndarray, np.ndarray]
     classes: tuple[str, ...]
     licence: str
+
+
+def unit(images: np.ndarray) -> np.ndarray:
+    """Bytes as float32 in [0, 1]: divided by 255.
+
+    Example:
+        >>> unit(np.array([0, 255], np.uint8)).tolist()
+        [0.0, 1.0]
+    """
+    return np.divide(images, np.float32(255), dtype=np.float32)

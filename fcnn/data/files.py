@@ -1,14 +1,14 @@
-"""Files of data sets: found in a folder, or downloaded into a cache; checked by SHA-256 either way."""
+"""Files of data sets: found in a folder, or downloaded into a cache; checked by their checksum either way."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import os
 import tempfile
-import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 #: seconds to wait for a mirror before trying the next
@@ -28,11 +28,35 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcnn"
 
 
+def places(*names: str) -> Iterator[Path]:
+    """The folders in which a data set may lie, the first choice first.
+
+    The folders of its name in the one that the environment variable FCNN_DATA names, that folder itself, and
+    the folder of its (first) name in the cache.
+
+    Args:
+        names: names of the data set's folder.
+    """
+    if given := os.environ.get("FCNN_DATA"):
+        yield from (Path(given) / name for name in names)
+        yield Path(given)
+    yield cache_folder() / names[0]
+
+
+def find(file: str, *names: str) -> Path | None:
+    """The first file or folder called ``file`` in the places of a data set; None if there is none.
+
+    Args:
+        file: name of the file or folder.
+        names: names of the data set's folder.
+    """
+    return next((place / file for place in places(*names) if (place / file).exists()), None)
+
+
 def locate(name: str, checksums: Mapping[str, str], mirrors: Sequence[str]) -> dict[str, Path]:
     """Find the files of a data set.
 
-    Looked for, in this order: the folder ``name`` in the one that the environment variable FCNN_DATA names,
-    that folder itself, and the cache. What is missing there is downloaded into the cache: to a temporary file,
+    Looked for in its :func:`places`. What is missing there is downloaded into the cache: to a temporary file,
     which takes its name only after its checksum was right.
 
     Args:
@@ -47,55 +71,90 @@ def locate(name: str, checksums: Mapping[str, str], mirrors: Sequence[str]) -> d
         DataNotFoundError: a file is not there and no mirror answered.
         DataDamagedError: a file has another checksum.
     """
+    return {file: _locate(name, file, checksum, mirrors, checksums) for file, checksum in checksums.items()}
+
+
+def _locate(name: str, file: str, checksum: str, mirrors: Sequence[str], checksums: Mapping[str, str]) -> Path:
+    doubtful = None
     given = os.environ.get("FCNN_DATA")
-    folders = [Path(given) / name, Path(given)] if given else []
-    folders.append(cache_folder() / name)
-    found = {}
-    for file, checksum in checksums.items():
-        path = next((folder / file for folder in folders if (folder / file).is_file()), None)
-        if path is None:
-            path = _download(name, file, checksum, mirrors, checksums)
-        else:
+    for place in places(name):
+        path = place / file
+        if not path.is_file():
+            continue
+        try:
             check(path, checksum)
-        found[file] = path
-    return found
+        except DataDamagedError as error:
+            # data sets share names of files: what lies in FCNN_DATA itself may belong to another set
+            if not given or place != Path(given):
+                raise
+            doubtful = error
+        else:
+            return path
+    try:
+        return _download(name, file, checksum, mirrors, checksums)
+    except DataNotFoundError:
+        if doubtful is not None:
+            raise doubtful from None
+        raise
 
 
-def check(path: Path, checksum: str) -> None:
-    """Raise unless a file has the SHA-256 that it should have.
+def check(path: Path, checksum: str, algorithm: str = "sha256") -> None:
+    """Raise unless a file has the checksum that it should have.
+
+    Args:
+        path: the file.
+        checksum: its checksum in hexadecimal digits.
+        algorithm: what computes it: "sha256" or, where nothing better is published, "md5".
 
     Raises:
-        DataDamagedError: it has not.
+        DataDamagedError: it has another.
     """
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
     if digest != checksum:
+        named = {"sha256": "SHA-256", "md5": "MD5"}[algorithm]
         raise DataDamagedError(
-            f"{path} is damaged or another file: its SHA-256 is {digest}, expected {checksum} "
+            f"{path} is damaged or another file: its {named} is {digest}, expected {checksum} "
             f"({path.stat().st_size:,} bytes); delete it and fetch it again"
         )
 
 
+def not_found(name: str, wanted: str, reasons: Sequence[str] = ()) -> DataNotFoundError:
+    """The error that says what to put where.
+
+    Args:
+        name: name of the data set, and of its folder.
+        wanted: the files that would do, in words.
+        reasons: why the mirrors did not help; none for a set that is not downloaded.
+    """
+    tried = f"no mirror could be reached ({'; '.join(reasons)})" if reasons else "it is not downloaded by itself"
+    return DataNotFoundError(
+        f"the data set {name} was not found and {tried}: put {wanted} into a folder {name!r}, "
+        "and set the environment variable FCNN_DATA to the folder that holds that one, or put it into "
+        f"{cache_folder() / name}"
+    )
+
+
 def _download(name: str, file: str, checksum: str, mirrors: Sequence[str], checksums: Mapping[str, str]) -> Path:
     folder = cache_folder() / name
-    folder.mkdir(parents=True, exist_ok=True)
+    reasons = []
     for mirror in mirrors:
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{file}.")
-        path = Path(temporary)
+        path = None
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{file}.")
+            path = Path(temporary)
             with os.fdopen(handle, "wb") as out, urllib.request.urlopen(mirror + file, timeout=TIMEOUT) as source:
                 while block := source.read(1 << 20):
                     out.write(block)
             check(path, checksum)
             os.replace(path, folder / file)
             return folder / file
-        except (urllib.error.URLError, OSError, DataDamagedError):
-            continue
+        except (OSError, http.client.HTTPException, DataDamagedError) as error:  # URLError is an OSError
+            kind = "another checksum" if isinstance(error, DataDamagedError) else str(error) or type(error).__name__
+            reasons.append(f"{mirror}: {kind}".replace("\n", " "))
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-    wanted = ", ".join(checksums)
-    raise DataNotFoundError(
-        f"the data set {name} was not found and no mirror could be reached: put {wanted} into a folder {name!r}, "
-        f"and set the environment variable FCNN_DATA to the folder that holds it, or put them into {folder}"
-    )
+            if path is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+    raise not_found(name, ", ".join(checksums), reasons)

@@ -1,0 +1,231 @@
+"""Your own pictures: a folder for each class."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import os
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .dataset import Dataset, unit
+from .files import DataDamagedError
+from .pillow import image_module
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+
+
+def load_image_folder(
+    folder: str | os.PathLike[str],
+    *,
+    size: int | Sequence[int],
+    test: float = 0.2,
+    colour: bool = True,
+    skip_damaged: bool = False,
+) -> Dataset:
+    """Pictures from a folder that holds a folder for each class: ``folder/cat/1.png``, ``folder/dog/old/7.jpg``.
+
+    Where the folder holds both ``train`` and ``test``, each with the classes' folders, that is the split (and
+    anything else beside them is left alone). Otherwise a picture is for testing if the SHA-256 of
+    ``class/path``, as a number from 0 to 1, is below ``test``: pictures that are added later move no other.
+    A class whose pictures all fell to the test keeps the one with the greatest number for training.
+
+    Each picture is turned as its EXIF orientation says, scaled until it just covers ``size`` (a triangle filter that
+    averages where it shrinks), and cut around its middle. Transparent parts lie on white. Grey pictures have three
+    equal channels in colour; colours become grey by ITU-R 601 (0.299 R + 0.587 G + 0.114 B). Of a moving
+    picture the first is taken. Read are .png, .jpg, .jpeg, .webp, .bmp and .gif, in folders within a class's
+    folder too; names that begin with a dot are ignored.
+
+    Args:
+        folder: the folder.
+        size: height and width in pixels, or one number for both.
+        test: share of the pictures that is for testing, in the mean; not used where train and test are given.
+        colour: True for three channels (red, green, blue), False for one.
+        skip_damaged: True leaves out pictures that cannot be read, with a warning for each.
+
+    Shapes:
+        x (pictures, height, width, 3 or 1) float32 in [0, 1]; y counts the classes in the order of their names.
+
+    Returns:
+        The data set. Its classes are the folders' names, its pictures are ordered by class and path.
+
+    Raises:
+        ImportError: Pillow is not installed.
+        TypeError: ``size`` is no integer or two, ``test`` no number.
+        ValueError: ``size`` below 1 or ``test`` not from 0 to below 1; no folders of classes, a class without
+            pictures, a class in ``test`` that ``train`` lacks.
+        DataDamagedError: a picture cannot be read; the message names it.
+        FileNotFoundError: no such folder.
+        NotADirectoryError: it is a file.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("red", "blue"):
+        ...     (folder / name).mkdir()
+        ...     Image.new("RGB", (40, 30), name).save(folder / name / "1.png")
+        >>> (x, y), _, classes, _ = load_image_folder(folder, size=8, test=0)
+        >>> x.shape, [classes[i] for i in y], x[:, 0, 0].tolist()
+        ((2, 8, 8, 3), ['blue', 'red'], [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    """
+    where = "load_image_folder"
+    height, width = _size(size, where)
+    if isinstance(test, bool) or not isinstance(test, (int, float, np.number)):
+        raise TypeError(f"{where}: test is {test!r}, it must be a number")
+    if not 0 <= test < 1:
+        raise ValueError(f"{where}: test is {test}, it must be a share from 0 to below 1")
+    image_module("pictures")  # before any file is looked at
+    root = Path(folder)
+    if not root.exists():
+        raise FileNotFoundError(f"{where}: there is no folder {root}")
+    if not root.is_dir():
+        raise NotADirectoryError(f"{where}: {root} is a file; give the folder that holds the folders of the classes")
+    mode = "RGB" if colour else "L"
+    if (root / "train").is_dir() and (root / "test").is_dir():
+        classes, train = _pictures(root / "train", None, where)
+        _, tests = _pictures(root / "test", classes, where)
+        parts = [_read(found, len(classes), height, width, mode, skip_damaged) for found in (train, tests)]
+        if missing := sorted({name for i, name in enumerate(classes) if i not in parts[0].labels}):
+            raise ValueError(f"{where}: no picture in {root / 'train'} of {', '.join(missing)} can be read")
+    else:
+        classes, found = _pictures(root, None, where)
+        read = _read(found, len(classes), height, width, mode, skip_damaged)
+        if missing := [name for i, name in enumerate(classes) if i not in read.labels]:
+            raise ValueError(f"{where}: no picture in {root} of {', '.join(missing)} can be read")
+        chosen = _for_testing(read.numbers, read.labels, float(test))
+        parts = [read.only(~chosen), read.only(chosen)]
+    train_part, test_part = ((unit(part.images), part.labels) for part in parts)
+    return Dataset(train_part, test_part, classes, f"pictures from {root}; their terms are those of whoever made them")
+
+
+class _Picture(NamedTuple):
+    path: Path
+    label: int
+    #: from the SHA-256 of class/path, in [0, 1)
+    number: float
+
+
+class _Part(NamedTuple):
+    images: np.ndarray
+    labels: np.ndarray
+    numbers: np.ndarray
+
+    def only(self, chosen: np.ndarray) -> _Part:
+        return _Part(*(a[chosen] for a in self))
+
+
+def _pictures(root: Path, known: tuple[str, ...] | None, where: str) -> tuple[tuple[str, ...], list[_Picture]]:
+    """The classes in a folder and their pictures, ordered; ``known`` are the classes that there may be."""
+    # one and the same name may be spelt in two ways, é or e and an accent, depending on the file system
+    folders = {
+        unicodedata.normalize("NFC", entry.name): entry
+        for entry in root.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    }
+    if not folders:
+        raise ValueError(f"{where}: {root} holds no folders; put the pictures of each class into a folder of its name")
+    if known is not None and (unknown := sorted(set(folders) - set(known))):
+        raise ValueError(f"{where}: {root} has the classes {', '.join(unknown)}, which train has not")
+    classes = tuple(sorted(folders)) if known is None else known
+    found = []
+    for name, inside in sorted(folders.items()):
+        paths = sorted(_files(inside))
+        if not paths:
+            raise ValueError(f"{where}: the class {inside} holds no pictures ({', '.join(ENDINGS)})")
+        found += [_Picture(path, classes.index(name), _number(f"{name}/{within}")) for within, path in paths]
+    return classes, found
+
+
+def _files(folder: Path) -> list[tuple[str, Path]]:
+    """The pictures below a folder, each with its path within, spelt alike on every system."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = Path(parent) / name
+            if not name.startswith(".") and path.suffix.lower() in ENDINGS:
+                found.append((unicodedata.normalize("NFC", path.relative_to(folder).as_posix()), path))
+    return found
+
+
+def _number(name: str) -> float:
+    # 53 bits, as many as a float holds, so that the number stays below 1; a name that is no text keeps its bytes
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def _for_testing(numbers: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
+    chosen = numbers < share
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        if chosen[own].all():
+            chosen[own[numbers[own].argmax()]] = False
+    return chosen
+
+
+def _read(found: list[_Picture], classes: int, height: int, width: int, mode: str, skip_damaged: bool) -> _Part:
+    images = np.empty((len(found), height, width, 3 if mode == "RGB" else 1), np.uint8)
+    kept = []
+    for picture in found:
+        try:
+            pixels = _pixels(picture.path, height, width, mode)
+        except DataDamagedError as error:
+            if not skip_damaged:
+                raise
+            warnings.warn(f"left out: {error}", stacklevel=3)
+        else:
+            images[len(kept)] = pixels.reshape(images.shape[1:])
+            kept.append(picture)
+    return _Part(
+        images[: len(kept)],
+        np.array([picture.label for picture in kept], np.int32),
+        np.array([picture.number for picture in kept], np.float64),
+    )
+
+
+def _pixels(path: Path, height: int, width: int, mode: str) -> np.ndarray:
+    from PIL import ImageOps
+
+    module = image_module("pictures")
+    try:
+        with module.open(path) as opened:
+            opened.load()
+            image = _plain(ImageOps.exif_transpose(opened), mode, module)
+    except Exception as error:  # a decoder given garbage fails in any way there is: SyntaxError, struct.error, ...
+        raise DataDamagedError(f"the picture {path} cannot be read ({type(error).__name__}: {error})") from None
+    scale = min(image.width / width, image.height / height)
+    across, down = width * scale, height * scale
+    left, top = (image.width - across) / 2, (image.height - down) / 2
+    box = (left, top, left + across, top + down)
+    if image.size != (width, height):
+        image = image.resize((width, height), module.Resampling.BILINEAR, box=box)
+    return np.asarray(image)
+
+
+def _plain(image: Any, mode: str, module: Any) -> Any:
+    """A picture of 8 bits in one or three channels, from any other."""
+    if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion would cut off at 255
+        return module.fromarray(np.round(np.asarray(image) / 257).clip(0, 255).astype(np.uint8)).convert(mode)
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        image = module.alpha_composite(module.new("RGBA", image.size, "white"), coloured)
+    return image.convert(mode)
+
+
+def _size(size: int | Sequence[int], where: str) -> tuple[int, int]:
+    given: list[Any] = list(size) if isinstance(size, Sequence) else [size, size]
+    try:
+        if len(given) != 2 or any(isinstance(n, bool) for n in given):
+            raise TypeError
+        height, width = (operator.index(n) for n in given)
+    except TypeError:
+        raise TypeError(f"{where}: size is {size!r}, it must be an integer or (height, width)") from None
+    if min(height, width) < 1:
+        raise ValueError(f"{where}: size is {size!r}, it must be at least 1")
+    return height, width
