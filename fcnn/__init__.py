@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import analysis, data, draw, interop, models, ops, training
 from .analysis import capture, check_gradients, summary
-from .compose import branches, graph, repeat, residual, serial
+from .compose import branches, graph, remat, repeat, residual, serial
 from .given import Parameter
 from .layer import Layer
 from .layers import (
@@ -73,6 +73,7 @@ __all__ = [
     "models",
     "ops",
     "reference",
+    "remat",
     "repeat",
     "residual",
     "serial",

@@ -114,6 +114,22 @@ CASES = {
         covers="repeat",
         mixes_batch=True,
     ),
+    "remat": Case(
+        fcnn.remat(
+            fcnn.serial(
+                fcnn.Conv(4, 3, padding="SAME"), fcnn.BatchNorm(), jnp.tanh, fcnn.Dropout(0.3), fcnn.Conv(3, 3)
+            ),
+            policy=jax.checkpoint_policies.dots_saveable,
+        ),
+        IMAGE,
+        covers="remat",
+        mixes_batch=True,
+    ),
+    "remat in a repeat": Case(
+        fcnn.repeat(fcnn.residual(fcnn.remat(fcnn.serial(fcnn.Conv(4, 3, padding="SAME"), jnp.tanh))), 3),
+        IMAGE,
+        covers="remat",
+    ),
     "graph": Case(fcnn.graph(encode=fcnn.Dense(3), mix=fcnn.Dense(3))(two_towers), VECTOR, (VECTOR,), covers="graph"),
     "graph sharing": Case(
         fcnn.graph(conv=fcnn.Conv(4, 3, padding="SAME"), drop=fcnn.Dropout(0.3))(shared_conv), IMAGE, covers="graph"

@@ -17,6 +17,7 @@ from .. import layers, names, reference
 from ..compose.graph import Graph
 from ..compose.parallel import Branches, Residual
 from ..compose.parts import Composite
+from ..compose.remat import Remat
 from ..compose.repeat import Repeat
 from ..compose.serial import Serial
 from ..geometry import Shape, is_shape
@@ -158,6 +159,8 @@ class _Builder:
             return reference.Branches(self._parts(layer, place, batch, shapes), join=layer.join)
         if isinstance(layer, Repeat):
             return reference.Chain([self.build(layer.layer, place.copy(i), batch, shapes) for i in range(layer.n)])
+        if isinstance(layer, Remat):
+            return self.build(layer.layer, place, batch, shapes)
         if isinstance(layer, Graph):
             return self._graph(layer, place, batch, shapes)
         if isinstance(layer, layers.Function):
@@ -305,8 +308,9 @@ class _Opaque:
             leaves, form = jax.tree.flatten(shapes, is_leaf=is_shape)
             outs = tuple((inputs[0].shape[0], *leaf) for leaf in leaves)
             dtype = inputs[0].dtype
-            if isinstance(part, layers.Function):  # such as a comparison, which makes truth values
-                dtype = jax.eval_shape(part.function, *inputs).dtype
+            function = part.layer if isinstance(part, Remat) else part
+            if isinstance(function, layers.Function):  # such as a comparison, which makes truth values
+                dtype = jax.eval_shape(function.function, *inputs).dtype
             number = len(self._uses)
             self._uses.append((name, [tuple(x.shape) for x in inputs]))
             return jax.tree.unflatten(form, _layer().bind(*inputs, use=number, outs=outs, dtype=dtype))

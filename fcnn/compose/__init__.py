@@ -2,7 +2,8 @@
 
 from .graph import graph
 from .parallel import branches, residual
+from .remat import remat
 from .repeat import repeat
 from .serial import serial
 
-__all__ = ["branches", "graph", "repeat", "residual", "serial"]
+__all__ = ["branches", "graph", "remat", "repeat", "residual", "serial"]
