@@ -22,7 +22,7 @@ FLOORS = {
     "layers": 2,
     "layer": 1,
     "ops": 0.5,
-    "data": 0,
+    "data": 0.5,
     "geometry": 0,
     "names": 0,
     "given": 0.5,

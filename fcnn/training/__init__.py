@@ -1,7 +1,41 @@
-"""Learning: a pure step, and the loop around it."""
+"""Learning: a pure step, the loop around it, checkpoints, and what helps a network to learn."""
 
+from .checkpoint import CheckpointDamagedWarning, CheckpointError, CheckpointFailedWarning, Checkpoints
+from .ensemble import evaluate_ensemble, vote
 from .evaluate import evaluate
-from .fit import Run, fit
+from .fit import fit, fit_ensemble
+from .losses import smoothed
+from .nonfinite import NonFiniteError
+from .objective import cross_entropy
+from .optimizers import averaged, averaged_params, loss_scale, scaled, weights_only
+from .run import Moment, Run
+from .source import order_of
+from .statistics import recompute_statistics
 from .step import TrainState, make_step, start
 
-__all__ = ["Run", "TrainState", "evaluate", "fit", "make_step", "start"]
+__all__ = [
+    "CheckpointDamagedWarning",
+    "CheckpointError",
+    "CheckpointFailedWarning",
+    "Checkpoints",
+    "Moment",
+    "NonFiniteError",
+    "Run",
+    "TrainState",
+    "averaged",
+    "averaged_params",
+    "cross_entropy",
+    "evaluate",
+    "evaluate_ensemble",
+    "fit",
+    "fit_ensemble",
+    "loss_scale",
+    "make_step",
+    "order_of",
+    "recompute_statistics",
+    "scaled",
+    "smoothed",
+    "start",
+    "vote",
+    "weights_only",
+]

@@ -6,18 +6,24 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from ..errors import at
 from ..geometry import integer
 from ..given import Params, State
 from ..layer import Layer
-from .objective import Loss, check_data, check_net, cross_entropy, measure
+from .objective import Loss, Metric, check_data, check_metrics, check_net, cross_entropy, measure
+from .spread import Spread
 
 
-@partial(jax.jit, static_argnames=("net", "loss"))
-def _measured(net: Layer, loss: Loss, params: Params, state: State, inputs: Any, targets: Any) -> dict[str, Any]:
-    return measure(loss, net.apply(params, *inputs, state=state), targets)
+@partial(jax.jit, static_argnames=("net", "loss", "metrics", "members"))
+def _measured(
+    net: Layer, loss: Loss, metrics: Any, members: bool, params: Params, state: State, inputs: Any, targets: Any
+) -> dict[str, Any]:
+    def one(params: Params, state: State) -> dict[str, Any]:
+        return measure(loss, net.apply(params, *inputs, state=state), targets, metrics)
+
+    return (jax.vmap(one) if members else one)(params, state)
 
 
 def evaluate(
@@ -27,7 +33,9 @@ def evaluate(
     *,
     state: State | None = None,
     loss: Loss | None = None,
+    metrics: dict[str, Metric] | None = None,
     batch_size: int = 512,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> dict[str, float]:
     """Mean loss and accuracy over all examples, with dropout off and stored statistics in use.
 
@@ -38,11 +46,14 @@ def evaluate(
         state: its state, where it has one.
         loss: (outputs, targets) to one number for each example, or one for the batch; None: softmax
             cross-entropy with integer labels.
+        metrics: further numbers by name: functions (outputs, targets) to one for each example, or one for the batch.
         batch_size: examples at a time. Every example counts once, in the last, smaller batch too.
+        mesh: devices that share each batch; None: one. Where the mesh is that of several processes, each gives a
+            part of the data, and all get the result for the whole.
 
     Returns:
-        {"loss": ..., "accuracy": ...}, plain numbers, the accuracy in [0, 1]; none where the targets are not
-        labels of classes.
+        {"loss": ..., "accuracy": ...} and the metrics, plain numbers, the accuracy in [0, 1]; none where the targets
+        are not labels of classes.
 
     Raises:
         ValueError: data that do not suit the network.
@@ -60,16 +71,39 @@ def evaluate(
         check_net(net)
         inputs, targets = check_data(net, data, "data", loss)
         batch_size = integer(batch_size, "batch_size")
+        named = check_metrics(metrics)
+        spread = Spread.over(mesh)
+    found = measured(net, params, state, inputs, targets, loss or cross_entropy, named, batch_size, spread)
+    return {name: float(value) for name, value in found.items()}
+
+
+def measured(
+    net: Layer,
+    params: Params,
+    state: State | None,
+    inputs: tuple[Any, ...],
+    targets: Any,
+    loss: Loss,
+    metrics: tuple[tuple[str, Metric], ...] = (),
+    batch_size: int = 512,
+    spread: Spread = Spread(),  # noqa: B008 (a value)
+    members: bool = False,
+) -> dict[str, Any]:
+    """``evaluate`` with its arguments checked; for an ensemble's members an array of numbers each."""
     state = {} if state is None else state
     count = targets.shape[0]
-    totals: dict[str, float] = {}
+    place = spread.own  # each process has devices of its own for its part
+    if place.mesh is not None:
+        params, state = jax.device_put(spread.local((params, state)), place.whole)
     parts = []
     for first in range(0, count, batch_size):
-        batch = slice(first, first + batch_size)
-        part = tuple(jnp.asarray(a[batch]) for a in inputs)
-        metrics = _measured(net, loss or cross_entropy, params, state, part, jnp.asarray(targets[batch]))
-        parts.append((min(batch_size, count - first), metrics))
-    for size, metrics in parts:  # read at the end, so that batches do not wait for each other
-        for name, value in metrics.items():
-            totals[name] = totals.get(name, 0.0) + size * float(value)
-    return {name: total / count for name, total in totals.items()}
+        x, y = (tuple(a[first : first + batch_size] for a in inputs), targets[first : first + batch_size])
+        if place.mesh is not None:
+            x, y = place.batch((x, y))
+        parts.append((min(batch_size, count - first), _measured(net, loss, metrics, members, params, state, x, y)))
+    # read at the end, so that batches do not wait for each other
+    names = list(parts[0][1])
+    totals = np.stack([sum(size * np.asarray(found[name], np.float64) for size, found in parts) for name in names])
+    if spread.processes > 1:
+        totals, count = np.sum(spread.agree(totals), 0), np.sum(spread.agree(count))
+    return dict(zip(names, totals / count, strict=True))

@@ -15,16 +15,19 @@ from ..ops.dtypes import together, wide
 
 #: (outputs, targets) -> one number for each example, or one for the batch
 Loss = Callable[[Any, Any], jax.Array]
+#: likewise, for a number that is reported and not minimised
+Metric = Callable[[Any, Any], jax.Array]
 
 
 def cross_entropy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
-    r"""Softmax cross-entropy with integer labels, computed in float32 or wider.
+    r"""Softmax cross-entropy, computed in float32 or wider.
 
     .. math:: \ell = -\log \frac{e^{z_y}}{\sum_k e^{z_k}}
 
     Args:
         outputs: scores z, (batch, *space, classes).
-        labels: classes y, (batch, *space), integers.
+        labels: classes y, (batch, *space), integers; or distributions over the classes, (batch, *space, classes),
+            as augmentation makes them that mixes examples.
 
     Returns:
         The loss of every label, (batch, *space), by ``optax.losses``.
@@ -35,16 +38,22 @@ def cross_entropy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
     """
     from optax import losses
 
-    return losses.softmax_cross_entropy_with_integer_labels(outputs.astype(wide(outputs.dtype)), labels)
+    outputs = outputs.astype(wide(outputs.dtype))
+    if jnp.issubdtype(labels.dtype, jnp.floating) and labels.shape == outputs.shape:
+        return losses.softmax_cross_entropy(outputs, labels.astype(outputs.dtype))
+    return losses.softmax_cross_entropy_with_integer_labels(outputs, labels)
 
 
-def measure(loss: Loss, outputs: Any, targets: Any) -> dict[str, jax.Array]:
-    """Mean loss of a batch, and its accuracy where the targets are labels of classes.
+def measure(
+    loss: Loss, outputs: Any, targets: Any, metrics: tuple[tuple[str, Metric], ...] = ()
+) -> dict[str, jax.Array]:
+    """Mean loss of a batch, its accuracy where the targets are labels of classes, and what else is asked for.
 
     Args:
         loss: as for ``fit``.
-        outputs: what the network gave.
+        outputs: what the network gave; bfloat16 and float16 are measured in float32.
         targets: what was wanted.
+        metrics: pairs of a name and a function (outputs, targets) to a number, or one for each example.
 
     Returns:
         {"loss": ..., "accuracy": ...}; no accuracy where outputs are not one score for each class.
@@ -53,14 +62,18 @@ def measure(loss: Loss, outputs: Any, targets: Any) -> dict[str, jax.Array]:
         >>> measure(cross_entropy, jnp.array([[0.0, 9.0], [0.0, 9.0]]), jnp.array([1, 0]))["accuracy"].item()
         0.5
     """
+    outputs = jax.tree.map(lambda a: a.astype(wide(a.dtype)) if jnp.issubdtype(a.dtype, jnp.floating) else a, outputs)
     losses = jnp.asarray(loss(outputs, targets))
     _check_losses(losses, outputs, targets)
-    metrics = {"loss": jnp.mean(losses, dtype=wide(losses.dtype))}
+    found = {"loss": jnp.mean(losses, dtype=wide(losses.dtype))}
     if are_labels(outputs, targets):
         # labels of few bits are widened: 259 is not 3
         said, labels = together(jnp.argmax(outputs, -1), targets)
-        metrics["accuracy"] = jnp.mean(said == labels, dtype=jnp.float32)
-    return metrics
+        found["accuracy"] = jnp.mean(said == labels, dtype=jnp.float32)
+    for name, metric in metrics:
+        values = jnp.asarray(metric(outputs, targets))
+        found[name] = jnp.mean(values, dtype=wide(values.dtype))
+    return found
 
 
 def are_labels(outputs: Any, targets: Any) -> bool:
@@ -90,6 +103,20 @@ def check_net(net: Any) -> None:
         raise TypeError(f"net must be a layer, not {net!r}; make one of a function by fcnn.serial")
 
 
+def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
+    """Raise unless metrics are functions by name; returns them as pairs."""
+    if metrics is None:
+        return ()
+    if not isinstance(metrics, dict) or not all(isinstance(name, str) for name in metrics):
+        raise TypeError(f"metrics must be a dict from a name to a function (outputs, targets), not {metrics!r}")
+    for name, metric in metrics.items():
+        if name in ("loss", "accuracy", "seconds", "skipped") or name.startswith("validation_"):
+            raise ValueError(f"metrics: the name {name!r} is taken; use another")
+        if not callable(metric):
+            raise TypeError(f"metrics: {name} must be a function (outputs, targets), not {metric!r}")
+    return tuple(metrics.items())
+
+
 def check_data(net: Layer, data: Any, what: str, loss: Loss | None) -> tuple[tuple[Any, ...], Any]:
     """Raise unless data are (x, y) that the network and the loss can take; returns x as a tuple, and y.
 
@@ -115,7 +142,7 @@ def check_data(net: Layer, data: Any, what: str, loss: Loss | None) -> tuple[tup
     if not y.shape[0]:
         raise ValueError(f"{what}: there are no examples")
     out = net.out_shape(*(tuple(a.shape[1:]) for a in inputs))
-    if loss is None:
+    if loss is None or (getattr(loss, "scores_classes", False) and jnp.issubdtype(y.dtype, jnp.integer)):
         _check_labels(y, out, what)
     return inputs, y
 

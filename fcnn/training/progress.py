@@ -6,41 +6,59 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 
 class EpochBar:
-    """Shows one epoch as it goes.
+    """Shows one epoch as it goes: loss, metrics, examples per second.
 
     Args:
         epoch: number of the epoch, from 1.
         epochs: number of epochs.
-        steps: steps in the epoch.
+        steps: steps in the epoch, None where nobody knows.
+        done: steps that were taken before this bar, in a run that is continued.
         show: whether to show anything.
     """
 
     #: seconds between updates of the numbers, so that reading them does not slow the device
     EVERY = 0.25
 
-    def __init__(self, epoch: int, epochs: int, steps: int, show: bool) -> None:
+    def __init__(self, epoch: int, epochs: int, steps: int | None, show: bool, done: int = 0) -> None:
         self._title = f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
         self._bar: Any = None
         self._show = show
-        self._last = time.monotonic()
+        self._examples, self._begun = 0, time.monotonic()
+        self._last = self._counted = self._begun
         if show:
             try:
                 from tqdm.auto import tqdm
             except ImportError:
                 return
-            self._bar = tqdm(total=steps, desc=self._title, unit="step", dynamic_ncols=True, leave=True)
+            self._bar = tqdm(total=steps, initial=done, desc=self._title, unit="step", dynamic_ncols=True, leave=True)
+
+    def say(self, text: str) -> None:
+        """Show what is going on, such as compiling."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+
+    def restart(self) -> None:
+        """Count examples per second from now on."""
+        self._begun = time.monotonic()
 
     def due(self) -> bool:
         """Whether it is time to show new numbers."""
         return self._bar is not None and time.monotonic() - self._last > self.EVERY
 
+    def count(self, examples: int) -> None:
+        """Add examples that have been computed."""
+        self._examples += examples
+        self._counted = time.monotonic()
+
     def update(self, done: int, metrics: Mapping[str, Any]) -> None:
-        """Show the numbers after ``done`` steps."""
+        """Show the numbers after ``done`` steps of the epoch."""
         if self._bar is not None:
             self._last = time.monotonic()
-            self._bar.set_postfix_str(_text(metrics), refresh=False)
+            self._bar.set_postfix_str(self._text(metrics), refresh=False)
             self._bar.update(done - self._bar.n)
 
     def close(self, steps: int, metrics: Mapping[str, Any]) -> None:
@@ -49,14 +67,22 @@ class EpochBar:
         if self._bar is not None:
             self._bar.close()
         elif self._show:
-            print(f"{self._title}: {_text(metrics)}", flush=True)
+            print(f"{self._title}: {self._text(metrics)}", flush=True)
 
+    def abandon(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
 
-def _text(metrics: Mapping[str, Any]) -> str:
-    """The numbers as text, each loss before its accuracy (a compiled step returns its dict sorted)."""
-    return ", ".join(
-        f"{name.replace('_', ' ')} {float(value):.4f}" for name, value in sorted(metrics.items(), key=_place)
-    )
+    def _text(self, metrics: Mapping[str, Any]) -> str:
+        """The numbers as text, each loss before its accuracy (a compiled step returns its dict sorted)."""
+        parts = [
+            f"{name.replace('_', ' ')} {np.mean(value):.4f}" for name, value in sorted(metrics.items(), key=_place)
+        ]
+        seconds = self._counted - self._begun  # without the validation that comes after
+        if self._examples and seconds > 0:
+            parts.append(f"{self._examples / seconds:,.0f} examples/s")
+        return ", ".join(parts)
 
 
 def _place(item: tuple[str, Any]) -> tuple[bool, bool]:

@@ -8,21 +8,34 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from ..geometry import Shape
+from ..geometry import Shape, integer
 from ..given import Params, State, fold
 from ..layer import Layer
-from .objective import Loss, measure
+from .objective import Loss, Metric, cross_entropy, measure
+from .optimizers import loss_scale
+from .precision import check_precision, lowered, restored
 
 if TYPE_CHECKING:
     import optax
 
 #: (key, (x, y)) -> (x, y)
-Augment = Callable[[jax.Array, Any], Any]
+Augment = Callable[..., Any]
+#: ((x, ...), y), or (x, y) for networks of one input
+Batch = tuple[Any, Any]
 
 
 class TrainState(NamedTuple):
-    """Everything that training changes, as one pytree."""
+    """Everything that training changes, as one pytree.
+
+    Attributes:
+        params: the parameters.
+        state: the network's state, such as running statistics; ``{}`` for networks without.
+        optimizer_state: what the optimizer remembers.
+        key: random key, from which the key of every step is folded.
+        step: steps taken, int32.
+    """
 
     params: Params
     state: State
@@ -59,13 +72,20 @@ def start(
     """
     params = net.init(fold(key, "init"), *shapes) if params is None else params
     state = net.init_state(*shapes) if state is None else state
-    return TrainState(params, state, optimizer.init(params), fold(key, "train"), jax.numpy.zeros((), "int32"))
+    return TrainState(params, state, optimizer.init(params), fold(key, "train"), jnp.zeros((), "int32"))
 
 
 @lru_cache(maxsize=32)
 def make_step(
-    net: Layer, optimizer: optax.GradientTransformation, loss: Loss, augment: Augment | None = None
-) -> Callable[[TrainState, tuple[tuple[Any, ...], Any]], tuple[TrainState, dict[str, jax.Array]]]:
+    net: Layer,
+    optimizer: optax.GradientTransformation,
+    loss: Loss = cross_entropy,
+    augment: Augment | None = None,
+    *,
+    metrics: tuple[tuple[str, Metric], ...] = (),
+    accumulate: int = 1,
+    precision: str | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     r"""The step (train state, batch) to (train state, metrics), pure and not yet compiled.
 
     .. math:: g = \nabla_\theta \tfrac{1}{n} \sum_i \ell(f_\theta(x_i), y_i)
@@ -75,43 +95,129 @@ def make_step(
         optimizer: an optax optimizer.
         loss: (outputs, targets) to one number for each example, or one for the batch.
         augment: (key, batch) to batch, or None.
+        metrics: pairs of a name and a function (outputs, targets) to a number, or one for each example.
+        accumulate: parts that a batch is computed in, one after another; the gradients are averaged, and the
+            memory is that of one part. Batch normalisation sees a part at a time.
+        precision: "bfloat16" or "float16" to compute in it; parameters, gradients' sums, the optimizer and running
+            statistics stay as they are. "float16" needs an optimizer made by ``training.scaled``, which keeps small
+            gradients from becoming zero. None: the precision of the parameters.
 
     Returns:
-        The step; its batch is ((x, ...), y). Metrics are those of the batch before the update.
+        The step; its batch is ((x, ...), y), or (x, y). Metrics are those of the batch before the update.
+
+    Raises:
+        ValueError: a number out of range.
+
+    Source:
+        Mixed precision: Micikevicius et al., "Mixed precision training", ICLR 2018, section 3.
 
     Example:
-        >>> import fcnn, optax, jax.numpy as jnp
+        >>> import fcnn, optax
         >>> net, optimizer = fcnn.Dense(1), optax.sgd(0.5)
         >>> step = jax.jit(make_step(net, optimizer, optax.losses.squared_error))
         >>> before = start(net, optimizer, jax.random.key(0), (1,), params={"kernel": jnp.zeros((1, 1)),
         ...                "bias": jnp.zeros(1)})
-        >>> after, metrics = step(before, ((jnp.ones((4, 1)),), jnp.ones((4, 1))))
+        >>> after, metrics = step(before, (jnp.ones((4, 1)), jnp.ones((4, 1))))
         >>> after.params["bias"].tolist(), metrics["loss"].item()
         ([1.0], 1.0)
     """
+    accumulate, precision = integer(accumulate, "accumulate"), check_precision(precision)
 
-    def step(before: TrainState, batch: tuple[tuple[Any, ...], Any]) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(before.key, before.step)
-        inputs, targets = batch if augment is None else augment(fold(key, "augment"), batch)
-
+    def gradient_of(
+        params: Params, state: State, inputs: tuple[Any, ...], targets: Any, key: jax.Array, scale: Any
+    ) -> tuple[Params, dict[str, jax.Array], State]:
         def objective(params: Params) -> tuple[jax.Array, tuple[dict[str, jax.Array], State]]:
-            outputs, state = net.apply_train(params, *inputs, key=fold(key, "dropout"), state=before.state)
-            metrics = measure(loss, outputs, targets)
-            return metrics["loss"], (metrics, state)
+            low, x = lowered((params, inputs), precision)
+            outputs, after = net.apply_train(low, *x, key=key, state=state)
+            found = measure(loss, outputs, targets, metrics)
+            value = found["loss"] if scale is None else found["loss"] * scale.astype(found["loss"].dtype)
+            return value, (found, restored(after, state))
 
-        (value, (metrics, state)), gradient = jax.value_and_grad(objective, has_aux=True)(before.params)
+        gradient, (found, after) = jax.grad(objective, has_aux=True)(params)
+        return gradient, found, after
+
+    def step(
+        before: TrainState, batch: Batch, *, examples: Any = None, epoch: Any = None
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(before.key, before.step)
+        inputs, targets = augmented(augment, fold(key, "augment"), batch, examples, epoch)
+        scale = loss_scale(before.optimizer_state)
+        dropout = fold(key, "dropout")
+        if accumulate == 1:
+            gradient, found, state = gradient_of(before.params, before.state, inputs, targets, dropout, scale)
+        else:
+            gradient, found, state = _in_parts(
+                lambda state, x, y, i: gradient_of(before.params, state, x, y, jax.random.fold_in(dropout, i), scale),
+                before,
+                inputs,
+                targets,
+                accumulate,
+            )
+
+        def value_of(params: Params) -> jax.Array:
+            outputs, _ = net.apply_train(params, *inputs, key=dropout, state=before.state)
+            return measure(loss, outputs, targets)["loss"]
+
         # optax counts on JAX's standard promotion, whatever the program has set
         with jax.numpy_dtype_promotion("standard"):
             updates, optimizer_state = optimizer.update(
                 gradient,
                 before.optimizer_state,
                 before.params,
-                **_wanted(optimizer, value=value, grad=gradient, value_fn=lambda params: objective(params)[0]),
+                **_wanted(optimizer, value=found["loss"], grad=gradient, value_fn=value_of),
             )
         params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), before.params, updates)
-        return TrainState(params, state, optimizer_state, before.key, before.step + 1), metrics
+        return TrainState(params, state, optimizer_state, before.key, before.step + 1), found
 
     return step
+
+
+def augmented(augment: Augment | None, key: jax.Array, batch: Batch, examples: Any = None, epoch: Any = None) -> Batch:
+    """A batch ((x, ...), y), augmented.
+
+    Args:
+        augment: (key, batch) to batch; one with the attribute ``by_example`` is also told ``examples`` and ``epoch``.
+        key: random key.
+        batch: ((x, ...), y), or (x, y).
+        examples: the places of the examples in the data, (batch,) int32; None: 0, 1, ...
+        epoch: times that the data have been gone through before.
+
+    Returns:
+        The batch, its inputs a tuple.
+    """
+    inputs, targets = batch
+    inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    if augment is None:
+        return inputs, targets
+    told: dict[str, Any] = {}
+    if getattr(augment, "by_example", False):
+        told["examples"] = jnp.arange(inputs[0].shape[0], dtype="int32") if examples is None else examples
+        told["epoch"] = jnp.zeros((), "int32") if epoch is None else epoch
+    inputs, targets = augment(key, (inputs, targets), **told)
+    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), targets
+
+
+def _in_parts(
+    gradient_of: Callable[..., Any], before: TrainState, inputs: tuple[Any, ...], targets: Any, count: int
+) -> tuple[Params, dict[str, jax.Array], State]:
+    """Mean gradient and metrics of the parts of a batch, one after another in a loop; the state goes through all."""
+    size = inputs[0].shape[0]
+    if size % count:
+        raise ValueError(
+            f"accumulate is {count}, which does not divide a batch of {size} examples; "
+            "give a batch_size that is a multiple of it"
+        )
+    parts = jax.tree.map(lambda a: a.reshape(count, size // count, *a.shape[1:]), (inputs, targets))
+
+    def part(carry: Any, given: Any) -> Any:
+        (total, sums, state), ((x, y), i) = carry, given
+        gradient, found, state = gradient_of(state, x, y, i)
+        return (*jax.tree.map(jnp.add, (total, sums), (gradient, found)), state), None
+
+    first = jax.eval_shape(gradient_of, before.state, *jax.tree.map(lambda a: a[0], parts), 0)
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), first[:2])
+    (total, sums, state), _ = jax.lax.scan(part, (*zeros, before.state), (parts, jnp.arange(count)))
+    return *jax.tree.map(lambda a: a / jnp.asarray(count, a.dtype), (total, sums)), state
 
 
 def _wanted(optimizer: Any, **extra: Any) -> dict[str, Any]:

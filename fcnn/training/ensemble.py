@@ -1,0 +1,172 @@
+"""What several networks of one kind say together."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import at, shown
+from ..geometry import integer
+from ..given import Params, State, check_mapping
+from ..layer import Layer
+from ..ops.dtypes import together, wide
+from .objective import check_data, check_net, cross_entropy
+
+
+def _scores(net: Layer, params: Params, state: State, inputs: tuple[Any, ...]) -> jax.Array:
+    """The scores of every member, (members, batch, *space, classes), in float32 or wider."""
+    scores = jax.vmap(lambda p, s: net.apply(p, *inputs, state=s))(params, state)
+    if not hasattr(scores, "ndim") or scores.ndim < 3:
+        raise ValueError(
+            "the members must give scores for classes, (batch, *space, classes); end the network in fcnn.Dense(classes)"
+        )
+    return scores.astype(wide(scores.dtype))
+
+
+def _vote(scores: jax.Array) -> jax.Array:
+    """The logarithm of the mean probability, from the scores of all members; finite where a probability is not 0."""
+    log_members = jnp.log(jnp.asarray(scores.shape[0], scores.dtype))
+    return jax.nn.logsumexp(jax.nn.log_softmax(scores, -1), 0) - log_members
+
+
+@partial(jax.jit, static_argnames="net")
+def _voted(net: Layer, params: Params, state: State, inputs: tuple[Any, ...]) -> jax.Array:
+    return jnp.exp(_vote(_scores(net, params, state, inputs)))
+
+
+def vote(net: Layer, params: Params, x: Any, *, state: State | None = None) -> jax.Array:
+    r"""The mean of the probabilities that the members of an ensemble give.
+
+    .. math:: p = \frac{1}{M} \sum_{m=1}^{M} \operatorname{softmax}(f_{\theta_m}(x))
+
+    Args:
+        net: the network, whose outputs are scores of classes.
+        params: parameters with a first axis for the M members, as ``jax.vmap`` of ``net.init`` makes them.
+        x: input (batch, *space, channels), or a tuple of inputs.
+        state: the members' states, with a first axis likewise, where the network has one.
+
+    Returns:
+        Probabilities (batch, *space, classes), in float32 or wider; the class voted for is their ``argmax(-1)``.
+
+    Raises:
+        ValueError: arrays that differ in their number of members, or do not suit the network.
+        TypeError: arguments of the wrong kind.
+
+    Source:
+        Lakshminarayanan, Pritzel and Blundell, "Simple and scalable predictive uncertainty estimation using deep
+        ensembles", 2017, section 2.4.
+
+    Example:
+        >>> import fcnn
+        >>> net, even = fcnn.Dense(2, bias=False), jnp.log(3.0)
+        >>> params = {"kernel": jnp.stack([jnp.array([[even, 0.0]]), jnp.array([[0.0, 0.0]])])}
+        >>> vote(net, params, jnp.ones((1, 1))).round(4).tolist()  # the mean of (3/4, 1/4) and (1/2, 1/2)
+        [[0.625, 0.375]]
+    """
+    with at("vote"):
+        check_net(net)
+        state = {} if state is None else state
+        count_members(params, state)
+    inputs = tuple(x) if isinstance(x, (tuple, list)) else (x,)
+    return _voted(net, params, state, inputs)
+
+
+def count_members(params: Params, state: State) -> int:
+    """The number of members: the first axis, which all arrays share.
+
+    Raises:
+        ValueError: no parameters, or first axes that differ.
+        TypeError: params or state that are not dicts.
+
+    Example:
+        >>> count_members({"kernel": jnp.ones((5, 3, 2))}, {})
+        5
+    """
+    check_mapping("params", params)
+    check_mapping("state", state)
+    first, members = "", 0
+    for kind, tree in (("params", params), ("state", state)):
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            name, shape = kind + jax.tree_util.keystr(path), jnp.shape(leaf)
+            first, members = (first, members) if first else (name, shape[0] if shape else 0)
+            if not shape or shape[0] != members:
+                raise ValueError(
+                    f"{name} has shape {shown(shape)}, but "
+                    + (f"{first} has {members} members" if first != name else "the first axis counts the members")
+                    + "; every array of params and state has a first axis of one length: "
+                    "jax.vmap(lambda key: net.init(key, shape))(jax.random.split(key, members))"
+                )
+    if not first:
+        raise ValueError(
+            "params have no arrays, so there are no members to vote; a network of several needs parameters"
+        )
+    return members
+
+
+@partial(jax.jit, static_argnames="net")
+def _measured(net: Layer, params: Params, state: State, inputs: tuple[Any, ...], labels: Any) -> dict[str, jax.Array]:
+    scores = _scores(net, params, state, inputs)
+    voted = _vote(scores)
+
+    def right(scores: jax.Array) -> jax.Array:
+        said, wanted = together(jnp.argmax(scores, -1), labels)
+        return jnp.mean(said == wanted, dtype=jnp.float32)
+
+    return {
+        "loss": jax.vmap(lambda z: jnp.mean(cross_entropy(z, labels)))(scores),
+        "accuracy": jax.vmap(right)(scores),
+        "vote_loss": jnp.mean(cross_entropy(voted, labels)),  # log-probabilities are scores that sum to one already
+        "vote_accuracy": right(voted),
+    }
+
+
+def evaluate_ensemble(
+    net: Layer, params: Params, data: tuple[Any, Any], *, state: State | None = None, batch_size: int = 512
+) -> dict[str, Any]:
+    """Accuracy and loss of every member of an ensemble, of their vote, and what the vote gains.
+
+    Args:
+        net: the network.
+        params: parameters with a first axis for the members.
+        data: (x, y); x an array (examples, *space, channels), or a tuple of arrays for several inputs; y labels.
+        state: the members' states, with a first axis likewise, where the network has one.
+        batch_size: examples at a time. Every example counts once.
+
+    Returns:
+        A dict: "accuracy" and "loss", arrays (members,); "vote_accuracy" and "vote_loss", of the mean probabilities
+        (:func:`vote`); and "gain", the vote's accuracy minus the mean of the members', all accuracies in [0, 1].
+
+    Raises:
+        ValueError: data that do not suit the network; arrays that differ in their number of members.
+        TypeError: data that are not a pair of arrays, or labels that are not integers.
+
+    Example:
+        >>> import fcnn
+        >>> net, params = fcnn.Dense(2, bias=False), {"kernel": jnp.array([[[0.0, 4.0]], [[1.0, 0.0]]])}
+        >>> found = evaluate_ensemble(net, params, (jnp.array([[1.0], [-1.0]]), jnp.array([1, 0])))
+        >>> found["accuracy"].tolist(), found["vote_accuracy"], found["gain"]
+        ([1.0, 0.0], 1.0, 0.5)
+    """
+    with at("evaluate_ensemble"):
+        check_net(net)
+        state = {} if state is None else state
+        count_members(params, state)
+        inputs, labels = check_data(net, data, "data", None)
+        batch_size = integer(batch_size, "batch_size")
+    count = labels.shape[0]
+    parts = []
+    for first in range(0, count, batch_size):
+        batch = slice(first, first + batch_size)
+        part = tuple(jnp.asarray(a[batch]) for a in inputs)
+        share = min(batch_size, count - first) / count
+        parts.append((share, _measured(net, params, state, part, jnp.asarray(labels[batch]))))
+    # read at the end, so that batches do not wait for each other
+    found: dict[str, Any] = {
+        name: sum(share * np.asarray(part[name], np.float64) for share, part in parts) for name in parts[0][1]
+    }
+    found |= {name: float(found[name]) for name in ("vote_loss", "vote_accuracy")}
+    return {**found, "gain": found["vote_accuracy"] - float(np.mean(found["accuracy"]))}

@@ -1,0 +1,48 @@
+"""Ctrl-C and SIGTERM as a wish to stop, which the loop grants at the next safe moment."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+class Interrupt:
+    """While entered, the first Ctrl-C or SIGTERM is noted instead of ending the program; the second ends it.
+
+    Signals can only be caught on the main thread; elsewhere this does nothing.
+
+    Args:
+        watch: whether to catch them at all.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, watch: bool) -> None:
+        self.received: int | None = None
+        self._watch = watch and threading.current_thread() is threading.main_thread()
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        if self._watch:
+            for number in self.SIGNALS:
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    @property
+    def name(self) -> str:
+        """What was received, in words."""
+        return "Ctrl-C" if self.received == signal.SIGINT else "SIGTERM"

@@ -1,0 +1,466 @@
+"""The loop of a training: epochs, calls of the compiled step, checkpoints, and what ends it."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..given import Params, State
+from ..layer import Layer
+from . import dispatch
+from .checkpoint import CheckpointError, CheckpointFailedWarning, Checkpoints, Store
+from .evaluate import measured
+from .history import History
+from .interrupt import Interrupt
+from .nonfinite import NonFiniteError, first_place
+from .optimizers import averaged_params
+from .progress import EpochBar
+from .resume import identity, latest
+from .run import Moment, Options, Run
+from .source import Ahead, Batches, checked, from_arrays, on_device, order_of, shapes_of
+from .spread import Abreast
+from .step import TrainState, start
+
+#: seconds that one call should take: short enough for progress, checkpoints and Ctrl-C
+CALL = 0.25
+
+
+class Loop:
+    """One training.
+
+    Args:
+        net: the network.
+        data: ((x, ...), y), or Batches.
+        key: random key.
+        params: parameters to begin with, or None.
+        state: state to begin with, or None.
+        options: everything else.
+    """
+
+    def __init__(
+        self, net: Layer, data: Any, key: jax.Array, params: Params | None, state: State | None, options: Options
+    ) -> None:
+        self.net, self.data, self.key, self.options = net, data, key, options
+        self.spread = options.spread
+        self.arrays = None if isinstance(data, Batches) else data
+        with self.spread.connected(lambda: "Nothing has been trained yet; start all of them again."):
+            if self.arrays is None:
+                with self.spread.together():
+                    inputs, targets = self.first = checked(net, data.peek(), options.loss, self.spread, "data")
+                self.spread.check_same(self.first)
+                self.count = self.batch_size = 0
+                self.steps: int | None = data.steps()
+            else:
+                inputs, targets = self.arrays
+                # every process has as many steps as the one with the fewest examples
+                self.count = int(np.min(self.spread.agree(np.int32(targets.shape[0]))))
+                self.batch_size = min(options.batch_size // self.spread.processes, self.count)
+                self.spread.check_batch(self.batch_size * self.spread.processes)
+                self.first = (tuple(a[: self.batch_size] for a in inputs), targets[: self.batch_size])
+                self.steps = self.count // self.batch_size
+        keys = key if options.members is None else jax.random.split(key, options.members)
+
+        def begin(key: jax.Array) -> TrainState:
+            return start(net, options.optimizer, key, *shapes_of(inputs), params=params, state=state)
+
+        first = begin(keys) if options.members is None else jax.vmap(begin)(keys)
+        # the step takes over the memory of its train state, so every array in it has to be its own: not the caller's,
+        # not an initialiser's, and not one that the optimizer keeps a second time
+        self.train = self.spread.everywhere(first)
+        self.best = jax.tree.map(jnp.copy, self._in_use()) if options.keep_best else None
+        self.history = History()
+        self.epoch, self.done = 0, 0  # epochs finished, steps taken in the running one
+        self.taken = 0  # steps in all
+        self.stopped: str | None = None
+        self.compile_seconds = 0.0
+        self.identity = identity(
+            net, key, self.count, batch_size=self.batch_size, processes=self.spread.processes, members=options.members
+        )
+        self.store: Store | None = None
+        self.written: tuple[int, str | None] = (-1, None)  # the last checkpoint's step, and why training ended there
+        self.written_at = time.monotonic()
+
+    # the whole
+
+    def run(self) -> Run:
+        """Train, and give back what came of it."""
+        options = self.options
+        if options.checkpoint is None:
+            with self.spread.connected(lambda: "Nothing is kept of the run, which has no checkpoint=."):
+                return self._train(Interrupt(watch=False))
+        try:
+            with self.spread.connected(self._newest):
+                return self._run_with_store(options.checkpoint)
+        finally:
+            if self.store is not None:
+                self.store.close()
+
+    def _run_with_store(self, given: Checkpoints) -> Run:
+        with self.spread.together(CheckpointError):
+            if jax.process_index() == 0 or self.spread.processes == 1:
+                self.store = Store(given.folder, given.keep)
+        self._take_up()
+        if self.store is not None:
+            self.store.prepare(self._tree())
+        with Interrupt(watch=True) as interrupt:
+            run = self._train(interrupt)
+            self._save()
+            self._wait("What was trained is in the run that fit returns; save its params elsewhere")
+            if interrupt.received is not None:
+                self._leave(interrupt)
+            return run
+
+    def _newest(self) -> str:
+        """Where the newest checkpoint is, and the way on from it, as a sentence."""
+        path = self._wait("Earlier ones may be there")
+        folder = None if self.options.checkpoint is None else self.options.checkpoint.folder
+        where = f"The newest checkpoint is {path}" if path else f"Checkpoints are in {folder}, as process 0 sees it"
+        return f"{where}; the same command in every process with resume=True goes on from the newest."
+
+    def _train(self, interrupt: Interrupt) -> Run:
+        resident = self._on_device()
+        while self.epoch < self.options.epochs and self.stopped is None:
+            self.history.begin(self.history.seconds if self.done else 0.0)
+            bar = EpochBar(self.epoch + 1, self.options.epochs, self.steps, self._shows(), self.done)
+            try:
+                if resident is not None:
+                    self._resident_epoch(resident, bar, interrupt)
+                else:
+                    self._fed_epoch(bar, interrupt)
+                self._end_epoch(bar)
+            except BaseException:
+                bar.abandon()
+                raise
+            self._end_together(interrupt)
+        return self._result()
+
+    def _end_together(self, interrupt: Interrupt) -> None:
+        """End the run after an epoch where that is wished in any process."""
+        received = interrupt.received or 0
+        if self.spread.processes > 1:
+            told = self.spread.agree(np.array([received, self.stopped is not None], np.int32))
+            received = int(told[:, 0].max())
+            if told[:, 1].any():
+                self.stopped = self.stopped or f"process {told[:, 1].argmax()}"
+        if received:
+            interrupt.received = received
+            self._leave(interrupt)
+
+    def _shows(self) -> bool:
+        return self.options.progress and (self.spread.processes == 1 or jax.process_index() == 0)
+
+    # an epoch on data that are on the device
+
+    def _on_device(self) -> Any:
+        """The data on the device, where they fit and one process has them all; else None."""
+        device = jax.devices()[0] if self.spread.mesh is None else self.spread.mesh.devices.flat[0]
+        if self.arrays is None or self.spread.processes > 1:
+            return None
+        inputs, targets = self.arrays
+        if self.options.members is None and not on_device(inputs, targets, device):
+            return None
+        placed = jax.tree.map(jnp.asarray, (tuple(inputs), targets))
+        return placed if self.spread.mesh is None else jax.device_put(placed, self.spread.whole)
+
+    def _orders(self) -> jax.Array:
+        if self.options.members is None:
+            order = order_of(self.key, self.epoch, self.count)
+        else:
+            keys = jax.random.split(self.key, self.options.members)
+            order = jax.vmap(lambda key: order_of(key, self.epoch, self.count))(keys)
+        return order if self.spread.mesh is None else jax.device_put(order, self.spread.whole)
+
+    def _resident_epoch(self, data: Any, bar: EpochBar, interrupt: Interrupt) -> None:
+        options, steps = self.options, self.steps or 0
+        take = dispatch.resident(options.step, self.batch_size, self.spread, options.skip, options.members is not None)
+        order, epoch = self._orders(), np.int32(self.epoch)
+        if not self.compile_seconds:
+            bar.say("compiling")
+            begun = time.perf_counter()
+            # no step is taken, so that what follows is the time of steps alone
+            self.train = take(self.train, *data, order, epoch, np.int32(0), np.int32(0)).train
+            jax.block_until_ready(self.train.step)
+            self.compile_seconds = time.perf_counter() - begun
+            bar.restart()
+        seconds = CALL  # of a step; the first call takes one
+        while self.done < steps:
+            wanted = max(1, min(int(CALL / seconds), dispatch.SLOTS, steps - self.done, self._until_checkpoint()))
+            begun = time.perf_counter()
+            answer = take(self.train, *data, order, epoch, np.int32(self.done), np.int32(wanted))
+            self.train, done = answer.train, int(answer.done)
+            seconds = max((time.perf_counter() - begun) / max(done, 1), 1e-6)
+            self.history.add(
+                {name: np.asarray(values)[:done] for name, values in answer.metrics.items()},
+                np.asarray(answer.good)[:done],
+            )
+            self.done, self.taken = self.done + done, self.taken + done
+            if answer.stopped:
+                chosen = np.asarray(order)[..., self.done * self.batch_size :][..., : self.batch_size]
+                self._not_finite((tuple(a[chosen] for a in data[0]), data[1][chosen]), chosen)
+            bar.count(done * self.batch_size * (options.members or 1))
+            if bar.due():
+                bar.update(self.done, {name: values[-1] for name, values in self.history.steps.items() if values})
+            self._between(interrupt)
+
+    # an epoch on batches that are handed in
+
+    def _fed_epoch(self, bar: EpochBar, interrupt: Interrupt) -> None:
+        take = dispatch.fed(self.options.step, self.spread, self.options.skip)
+        epoch, stopped = np.int32(self.epoch), self.spread.everywhere(np.zeros((), bool))
+        first = not self.compile_seconds
+        waiting: collections.deque[Any] = collections.deque()
+        ahead = Ahead(self._batches(), lambda batch: (batch, self.spread.batch(batch)))
+        abreast = self._abreast(ahead, interrupt) if self.spread.processes > 1 else None
+        heard: dict[int, int] = {}
+        begun, since = time.perf_counter(), self.done
+        if first:
+            bar.say("compiling")
+        try:
+            for number, ((host, batch), code) in enumerate(abreast or ((item, 0) for item in ahead)):
+                told = self.spread.tell(code)
+                self.train, stopped, good, metrics, told = take(self.train, stopped, batch, epoch, told)
+                waiting.append((host, stopped, good, metrics, told))
+                if first and not number:
+                    jax.block_until_ready(stopped)
+                    self.compile_seconds = time.perf_counter() - begun
+                    bar.restart()
+                if len(waiting) > 1:  # read one step behind, so that the device has something to do meanwhile
+                    heard = self._read(waiting.popleft(), bar)
+                if heard:  # by all processes after the same step
+                    break
+                if self._must_look(waiting, interrupt):
+                    while waiting:
+                        self._read(waiting.popleft(), bar)
+                    self._between(interrupt)
+            while waiting and not heard:
+                heard = self._read(waiting.popleft(), bar)
+            if abreast is not None and (signal := abreast.check(heard)) is not None:
+                interrupt.received = signal
+                self._leave(interrupt)
+        finally:
+            ahead.close()
+        if self.done == since and not self.history.steps:
+            raise ValueError(f"fit: data: epoch {self.epoch + 1} has no batches")
+
+    def _batches(self) -> Iterator[Any]:
+        if self.arrays is None:
+            for number, batch in enumerate(self.data.epoch(self.epoch, self.done)):
+                what = f"fit: epoch {self.epoch + 1}, batch {self.done + number + 1}"
+                batch = checked(self.net, batch, self.options.loss, self.spread, what)
+                self.spread.check_like(batch, self.first, what)
+                yield batch
+        else:
+            inputs, targets = (tuple(map(np.asarray, self.arrays[0])), np.asarray(self.arrays[1]))
+            order = np.asarray(order_of(self.key, self.epoch, self.count))
+            yield from from_arrays(inputs, targets, order, self.batch_size, self.done)
+
+    def _abreast(self, ahead: Ahead, interrupt: Interrupt) -> Abreast:
+        """Batches in step with the other processes; a blank one is the first, which every process has."""
+        blank = functools.cache(lambda: (self.first, self.spread.batch(self.first)))
+        count = None if self.arrays is None or self.steps is None else self.steps - self.done
+        return Abreast(iter(ahead), blank, count, lambda: interrupt.received)
+
+    def _read(self, item: Any, bar: EpochBar) -> dict[int, int]:
+        """Note down one step, unless a process told that it is none; the numbers are waited for here."""
+        host, stopped, good, metrics, told = item
+        if heard := self.spread.heard(told):
+            return heard
+        if stopped:
+            self._not_finite(host, None)
+        self.history.add({name: np.asarray(value)[None] for name, value in metrics.items()}, np.asarray(good)[None])
+        self.done, self.taken = self.done + 1, self.taken + 1
+        bar.count(len(host[1]) * self.spread.processes)
+        if bar.due():
+            bar.update(self.done, {name: values[-1] for name, values in self.history.steps.items() if values})
+        return {}
+
+    def _must_look(self, waiting: collections.deque[Any], interrupt: Interrupt) -> bool:
+        """Whether to see if a checkpoint is due or the run is to end."""
+        if self.spread.processes == 1:
+            return interrupt.received is not None or self._checkpoint_due(len(waiting))
+        if not self._checkpoint_due(len(waiting)):
+            return False
+        # what ends the run is acted on where the other processes do, a step later
+        return not any(stopped or self.spread.heard(told) for _, stopped, _, _, told in waiting)
+
+    # between calls
+
+    def _between(self, interrupt: Interrupt) -> None:
+        """Write a checkpoint where one is due, and end where that is wished."""
+        if self._checkpoint_due():
+            self._save()
+        if interrupt.received is not None and self.spread.processes == 1:
+            self._leave(interrupt)
+
+    def _until_checkpoint(self) -> int:
+        """Steps until a checkpoint that is counted by steps."""
+        every = None if self.options.checkpoint is None else self.options.checkpoint.every_steps
+        return dispatch.SLOTS if every is None else every - self.taken % every
+
+    def _checkpoint_due(self, more: int = 0) -> bool:
+        """Whether a checkpoint is to be written, after some steps that have not been counted yet."""
+        given = self.options.checkpoint
+        if given is None or self.taken + more == self.written[0]:
+            return False
+        if given.every_seconds is not None and time.monotonic() - self.written_at >= given.every_seconds:
+            return True
+        return given.every_steps is not None and (self.taken + more) % given.every_steps == 0
+
+    def _leave(self, interrupt: Interrupt) -> None:
+        """Save, say where, and end the program with the status of its signal."""
+        self._save()
+        path = self._wait("The same call with resume=True goes on from that one")
+        if path is not None:
+            epochs = self.options.epochs
+            print(
+                f"\n{interrupt.name}: stopped after step {self.taken:,}, in epoch {min(self.epoch + 1, epochs)} of "
+                f"{epochs}. Everything is in {path}; the same call with resume=True goes on from there.",
+                file=sys.stderr,
+                flush=True,
+            )
+        raise SystemExit(128 + (interrupt.received or 0))
+
+    # the end of an epoch
+
+    def _end_epoch(self, bar: EpochBar) -> None:
+        options, means = self.options, self.history.means()
+        if "loss" not in means:
+            raise self._failure(f"every step of epoch {self.epoch + 1} was left out", "every step")
+        if options.validation is not None:
+            found = measured(
+                self.net,
+                *self._in_use(),
+                *options.validation,
+                options.minimised,
+                options.metrics,
+                spread=self.spread,
+                members=options.members is not None,
+            )
+            means |= {f"validation_{name}": value.tolist() for name, value in found.items()}
+        if options.skip:
+            means["skipped"] = self.history.skipped
+        bar.close(self.done, means)
+        self.history.close(means)
+        self.epoch, self.done = self.epoch + 1, 0
+        if self.best is not None and self.history.best(options.monitor) == self.epoch - 1:
+            self.best = jax.tree.map(jnp.copy, self._in_use())
+        for callback in options.callbacks:
+            moment = Moment(self.epoch, options.epochs, means, self.history.epochs, *self._in_use())
+            if callback(moment) is True and self.stopped is None:
+                self.stopped = f"the callback {getattr(callback, '__name__', callback)}"
+        self._check_patience()
+
+    def _check_patience(self) -> None:
+        best = self.history.best(self.options.monitor)
+        if best is not None and self.options.patience is not None and self.epoch - 1 - best >= self.options.patience:
+            self.stopped = self.stopped or f"patience: {self.options.monitor} was best in epoch {best + 1}"
+
+    def _in_use(self) -> tuple[Params, State]:
+        """Parameters and state as they would be used now."""
+        params = averaged_params(self.train.optimizer_state) if self.options.averaging else self.train.params
+        return params, self.train.state
+
+    def _result(self) -> Run:
+        params, state = self.best if self.best is not None and self.history.epochs else self._in_use()
+        params, state, train = self.spread.local((params, state, self.train))
+        best = self.history.best(self.options.monitor)
+        return Run(
+            params=params,
+            state=state,
+            history=self.history.arrays(),
+            train=train,
+            stopped=self.stopped,
+            best_epoch=None if best is None else best + 1,
+            compile_seconds=self.compile_seconds,
+        )
+
+    # values that are not finite
+
+    def _not_finite(self, batch: Any, examples: Any) -> None:
+        """Raise the error for a step that came out with a value that is not finite."""
+        options = self.options
+        train = jax.tree.map(jnp.array, self.spread.local(self.train))
+        batch = jax.tree.map(jnp.asarray, jax.device_get(batch))
+        epoch = np.int32(self.epoch)
+
+        def place(train: TrainState, batch: Any, examples: Any) -> tuple[str, str]:
+            return first_place(
+                self.net, train, batch, options.minimised, options.augment, options.precision, examples, epoch
+            )
+
+        where, found = "optimizer", ""
+        for member in range(options.members or 1):
+            given = (train, batch, examples)
+            if options.members is not None:
+                given = jax.tree.map(lambda a, m=member: a[m], given)
+            where, found = place(*given)
+            found = found if options.members is None else f"in member {member} {found}"
+            if where != "optimizer":
+                break
+        if where == "optimizer" and self.spread.processes > 1:
+            where, found = "another process", "nothing of it is in this process's part of the batch"
+        what = f"step {self.taken + 1:,}, epoch {self.epoch + 1}, came out with values that are not finite: {found}"
+        raise self._failure(what, where)
+
+    def _failure(self, what: str, where: str) -> NonFiniteError:
+        self._save()
+        path = self._wait("What was trained is in the error's .run")
+        kept = "the state before it is in this error's .run" + (f" and in {path}" if path else "")
+        advice = "lower the learning rate, clip gradients (optax.clip_by_global_norm)"
+        if "batch" in where:
+            advice = "look at the data"
+        return NonFiniteError(
+            f"fit: {what}; {kept}. To go on, {advice}, or leave such steps out: non_finite='skip'",
+            self._result(),
+            where,
+        )
+
+    # checkpoints
+
+    def _save(self) -> None:
+        """Write a checkpoint of this moment, unless there is one."""
+        now = (self.taken, self.stopped)
+        if self.options.checkpoint is None or self.written == now:
+            return
+        if self.store is not None:
+            about = {"run": self.identity, "epoch": self.epoch, "done": self.done, "stopped": self.stopped}
+            self.store.save(self.taken, self._tree(), {**about, "history": self.history.written()})
+        self.written, self.written_at = now, time.monotonic()
+
+    def _wait(self, instead: str) -> Path | None:
+        """The newest checkpoint, once all are written; what was trained is worth more than an error about files."""
+        try:
+            return None if self.store is None else self.store.wait()
+        except CheckpointError as error:
+            warnings.warn(f"fit: {error}. {instead}", CheckpointFailedWarning, stacklevel=2)
+            return None
+
+    def _tree(self) -> dict[str, Any]:
+        tree: dict[str, Any] = {"train": self.train}
+        if self.best is not None:
+            tree["best"] = {"params": self.best[0], "state": self.best[1]}
+        return tree
+
+    def _take_up(self) -> None:
+        """Go on from the newest checkpoint, or see that there is none to be overwritten."""
+        found = latest(self.store, self._tree(), self.options, self.identity, self.spread)
+        if found is None:
+            return
+        self.taken, tree, about = found
+        self.train = self.spread.everywhere(tree["train"])
+        if self.best is not None:
+            self.best = (self.spread.everywhere(tree["best"]["params"]), self.spread.everywhere(tree["best"]["state"]))
+        self.epoch, self.done, self.stopped = about["epoch"], about["done"], about["stopped"]
+        self.history = History.read(about["history"])
+        self.written = (self.taken, self.stopped)
+        self._check_patience()

@@ -1,0 +1,112 @@
+"""Where a value first ceased to be finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..given import fold
+from ..layer import Call, Event, Layer
+from .objective import Loss, measure
+from .precision import lowered
+from .step import Augment, Batch, TrainState, augmented
+
+
+class NonFiniteError(FloatingPointError):
+    """The loss, or a parameter after the step, was NaN or infinite; training stopped before that step.
+
+    Attributes:
+        run: what was reached: ``run.params`` and ``run.state`` are the last good ones.
+        where: the first place with such a value, such as ``"conv2"``.
+    """
+
+    def __init__(self, message: str, run: Any, where: str) -> None:
+        super().__init__(message)
+        self.run, self.where = run, where
+
+
+def first_place(
+    net: Layer,
+    train: TrainState,
+    batch: Batch,
+    loss: Loss,
+    augment: Augment | None,
+    precision: str | None,
+    examples: Any = None,
+    epoch: Any = None,
+) -> tuple[str, str]:
+    """The first place where the step from a train state on a batch makes a value that is not finite.
+
+    The step is walked through part by part: the batch, the parameters, the output of every layer in the order of
+    computation, the loss, the gradient, the update.
+
+    Args:
+        net: the network.
+        train: the train state before the step.
+        batch: ((x, ...), y), as the step got it.
+        loss: as for ``fit``.
+        augment: likewise.
+        precision: likewise.
+        examples: places of the batch's examples in the data.
+        epoch: the epoch, from 0.
+
+    Returns:
+        The place, and what was found there in words.
+    """
+    key = jax.random.fold_in(train.key, train.step)
+    plain = augmented(None, key, batch)
+    for what, found in (
+        ("the batch", plain),
+        ("the augmented batch", augmented(augment, fold(key, "augment"), batch, examples, epoch)),
+    ):
+        named = {f"x[{i}]" if len(found[0]) > 1 else "x": a for i, a in enumerate(found[0])}
+        for name, array in {**named, "y": found[1]}.items():
+            if bad := _count(array):
+                rows = np.flatnonzero(~np.isfinite(np.asarray(array)).reshape(array.shape[0], -1).all(1))
+                of = "the batch" if examples is None else "the data"
+                rows = rows if examples is None else np.asarray(examples)[rows]
+                listed = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+                return what, f"{bad} in {name} of {what}, example{'s' * (len(rows) > 1)} {listed} of {of}"
+    inputs, targets = augmented(augment, fold(key, "augment"), batch, examples, epoch)
+    for path, leaf in _named(train.params).items():
+        if bad := _count(leaf):
+            return path, f"{bad} in the parameter {path}, before the step"
+    events: list[Event] = []
+    low, x = lowered((train.params, inputs), precision)
+    with jax.numpy_dtype_promotion("standard"):
+        outputs, _ = net.start(Call(train=True, root=fold(key, "dropout"), events=events), low, train.state, x)
+    for event in events:
+        if bad := next(filter(None, map(_count, jax.tree.leaves(event.output))), None):
+            return event.path, f"the first is the output of {event.path}: {bad}"
+    if bad := next(filter(None, map(_count, jax.tree.leaves(outputs))), None):
+        return net.label, f"the first is the output of {net.label}: {bad}"
+    if bad := _count(measure(loss, outputs, targets)["loss"]):
+        return "loss", f"the outputs are finite, the loss of them is not: {bad}"
+
+    def objective(params: Any) -> jax.Array:
+        low, x = lowered((params, inputs), precision)
+        return measure(loss, net.apply_train(low, *x, key=fold(key, "dropout"), state=train.state)[0], targets)["loss"]
+
+    # the gradient goes backwards: the last parameter with such a value is the first that was computed
+    for path, leaf in reversed(_named(jax.grad(objective)(train.params)).items()):
+        if bad := _count(leaf):
+            return path, f"the loss is finite, the gradient of {path} is not: {bad}"
+    return "optimizer", "loss and gradients are finite, the optimizer's update is not"
+
+
+def _named(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {"/".join(str(k.key) for k in keys): leaf for keys, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _count(array: Any) -> str | None:
+    """What an array has that is not finite, in words."""
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return None
+    host = np.asarray(array, np.float64)
+    kinds = {"NaN": int(np.isnan(host).sum()), "infinite": int(np.isinf(host).sum())}
+    found = [f"{count:,} {kind}" for kind, count in kinds.items() if count]
+    return f"{' and '.join(found)} of {host.size:,} value{'s' * (host.size != 1)}" if found else None

@@ -1,0 +1,300 @@
+"""What goes around an optimizer of optax: averages of the parameters, scales of the loss, and what decay is for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..errors import at
+from ..geometry import integer
+from ..layers.norm import check_number
+from ..ops.dtypes import wide
+
+if TYPE_CHECKING:
+    import optax
+
+
+def weights_only(params: Any) -> Any:
+    """Which parameters weight decay is for: kernels yes; biases, scales of norms and everything else no.
+
+    The rule is the name. True for the entries called "kernel", wherever they stand in the tree; the number of axes
+    would not do, because the biases of a ``LocallyConnected``, of a ``repeat`` or of an ensemble have several.
+
+    Args:
+        params: nested dicts of arrays, or a tree like them.
+
+    Returns:
+        A tree of the same form, of True and False.
+
+    Source:
+        Goyal et al., "Accurate, large minibatch SGD", 2017, section 5.1, and He et al., "Bag of tricks for image
+        classification", 2019, section 3.1, for sparing biases and norms.
+
+    Example:
+        >>> import fcnn, optax
+        >>> net = fcnn.serial(fcnn.Conv(4, 3, bias=False), fcnn.BatchNorm(), fcnn.Flatten(), fcnn.Dense(2))
+        >>> params = net.init(jax.random.key(0), (5, 5, 1))
+        >>> weights_only(params)["dense1"], weights_only(params)["batch_norm1"]
+        ({'bias': False, 'kernel': True}, {'bias': False, 'scale': False})
+        >>> optimizer = optax.adamw(1e-3, weight_decay=0.05, mask=weights_only)
+    """
+    return jax.tree.map_with_path(
+        lambda path, _: bool(path) and getattr(path[-1], "key", getattr(path[-1], "name", None)) == "kernel", params
+    )
+
+
+class AveragedState(NamedTuple):
+    """What :func:`averaged` keeps.
+
+    Attributes:
+        updates: updates so far.
+        average: the average of the parameters, in float32 or wider.
+        inner: the state of the optimizer inside.
+    """
+
+    updates: jax.Array
+    average: Any
+    inner: Any
+
+
+def averaged(
+    optimizer: optax.GradientTransformation, decay: float = 0.999, *, every: int = 1, warm_up: bool = True
+) -> optax.GradientTransformationExtraArgs:
+    r"""Keep a moving average of the parameters beside an optimizer, whose updates stay as they are.
+
+    .. math:: \bar\theta \leftarrow d_t \bar\theta + (1 - d_t) \theta, \qquad
+        d_t = \min\Bigl(d, \frac{1 + t}{10 + t}\Bigr), \quad t = 0, 1, \ldots
+
+    counting the averages taken. The average begins at the first parameters; because :math:`d_t` begins at 0.1, they
+    are soon forgotten. It is kept in float32 or wider, where a half would round small steps away. Running statistics
+    belong to the parameters they were measured with: ``recompute_statistics`` measures those of the average.
+
+    Only the updates of the optimizer inside are seen, so put ``averaged`` around the whole of it:
+    ``averaged(optax.chain(...))``.
+
+    Args:
+        optimizer: an optax optimizer.
+        decay: d, the share of the old average that is kept, in [0, 1).
+        every: updates from one average to the next.
+        warm_up: whether d grows as above; otherwise it is ``decay`` from the start.
+
+    Returns:
+        An optax optimizer; :func:`averaged_params` reads the average from its state.
+
+    Raises:
+        ValueError: a number out of range; in the update, no params.
+        TypeError: not an optimizer, or a number of the wrong kind.
+
+    Source:
+        Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992, and Ruppert, "Efficient
+        estimations from a slowly convergent Robbins-Monro process", 1988, for averaging; TensorFlow,
+        ``tf.train.ExponentialMovingAverage``, for :math:`d_t`; Morales-Brotons, Vogels and Hendrikx, "Exponential
+        moving average of weights in deep learning", 2024, for what it does.
+
+    Example:
+        >>> import optax
+        >>> optimizer, params = averaged(optax.sgd(1.0), 0.9), {"kernel": jnp.zeros(())}
+        >>> updates, state = optimizer.update({"kernel": jnp.array(-5.0)}, optimizer.init(params), params)
+        >>> print(averaged_params(state)["kernel"])  # 0.1 x 0 + 0.9 x 5
+        4.5
+    """
+    import optax
+
+    with at("averaged"):
+        _check_optimizer(optimizer)
+        decay, every = check_number(decay, "decay"), integer(every, "every")
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay:g}, it must be in [0, 1): it is the share of the old average kept")
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: Any) -> AveragedState:
+        # copies, because a step that takes over the memory of its train state must not meet an array twice
+        average = jax.tree.map(lambda p: jnp.array(p, wide(p.dtype), copy=True), params)
+        return AveragedState(jnp.zeros((), "int32"), average, inner.init(params))
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, AveragedState]:
+        if params is None:
+            raise ValueError("averaged: the update needs the parameters: optimizer.update(gradient, state, params)")
+        updates, inner_state = inner.update(updates, state.inner, params, **extra)
+        count = state.updates + 1
+        taken = (state.updates // every).astype("float32")  # averages before this one
+        kept = jnp.minimum(jnp.float32(decay), (1 + taken) / (10 + taken)) if warm_up else jnp.float32(decay)
+        share = jnp.where(count % every == 0, 1 - kept, jnp.zeros_like(kept))
+
+        def moved(old: jax.Array, p: jax.Array, u: jax.Array) -> jax.Array:
+            new = (p + u.astype(p.dtype)).astype(old.dtype)  # as the step rounds it
+            return old + share.astype(old.dtype) * (new - old)
+
+        return updates, AveragedState(count, jax.tree.map(moved, state.average, params, updates), inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def averaged_params(optimizer_state: Any, params: Any = None) -> Any:
+    """Find the average of the parameters that :func:`averaged` keeps, wherever it is in an optimizer's state.
+
+    Args:
+        optimizer_state: the state of ``averaged``, or of an optimizer around it.
+        params: parameters whose dtypes the average is given in; None: as it is kept, float32 or wider.
+
+    Returns:
+        A tree like the parameters.
+
+    Raises:
+        ValueError: a state without an average, or with several.
+
+    Example:
+        >>> import optax
+        >>> optimizer = optax.chain(optax.clip(1.0), averaged(optax.adam(1e-3)))
+        >>> averaged_params(optimizer.init({"kernel": jnp.ones(2, "bfloat16")}))["kernel"].dtype
+        dtype('float32')
+    """
+    found = _states(optimizer_state, AveragedState)
+    if len(found) != 1:
+        way_out = "wrap the optimizer: averaged(optax.adam(1e-3))" if not found else "wrap the whole optimizer once"
+        raise ValueError(
+            f"averaged_params: the optimizer's state has {len(found) or 'no'} averages of parameters; {way_out}"
+        )
+    if params is None:
+        return found[0].average
+    return jax.tree.map(lambda average, p: average.astype(p.dtype), found[0].average, params)
+
+
+class ScaledState(NamedTuple):
+    """What :func:`scaled` keeps.
+
+    Attributes:
+        scale: what the loss is multiplied by in the next step.
+        good: finite gradients in a row since the scale last changed.
+        inner: the state of the optimizer inside.
+    """
+
+    scale: jax.Array
+    good: jax.Array
+    inner: Any
+
+
+def scaled(
+    optimizer: optax.GradientTransformation, initial: float = 2.0**15, period: int = 2000, factor: float = 2.0
+) -> optax.GradientTransformationExtraArgs:
+    r"""Scale the loss in training with float16, whose small gradients would be rounded to zero, and choose the scale.
+
+    The optimizer expects the gradient of the loss times :func:`loss_scale` of its state. It divides by the scale, in
+    float32 or wider, and hands the optimizer inside gradients and parameters in that dtype. Where any gradient is not
+    finite, the update is zero, the state inside stays and the scale is divided by ``factor``, not below 1. After
+    ``period`` finite gradients in a row the scale is multiplied by ``factor``, as long as that is finite.
+
+    .. math:: g = \frac{1}{s} \nabla_\theta (s \ell)
+
+    bfloat16 has the range of float32 and needs none of this.
+
+    Args:
+        optimizer: an optax optimizer.
+        initial: s at first.
+        period: finite gradients in a row after which s grows.
+        factor: what s grows and shrinks by.
+
+    Returns:
+        An optax optimizer. The extra argument ``grad`` of its update is scaled as the gradient is; ``value`` and
+        ``value_fn`` are those of the loss itself.
+
+    Raises:
+        ValueError: a number out of range.
+        TypeError: not an optimizer, or a number of the wrong kind.
+
+    Source:
+        Micikevicius et al., "Mixed precision training", 2018, section 3.2.
+
+    Example:
+        >>> import optax
+        >>> optimizer, params = scaled(optax.sgd(1.0), initial=8.0), {"kernel": jnp.ones(())}
+        >>> state = optimizer.init(params)
+        >>> gradient = jax.grad(lambda p: loss_scale(state) * jnp.square(p["kernel"]))(params)
+        >>> updates, state = optimizer.update(gradient, state, params)
+        >>> print(updates["kernel"], loss_scale(state))
+        -2.0 8.0
+        >>> updates, state = optimizer.update({"kernel": jnp.array(jnp.inf)}, state, params)
+        >>> print(updates["kernel"], loss_scale(state))
+        0.0 4.0
+    """
+    import optax
+
+    with at("scaled"):
+        _check_optimizer(optimizer)
+        initial, period = check_number(initial, "initial"), integer(period, "period")
+        factor = check_number(factor, "factor", above=1)
+        if initial < 1:
+            raise ValueError(f"initial is {initial:g}, it must be at least 1; the scale never falls below")
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: Any) -> ScaledState:
+        return ScaledState(jnp.float32(initial), jnp.zeros((), "int32"), inner.init(_wider(params)))
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, ScaledState]:
+        def unscaled(tree: Any) -> Any:
+            return jax.tree.map(lambda g: g / state.scale.astype(g.dtype), _wider(tree))
+
+        gradient = unscaled(updates)
+        if extra.get("grad") is not None:
+            extra = {**extra, "grad": unscaled(extra["grad"])}
+        finite = jnp.array(True)
+        for leaf in jax.tree.leaves(gradient):
+            finite = finite & jnp.isfinite(leaf).all()
+        steps, inner_state = inner.update(gradient, state.inner, _wider(params), **extra)
+        steps = jax.tree.map(lambda u: jnp.where(finite, u, jnp.zeros_like(u)), steps)
+        inner_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), inner_state, state.inner)
+        grows = state.good + 1 >= period
+        larger = state.scale * factor
+        larger = jnp.where(grows & jnp.isfinite(larger), larger, state.scale)
+        scale = jnp.where(finite, larger, jnp.maximum(state.scale / factor, jnp.ones_like(state.scale)))
+        good = jnp.where(finite & ~grows, state.good + 1, jnp.zeros_like(state.good))
+        return steps, ScaledState(scale, good, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def loss_scale(optimizer_state: Any) -> jax.Array | None:
+    """Find what :func:`scaled` wants the loss multiplied by, wherever it is in an optimizer's state.
+
+    Args:
+        optimizer_state: the state of any optimizer.
+
+    Returns:
+        The scale, or None where the optimizer is not ``scaled``.
+
+    Raises:
+        ValueError: a state with several scales.
+
+    Example:
+        >>> import optax
+        >>> params = {"kernel": jnp.ones(2)}
+        >>> print(loss_scale(scaled(optax.adam(1e-3)).init(params)), loss_scale(optax.adam(1e-3).init(params)))
+        32768.0 None
+    """
+    found = _states(optimizer_state, ScaledState)
+    if len(found) > 1:
+        raise ValueError(
+            f"loss_scale: the optimizer's state has {len(found)} scales of the loss; wrap the whole optimizer once"
+        )
+    return found[0].scale if found else None
+
+
+def _states(optimizer_state: Any, kind: type) -> list[Any]:
+    """All states of a kind in a tree of states, those inside each other included."""
+    found = []
+    for node in jax.tree.leaves(optimizer_state, is_leaf=lambda node: isinstance(node, kind)):
+        if isinstance(node, kind):
+            found += [node, *_states(tuple(node), kind)]  # type: ignore[arg-type]
+    return found
+
+
+def _wider(tree: Any) -> Any:
+    """A tree with its halves as float32; None stays None."""
+    return jax.tree.map(lambda a: a.astype(wide(a.dtype)), tree)
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    if not hasattr(optimizer, "init") or not hasattr(optimizer, "update"):
+        raise TypeError(f"optimizer must be an optax optimizer such as optax.adam(1e-3), not {optimizer!r}")

@@ -1,0 +1,92 @@
+"""What a training is asked for, what it tells on the way, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..given import Params, State
+from .checkpoint import Checkpoints
+from .objective import Loss, Metric
+from .spread import Spread
+from .step import Augment, TrainState
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``fit`` was asked for, checked; see there."""
+
+    optimizer: Any
+    epochs: int
+    batch_size: int
+    loss: Loss | None
+    minimised: Loss
+    validation: tuple[tuple[Any, ...], Any] | None
+    augment: Augment | None
+    checkpoint: Checkpoints | None
+    resume: bool
+    progress: bool
+    spread: Spread
+    metrics: tuple[tuple[str, Metric], ...]
+    callbacks: tuple[Callable[[Moment], Any], ...]
+    monitor: str
+    patience: int | None
+    keep_best: bool
+    averaging: bool
+    precision: str | None
+    skip: bool
+    members: int | None
+    step: Callable[..., Any]
+
+
+class Moment(NamedTuple):
+    """What a callback is told after an epoch.
+
+    Attributes:
+        epoch: number of the epoch, from 1.
+        epochs: number of epochs asked for.
+        metrics: this epoch's numbers by name, as in the history.
+        history: for each name a list with one number for each epoch so far.
+        params: the parameters as they would be used now. The next step takes over their memory: copy what you keep.
+        state: the network's state, likewise.
+    """
+
+    epoch: int
+    epochs: int
+    metrics: dict[str, Any]
+    history: dict[str, list[Any]]
+    params: Params
+    state: State
+
+
+@dataclass(frozen=True)
+class Run:
+    """What :func:`fit` returns.
+
+    Attributes:
+        params: the trained parameters.
+        state: the state after training; ``{}`` for networks without.
+        history: arrays with one number for each epoch: "loss" and "accuracy" (means over the epoch's batches,
+            each before its update), further metrics, "validation_loss" and so on where validation data were
+            given, "skipped" where steps may be left out, and "seconds".
+        train: the train state after the last step, to go on from in a loop of one's own.
+        stopped: why training ended before its last epoch, in words; None: it did not.
+        best_epoch: the epoch, from 1, that was best by ``monitor``; None before the first has ended.
+        compile_seconds: seconds that the compilation of the step took; contained in the first epoch's "seconds".
+    """
+
+    params: Params
+    state: State
+    history: dict[str, np.ndarray]
+    train: TrainState = field(repr=False)
+    stopped: str | None = None
+    best_epoch: int | None = None
+    compile_seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{name} {np.mean(values[-1]):.4g}" for name, values in self.history.items() if len(values))
+        why = f", stopped by {self.stopped}" if self.stopped else ""
+        return f"<fcnn run: {len(self.history.get('seconds', ()))} epochs{why}; last {last}>"

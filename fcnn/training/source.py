@@ -1,0 +1,202 @@
+"""Where batches come from: arrays in a random order, or whatever the user iterates over."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..errors import at
+from ..given import fold
+from ..layer import Layer
+from .objective import Loss, check_data
+from .spread import Spread
+
+#: batches that are made ready while a step computes
+AHEAD = 2
+
+
+def are_batches(data: Any) -> bool:
+    """Whether data are batches to go through, rather than the pair (x, y) of all examples.
+
+    Example:
+        >>> are_batches((np.ones((5, 1)), np.ones(5))), are_batches([(np.ones((5, 1)), np.ones(5))])
+        (False, True)
+    """
+    if isinstance(data, (tuple, str, bytes, dict)) or hasattr(data, "shape"):
+        return False
+    if isinstance(data, list):
+        return bool(data) and all(isinstance(batch, (tuple, list)) and len(batch) == 2 for batch in data)
+    return callable(data) or isinstance(data, Iterable)
+
+
+def order_of(key: jax.Array, epoch: int, count: int) -> jax.Array:
+    """The order in which an epoch goes through ``count`` examples, (count,) int32.
+
+    Example:
+        >>> sorted(order_of(jax.random.key(0), 3, 5).tolist())
+        [0, 1, 2, 3, 4]
+    """
+    return jax.random.permutation(jax.random.fold_in(fold(key, "order"), epoch), count)
+
+
+class Batches:
+    """Batches that a user hands in, epoch by epoch.
+
+    Args:
+        data: an iterable of batches (x, y), or a function from the epoch, 0, 1, ..., to one.
+        epochs: how often it will be gone through.
+
+    Raises:
+        ValueError: an iterator, which can be gone through once, for several epochs.
+    """
+
+    def __init__(self, data: Any, epochs: int) -> None:
+        self._data = data
+        self._first: Iterator[Any] | None = None
+        if isinstance(data, Iterator) and epochs > 1:
+            raise ValueError(
+                f"data is a {type(data).__name__}, which can be gone through once, and epochs is {epochs}; give a "
+                "list, a loader, or a function (epoch) that returns the batches of an epoch"
+            )
+
+    def peek(self) -> Any:
+        """The first batch; it is still there for the first epoch.
+
+        Raises:
+            ValueError: there is none.
+        """
+        batches = self._start(0)
+        for batch in batches:
+            self._first = itertools.chain([batch], batches)
+            return batch
+        raise ValueError("data: there are no batches")
+
+    def epoch(self, number: int, done: int = 0) -> Iterator[Any]:
+        """The batches of an epoch, without those that have been done."""
+        first, self._first = self._first, None
+        same = number == 0 or isinstance(self._data, Iterator)
+        batches = first if first is not None and same else self._start(number)
+        return itertools.islice(batches, done, None)
+
+    def steps(self) -> int | None:
+        """The number of batches in an epoch, where the iterable knows."""
+        try:
+            return len(self._data)
+        except TypeError:
+            return None
+
+    def _start(self, number: int) -> Iterator[Any]:
+        made = self._data(number) if callable(self._data) and not isinstance(self._data, Iterable) else self._data
+        if not isinstance(made, Iterable):
+            raise TypeError(
+                f"data({number}) returned a {type(made).__name__}, it must return an iterable of batches (x, y)"
+            )
+        return iter(made)
+
+
+def checked(net: Layer, batch: Any, loss: Loss | None, spread: Spread, what: str) -> tuple[tuple[Any, ...], Any]:
+    """A batch as host arrays, ((x, ...), y).
+
+    Raises:
+        TypeError: not a pair (x, y), or not of arrays.
+        ValueError: arrays that do not suit the network or the mesh.
+    """
+    with at(what):
+        if isinstance(batch, dict):
+            raise TypeError(
+                f"a batch must be a pair (x, y), not a dict with {', '.join(map(repr, batch))}; "
+                "make pairs of them: ((b['x'], b['y']) for b in loader)"
+            )
+        if isinstance(batch, (tuple, list)) and len(batch) == 2:
+            x, y = batch
+            x = tuple(map(_host, x)) if isinstance(x, (tuple, list)) else _host(x)
+            batch = (x, _host(y))
+        inputs, targets = check_data(net, batch, "batch", loss)
+        spread.check_batch(targets.shape[0] * spread.processes)
+    return inputs, targets
+
+
+def _host(array: Any) -> Any:
+    """An array of any library on the host; whatever is none is left for the checks."""
+    return np.asarray(array) if hasattr(array, "__array__") else array
+
+
+def shapes_of(inputs: tuple[Any, ...]) -> list[tuple[int, ...]]:
+    """The shape of one example of each input."""
+    return [tuple(a.shape[1:]) for a in inputs]
+
+
+def from_arrays(inputs: tuple[Any, ...], targets: Any, order: np.ndarray, size: int, done: int) -> Iterator[Any]:
+    """Batches of arrays on the host in a given order, without the first ``done``."""
+    for first in range(done * size, len(order) - size + 1, size):
+        chosen = order[first : first + size]
+        yield tuple(a[chosen] for a in inputs), targets[chosen]
+
+
+class Ahead:
+    """An iterator's next items, made ready on a thread while the present one is used.
+
+    Args:
+        items: the iterator.
+        prepare: what is done with an item on the thread, such as the way to the device.
+    """
+
+    _END = object()
+
+    def __init__(self, items: Iterator[Any], prepare: Callable[[Any], Any]) -> None:
+        self._queue: queue.Queue[Any] = queue.Queue(AHEAD)
+        self._closed = threading.Event()
+        # settings made by "with" hold for the thread that made them
+        self._wide, self._device = jax.config.jax_enable_x64, jax.config.jax_default_device
+        self._thread = threading.Thread(target=self._work, args=(items, prepare), daemon=True, name="fcnn batches")
+        self._thread.start()
+
+    def _work(self, items: Iterator[Any], prepare: Callable[[Any], Any]) -> None:
+        try:
+            with jax.enable_x64(self._wide), jax.default_device(self._device):
+                for item in items:
+                    if not self._put(prepare(item)):
+                        return
+            self._put(self._END)
+        except BaseException as error:  # raised where the items are used
+            self._put(_Failure(error))
+
+    def _put(self, item: Any) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def __iter__(self) -> Iterator[Any]:
+        while (item := self._queue.get()) is not self._END:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+
+    def close(self) -> None:
+        """Let the thread end; items that nobody took are dropped."""
+        self._closed.set()
+        self._thread.join(timeout=5)
+
+
+class _Failure:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def on_device(inputs: tuple[Any, ...], targets: Any, device: Any) -> bool:
+    """Whether the data fit on the device beside a network: on the CPU always, else in 40 % of its free memory."""
+    statistics = device.memory_stats() if device.platform != "cpu" else None
+    if not statistics or "bytes_limit" not in statistics:
+        return True
+    free = statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+    return sum(a.nbytes for a in (*inputs, targets)) <= 0.4 * free

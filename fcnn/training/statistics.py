@@ -1,0 +1,109 @@
+"""Running statistics measured anew, for parameters that they were not gathered with."""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import at
+from ..geometry import integer
+from ..given import Params, State, check_inputs, check_mapping
+from ..layer import Layer
+from ..ops.dtypes import wide
+from .objective import check_net
+
+
+@partial(jax.jit, static_argnames="net")
+def _seen(net: Layer, params: Params, state: State, key: Any, inputs: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
+    """What one batch alone would make of the statistics, and the share of the old ones that an update keeps."""
+    moving, tree = jax.tree.flatten(state)
+    places = [i for i, leaf in enumerate(moving) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+    def update(old: list[Any]) -> list[Any]:
+        leaves = list(moving)
+        for i, leaf in zip(places, old, strict=True):
+            leaves[i] = leaf
+        new = net.apply_train(params, *inputs, key=key, state=jax.tree.unflatten(tree, leaves))[1]
+        return [jax.tree.leaves(new)[i] for i in places]
+
+    zeros = [jnp.zeros_like(moving[i]) for i in places]
+    # new = kept * old + (1 - kept) * batch: from nothing, (1 - kept) * batch remains, and the slope is kept
+    new, kept = jax.jvp(update, (zeros,), (jax.tree.map(jnp.ones_like, zeros),))
+    new, kept = ([a.astype(wide(a.dtype)) for a in arrays] for arrays in (new, kept))
+    batch = [jnp.where(m < 1, n / jnp.where(m < 1, 1 - m, jnp.ones_like(m)), n) for n, m in zip(new, kept, strict=True)]
+    return batch, kept
+
+
+def recompute_statistics(
+    net: Layer, params: Params, state: State, x: Any, *, batch_size: int = 512, key: jax.Array | None = None
+) -> State:
+    r"""Measure the running statistics of a network anew for given parameters, such as averaged ones.
+
+    The parameters stay; the examples go through ``apply_train`` in batches. The result is the mean of what the
+    batches gave, each weighted by its examples, and does not depend on momentum or on the old statistics. A running
+    average is linear in the old value,
+
+    .. math:: s' = a s + (1 - a) b
+
+    so a batch gives :math:`b = s'|_{s=0} / (1 - a)` with :math:`a = \partial s' / \partial s`, for every layer whose
+    state is such an average and does not enter its output in training, as in ``BatchNorm``. Rounding is that of the
+    dtype divided by 1 - a. Where a layer is used several times, its uses count as they do in the running average.
+    The variance is the mean of the batches' variances, by which training normalises.
+
+    Args:
+        net: the network.
+        params: its parameters.
+        state: its state, for the form, and for what never moves (a = 1) or is not of floating point.
+        x: array (examples, *space, channels), or a tuple of arrays for several inputs.
+        batch_size: examples at a time, at most; all batches are of equal size, or one less.
+        key: random key, for networks with dropout; every batch draws masks of its own.
+
+    Returns:
+        The new state; ``{}`` for networks without.
+
+    Raises:
+        ValueError: arrays that do not suit the network; a network with dropout and no key.
+        TypeError: arguments of the wrong kind.
+
+    Source:
+        Izmailov et al., "Averaging weights leads to wider optima and better generalization", 2018, section 3.2.
+
+    Example:
+        >>> import fcnn
+        >>> net, x = fcnn.BatchNorm(), jnp.array([[1.0], [3.0], [5.0], [7.0]])
+        >>> state = recompute_statistics(net, net.init(jax.random.key(0), (1,)), net.init_state((1,)), x)
+        >>> round(float(state["mean"][0]), 5), round(float(state["variance"][0]), 4)
+        (4.0, 6.6667)
+    """
+    with at("recompute_statistics"):
+        check_net(net)
+        check_mapping("params", params)
+        check_mapping("state", state)
+        inputs = tuple(x) if isinstance(x, (tuple, list)) else (x,)
+        check_inputs(inputs)
+        net.out_shape(*(tuple(a.shape[1:]) for a in inputs))
+        batch_size = integer(batch_size, "batch_size")
+    if not jax.tree.leaves(state):
+        return state
+    count = inputs[0].shape[0]
+    # batches of nearly equal size: one of a few examples left over would have no variance, or a poor one
+    batches = -(-count // batch_size)
+    bounds = [count * i // batches for i in range(batches + 1)]
+    found = []
+    for index, (first, last) in enumerate(itertools.pairwise(bounds)):
+        part = tuple(jnp.asarray(a[first:last]) for a in inputs)
+        own_key = None if key is None else jax.random.fold_in(key, index)
+        found.append(((last - first) / count, *_seen(net, params, state, own_key, part)))
+    leaves, tree = jax.tree.flatten(state)
+    moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    kept = found[0][2]
+    for place, i in enumerate(moving):
+        mean = sum(share * np.asarray(batch[place], np.float64) for share, batch, _ in found)
+        mean = np.where(np.asarray(kept[place]) < 1, mean, np.asarray(leaves[i], np.float64))
+        leaves[i] = jnp.asarray(mean.astype(leaves[i].dtype))
+    return jax.tree.unflatten(tree, leaves)
