@@ -336,3 +336,15 @@ def test_without_pillow_the_way_to_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r"pictures need Pillow: pip install 'fcnn\[data\]'"):
         data.load_image_folder(tmp_path, size=4)
+
+
+def test_a_picture_alone_is_the_one_of_the_folder(tmp_path):
+    generator = np.random.default_rng(0)
+    (tmp_path / "a").mkdir()
+    pixels = generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a" / "1.png")
+    for colour in (True, False):
+        (x, _), *_ = data.load_image_folder(tmp_path, size=(9, 8), test=0, colour=colour)
+        np.testing.assert_array_equal(data.load_image(tmp_path / "a" / "1.png", size=(9, 8), colour=colour), x[0])
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        data.load_image(tmp_path / "2.png", size=8)

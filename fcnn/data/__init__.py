@@ -1,11 +1,12 @@
-"""Data sets as plain arrays, and sound as pictures."""
+"""Data sets as plain arrays, sound as pictures, and augmentation."""
 
+from . import augment
 from .cifar import cifar10
 from .dataset import Dataset
 from .digits import digits
 from .files import DataDamagedError, DataNotFoundError
 from .idx import fashion_mnist, mnist
-from .image_folder import load_image_folder
+from .image_folder import load_image, load_image_folder
 from .spectrum import log_mel, spectrogram
 from .speech import Recordings, spoken_digit_recordings, spoken_digits
 
@@ -14,9 +15,11 @@ __all__ = [
     "DataNotFoundError",
     "Dataset",
     "Recordings",
+    "augment",
     "cifar10",
     "digits",
     "fashion_mnist",
+    "load_image",
     "load_image_folder",
     "log_mel",
     "mnist",

@@ -104,6 +104,43 @@ def load_image_folder(
     return Dataset(train_part, test_part, classes, f"pictures from {root}; their terms are those of whoever made them")
 
 
+def load_image(path: str | os.PathLike[str], *, size: int | Sequence[int], colour: bool = True) -> np.ndarray:
+    """One picture from a file, made as :func:`load_image_folder` makes them.
+
+    Args:
+        path: the file.
+        size: height and width in pixels, or one number for both.
+        colour: True for three channels (red, green, blue), False for one.
+
+    Shapes:
+        (height, width, 3 or 1) float32 in [0, 1].
+
+    Returns:
+        The picture.
+
+    Raises:
+        ImportError: Pillow is not installed.
+        TypeError: ``size`` is no integer or two.
+        ValueError: ``size`` below 1.
+        FileNotFoundError: no such file.
+        DataDamagedError: it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> path = Path(tempfile.mkdtemp()) / "green.png"
+        >>> Image.new("RGB", (40, 30), "lime").save(path)
+        >>> load_image(path, size=(6, 8))[0, 0].tolist()
+        [0.0, 1.0, 0.0]
+    """
+    height, width = _size(size, "load_image")
+    image_module("pictures")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"load_image: there is no file {path}")
+    pixels = _pixels(Path(path), height, width, "RGB" if colour else "L")
+    return unit(pixels.reshape(1, height, width, -1))[0]
+
+
 class _Picture(NamedTuple):
     path: Path
     label: int

@@ -1,0 +1,203 @@
+"""Augmentations of augmentations: one after another, sometimes, on another input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...errors import at, shown
+from ...geometry import integer
+from .augmentation import Augmentation, Batch, pack, real, unpack
+
+
+def compose(*augmentations: Callable[..., Batch]) -> Augmentation:
+    """One augmentation after another.
+
+    The i-th gets the key ``jax.random.fold_in(key, i)``, so no two share their random numbers. Those that ask for
+    the examples' positions and the epoch (``by_example``) get them.
+
+    Args:
+        augmentations: functions (key, batch) to batch: those of this package, or your own.
+
+    Returns:
+        The composition, itself an augmentation.
+
+    Raises:
+        TypeError: something that cannot be called.
+
+    Example:
+        >>> from .moving import Crop, Flip
+        >>> compose(Crop(4), Flip())
+        compose(Crop(padding=4, mode='reflect'), Flip(axis=-1, p=0.5))
+    """
+    return _Composition(tuple(augmentations))
+
+
+def sometimes(p: float, augmentation: Callable[..., Batch]) -> Augmentation:
+    """Augment each example with probability p.
+
+    Where the augmentation turns labels into shares of the classes, the labels of the other examples become shares too.
+
+    Args:
+        p: probability.
+        augmentation: a function (key, batch) to batch that keeps the shape of the inputs.
+
+    Returns:
+        The augmentation.
+
+    Raises:
+        ValueError: p is not from 0 to 1.
+        TypeError: something that cannot be called.
+
+    Example:
+        >>> from .erasing import Cutout
+        >>> (x,), _ = sometimes(0.5, Cutout(9))(jax.random.key(0), ((jnp.ones((100, 8, 8, 1)),), None))
+        >>> bool(25 < (x.min((1, 2, 3)) == 1).sum() < 75)
+        True
+    """
+    return _Sometimes(p, augmentation)
+
+
+def on_input(position: int, augmentation: Callable[..., Batch]) -> Augmentation:
+    """Augment another input than the first, for networks with several.
+
+    Args:
+        position: which input, counted from 0.
+        augmentation: a function (key, batch) to batch.
+
+    Returns:
+        The augmentation.
+
+    Raises:
+        ValueError: a negative position, or a batch without such an input.
+        TypeError: something that cannot be called.
+
+    Example:
+        >>> from .moving import Flip
+        >>> image, sound = jnp.zeros((1, 2, 2, 1)), jnp.arange(3.0).reshape(1, 3, 1)
+        >>> (_, turned), _ = on_input(1, Flip(p=1.0))(jax.random.key(0), ((image, sound), None))
+        >>> turned.ravel().tolist()
+        [2.0, 1.0, 0.0]
+    """
+    return _OnInput(position, augmentation)
+
+
+@dataclass(frozen=True, repr=False)
+class _Composition(Augmentation):
+    parts: tuple[Callable[..., Batch], ...]
+
+    def check(self) -> dict[str, Any]:
+        for part in self.parts:
+            _check_callable(part)
+        return {}
+
+    @property
+    def by_example(self) -> bool:  # type: ignore[override]
+        return any(map(_asks, self.parts))
+
+    def __call__(self, key: jax.Array, batch: Batch, **known: Any) -> Batch:
+        for place, part in enumerate(self.parts):
+            batch = _call(part, jax.random.fold_in(key, place), batch, known)
+        return batch
+
+    def __repr__(self) -> str:
+        return f"compose({', '.join(map(_named, self.parts))})"
+
+
+@dataclass(frozen=True, repr=False)
+class _Sometimes(Augmentation):
+    p: float
+    part: Callable[..., Batch]
+
+    def check(self) -> dict[str, Any]:
+        _check_callable(self.part)
+        return {"p": real(self.p, "p", 0, 1)}
+
+    @property
+    def by_example(self) -> bool:  # type: ignore[override]
+        return _asks(self.part)
+
+    def __call__(self, key: jax.Array, batch: Batch, **known: Any) -> Batch:
+        inputs, targets, alone = unpack(batch)
+        choice_key, part_key = jax.random.split(key)
+        (new_inputs, new_targets) = _call(self.part, part_key, (inputs, targets), known)
+        chosen = self.draw(choice_key, len(inputs[0]))
+        with at("sometimes"):
+            inputs = tuple(_select(chosen, new, old) for new, old in zip(new_inputs, inputs, strict=True))
+            return pack(inputs, _select_targets(chosen, new_targets, targets), alone)
+
+    def draw(self, key: jax.Array, batch: int) -> jax.Array:
+        """Which examples are augmented, (batch,) bool."""
+        return jax.vmap(lambda k: jax.random.bernoulli(k, self.p))(jax.random.split(key, batch))
+
+    def __repr__(self) -> str:
+        return f"sometimes({self.p!r}, {_named(self.part)})"
+
+
+@dataclass(frozen=True, repr=False)
+class _OnInput(Augmentation):
+    position: int
+    part: Callable[..., Batch]
+
+    def check(self) -> dict[str, Any]:
+        _check_callable(self.part)
+        return {"position": integer(self.position, "position", 0)}
+
+    @property
+    def by_example(self) -> bool:  # type: ignore[override]
+        return _asks(self.part)
+
+    def __call__(self, key: jax.Array, batch: Batch, **known: Any) -> Batch:
+        inputs, targets, alone = unpack(batch)
+        if self.position >= len(inputs):
+            raise ValueError(
+                f"on_input: the batch has {len(inputs)} inputs, none at position {self.position}; they count from 0"
+            )
+        (changed,), targets = _call(self.part, key, ((inputs[self.position],), targets), known)
+        inputs = (*inputs[: self.position], changed, *inputs[self.position + 1 :])
+        return pack(inputs, targets, alone)
+
+    def __repr__(self) -> str:
+        return f"on_input({self.position!r}, {_named(self.part)})"
+
+
+def _asks(part: Any) -> bool:
+    return bool(getattr(part, "by_example", False))
+
+
+def _call(part: Callable[..., Batch], key: jax.Array, batch: Batch, known: dict[str, Any]) -> Batch:
+    return part(key, batch, **known) if _asks(part) else part(key, batch)
+
+
+def _check_callable(part: Any) -> None:
+    if isinstance(part, type) or not callable(part):
+        way_out = f"write {part.__name__}(...)" if isinstance(part, type) else "such as Flip()"
+        raise TypeError(f"an augmentation is a function (key, batch) to batch, not {part!r}; {way_out}")
+
+
+def _named(part: Any) -> str:
+    return repr(part) if isinstance(part, Augmentation) else getattr(part, "__name__", None) or repr(part)
+
+
+def _select(chosen: jax.Array, new: Any, old: Any) -> jax.Array:
+    if new is old:
+        return old
+    new, old = jnp.asarray(new), jnp.asarray(old)
+    if new.shape != old.shape or new.dtype != old.dtype:
+        raise ValueError(
+            f"the augmentation made {new.dtype} {shown(new.shape)} of {old.dtype} {shown(old.shape)}; for some of the "
+            "examples only, it has to keep shape and dtype"
+        )
+    return jnp.where(chosen.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+
+def _select_targets(chosen: jax.Array, new: Any, old: Any) -> Any:
+    if new is old:
+        return old
+    if getattr(new, "ndim", 0) == 2 and getattr(old, "ndim", 0) == 1 and jnp.issubdtype(old.dtype, jnp.integer):
+        old = jax.nn.one_hot(jnp.asarray(old), new.shape[1], dtype=new.dtype)
+    return jax.tree.map(lambda a, b: _select(chosen, a, b), new, old)
