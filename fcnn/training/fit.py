@@ -78,7 +78,7 @@ def fit(
             are written beside the run, every minute by default and at the end. Ctrl-C and SIGTERM write one and end
             the program.
         resume: go on from the newest whole checkpoint in the folder, bit for bit as if the run had never stopped;
-            from the beginning where there is none yet.
+            from the beginning where there is none yet. What a callback ended goes on as well.
         progress: whether to show a bar for each epoch.
         mesh: devices that share each batch, such as ``jax.make_mesh((8,), ("batch",))``. Where it has the devices of
             several processes, each gives its own part of the data.

@@ -219,7 +219,13 @@ class Loop:
         epoch, stopped = np.int32(self.epoch), self.spread.everywhere(np.zeros((), bool))
         first = not self.compile_seconds
         waiting: collections.deque[Any] = collections.deque()
-        ahead = Ahead(self._batches(), lambda batch: (batch, self.spread.batch(batch)))
+        wide = jax.config.jax_enable_x64  # a setting of this thread; batches are made ready on another
+
+        def ready(batch: Any) -> Any:
+            with jax.enable_x64(wide):
+                return batch, self.spread.batch(batch)
+
+        ahead = Ahead(self._batches(), ready)
         abreast = self._abreast(ahead, interrupt) if self.spread.processes > 1 else None
         heard: dict[int, int] = {}
         begun, since = time.perf_counter(), self.done
@@ -429,12 +435,12 @@ class Loop:
 
     def _save(self) -> None:
         """Write a checkpoint of this moment, unless there is one."""
-        now = (self.taken, self.stopped)
+        now = (self.taken, self.epoch)
         if self.options.checkpoint is None or self.written == now:
             return
         if self.store is not None:
-            about = {"run": self.identity, "epoch": self.epoch, "done": self.done, "stopped": self.stopped}
-            self.store.save(self.taken, self._tree(), {**about, "history": self.history.written()})
+            about = {"run": self.identity, "epoch": self.epoch, "done": self.done, "history": self.history.written()}
+            self.store.save(self.taken, self._tree(), about)
         self.written, self.written_at = now, time.monotonic()
 
     def _wait(self, instead: str) -> Path | None:
@@ -460,7 +466,7 @@ class Loop:
         self.train = self.spread.everywhere(tree["train"])
         if self.best is not None:
             self.best = (self.spread.everywhere(tree["best"]["params"]), self.spread.everywhere(tree["best"]["state"]))
-        self.epoch, self.done, self.stopped = about["epoch"], about["done"], about["stopped"]
+        self.epoch, self.done = about["epoch"], about["done"]
         self.history = History.read(about["history"])
-        self.written = (self.taken, self.stopped)
-        self._check_patience()
+        self.written = (self.taken, self.epoch)
+        self._check_patience()  # what a callback ended goes on, what patience ended is over
