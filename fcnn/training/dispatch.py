@@ -42,7 +42,7 @@ class Steps(NamedTuple):
 
 
 def guarded(step: Callable[..., Any], skip: bool, members: bool) -> Callable[..., Any]:
-    """A step that keeps the old train state where the loss or a new parameter is not finite.
+    """A step that keeps the old train state where the loss, or what comes of it, is not finite.
 
     Args:
         step: (train state, batch, examples=, epoch=) to (train state, metrics).
@@ -62,6 +62,10 @@ def guarded(step: Callable[..., Any], skip: bool, members: bool) -> Callable[...
         good = jnp.all(jnp.isfinite(metrics["loss"]))
         for leaf in jax.tree.leaves(after.params):
             good &= jnp.all(jnp.isfinite(leaf))
+        # an optimizer may begin with infinity; what was finite has to stay so, or steps of no effect would follow
+        for new, old in zip(*(jax.tree.leaves((t.state, t.optimizer_state)) for t in (after, before)), strict=True):
+            if jnp.issubdtype(new.dtype, jnp.floating):
+                good &= jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old))
         kept = jax.tree.map(
             lambda new, old: jnp.where(good, new, old), after._replace(key=None), before._replace(key=None)
         )

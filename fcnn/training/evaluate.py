@@ -90,17 +90,18 @@ def measured(
     members: bool = False,
 ) -> dict[str, Any]:
     """``evaluate`` with its arguments checked; for an ensemble's members an array of numbers each."""
-    state = {} if state is None else state
+    kept: State = {} if state is None else state
     count = targets.shape[0]
     place = spread.own  # each process has devices of its own for its part
     if place.mesh is not None:
-        params, state = jax.device_put(spread.local((params, state)), place.whole)
+        params = jax.device_put(spread.local(params), place.whole)
+        kept = jax.device_put(spread.local(kept), place.whole)
     parts = []
     for first in range(0, count, batch_size):
         x, y = (tuple(a[first : first + batch_size] for a in inputs), targets[first : first + batch_size])
         if place.mesh is not None:
             x, y = place.batch((x, y))
-        parts.append((min(batch_size, count - first), _measured(net, loss, metrics, members, params, state, x, y)))
+        parts.append((min(batch_size, count - first), _measured(net, loss, metrics, members, params, kept, x, y)))
     # read at the end, so that batches do not wait for each other
     names = list(parts[0][1])
     totals = np.stack([sum(size * np.asarray(found[name], np.float64) for size, found in parts) for name in names])

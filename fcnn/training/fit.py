@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -107,7 +108,8 @@ def fit(
         ValueError: data that do not suit the network, labels outside the classes, a number out of range.
         TypeError: arguments of the wrong kind.
         NonFiniteError: as above.
-        CheckpointError: a checkpoint that cannot be written at the end, or does not belong to this run.
+        CheckpointError: the folder has checkpoints of another run, or none that is whole. One that cannot be written is
+            a ``CheckpointFailedWarning``, and training goes on.
 
     Example:
         >>> import fcnn, optax
@@ -121,7 +123,8 @@ def fit(
         check_net(net)
         key = check_key(key)
         options = _options(locals(), members=None)
-        data = _check_source(net, data, loss, options)
+        with options.spread.together():  # what is wrong in one process alone is said in all
+            data = _check_source(net, data, loss, options)
     return Loop(net, data, key, params, state, options).run()
 
 
@@ -206,12 +209,9 @@ def _options(given: dict[str, Any], members: int | None) -> Options:
         raise TypeError(f"optimizer must be an optax optimizer such as optax.adam(1e-3), not {optimizer!r}")
     precision, accumulate = check_precision(given["precision"]), integer(given["accumulate"], "accumulate")
     average = given["average"]
-    if average is not None:
-        if not isinstance(average, (int, float)) or not 0 < average < 1:
-            raise ValueError(f"average is {average!r}, expected a decay between 0 and 1, such as 0.999")
-        optimizer = averaged(optimizer, average)
-    if precision == "float16":
-        optimizer = scaled(optimizer)
+    if average is not None and (not isinstance(average, (int, float)) or not 0 < average < 1):
+        raise ValueError(f"average is {average!r}, expected a decay between 0 and 1, such as 0.999")
+    optimizer = _wrapped(optimizer, average, precision == "float16")
     if given["non_finite"] not in ("stop", "skip"):
         raise ValueError(f"non_finite is {given['non_finite']!r}, expected 'stop' or 'skip'")
     patience = given["patience"]
@@ -257,6 +257,13 @@ def _options(given: dict[str, Any], members: int | None) -> Options:
             precision=precision,
         ),
     )
+
+
+@lru_cache(maxsize=32)
+def _wrapped(optimizer: Any, average: float | None, half: bool) -> Any:
+    """The optimizer with what is kept beside it; the same for the same, so that a second run compiles nothing."""
+    optimizer = optimizer if average is None else averaged(optimizer, average)
+    return scaled(optimizer) if half else optimizer
 
 
 def _checkpoints(given: Any, resume: Any) -> Checkpoints | None:

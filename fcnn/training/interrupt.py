@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -36,6 +37,8 @@ class Interrupt:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._restore()
+        # print could be in the middle of another print
+        os.write(2, f"\n{self.name}: saving after this step; once more ends at once\n".encode())
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import sys
 import time
@@ -84,10 +85,17 @@ class Loop:
         self.stopped: str | None = None
         self.compile_seconds = 0.0
         self.identity = identity(
-            net, key, self.count, batch_size=self.batch_size, processes=self.spread.processes, members=options.members
+            net,
+            key,
+            self.count,
+            batch_size=self.batch_size,
+            processes=self.spread.processes,
+            members=options.members,
+            keep_best=options.keep_best,
+            average=options.averaging,
         )
         self.store: Store | None = None
-        self.written: tuple[int, str | None] = (-1, None)  # the last checkpoint's step, and why training ended there
+        self.written = (-1, -1)  # steps and finished epochs of the last checkpoint
         self.written_at = time.monotonic()
 
     # the whole
@@ -113,19 +121,32 @@ class Loop:
         if self.store is not None:
             self.store.prepare(self._tree())
         with Interrupt(watch=True) as interrupt:
-            run = self._train(interrupt)
+            try:
+                run = self._train(interrupt)
+            except Exception as error:
+                self._rescue(error)
+                raise
             self._save()
             self._wait("What was trained is in the run that fit returns; save its params elsewhere")
             if interrupt.received is not None:
                 self._leave(interrupt)
             return run
 
+    def _rescue(self, error: Exception) -> None:
+        """Save what was reached before a callback, a loader or the device failed, where that can be done."""
+        if self.spread.processes > 1 or isinstance(error, NonFiniteError):
+            return
+        with contextlib.suppress(Exception):  # such as a state whose memory the step that failed had taken over
+            self._save()
+            error.add_note(f"{self._newest()}")
+
     def _newest(self) -> str:
         """Where the newest checkpoint is, and the way on from it, as a sentence."""
         path = self._wait("Earlier ones may be there")
         folder = None if self.options.checkpoint is None else self.options.checkpoint.folder
         where = f"The newest checkpoint is {path}" if path else f"Checkpoints are in {folder}, as process 0 sees it"
-        return f"{where}; the same command in every process with resume=True goes on from the newest."
+        every = " in every process" if self.spread.processes > 1 else ""
+        return f"{where}; the same command{every} with resume=True goes on from the newest."
 
     def _train(self, interrupt: Interrupt) -> Run:
         resident = self._on_device()
@@ -219,13 +240,7 @@ class Loop:
         epoch, stopped = np.int32(self.epoch), self.spread.everywhere(np.zeros((), bool))
         first = not self.compile_seconds
         waiting: collections.deque[Any] = collections.deque()
-        wide = jax.config.jax_enable_x64  # a setting of this thread; batches are made ready on another
-
-        def ready(batch: Any) -> Any:
-            with jax.enable_x64(wide):
-                return batch, self.spread.batch(batch)
-
-        ahead = Ahead(self._batches(), ready)
+        ahead = Ahead(self._batches(), lambda batch: (batch, self.spread.batch(batch)))
         abreast = self._abreast(ahead, interrupt) if self.spread.processes > 1 else None
         heard: dict[int, int] = {}
         begun, since = time.perf_counter(), self.done
@@ -253,6 +268,13 @@ class Loop:
             if abreast is not None and (signal := abreast.check(heard)) is not None:
                 interrupt.received = signal
                 self._leave(interrupt)
+        except NonFiniteError:
+            raise
+        except Exception:
+            if abreast is None:  # steps taken before a loader failed count
+                while waiting:
+                    self._read(waiting.popleft(), bar)
+            raise
         finally:
             ahead.close()
         if self.done == since and not self.history.steps:
@@ -260,8 +282,8 @@ class Loop:
 
     def _batches(self) -> Iterator[Any]:
         if self.arrays is None:
-            for number, batch in enumerate(self.data.epoch(self.epoch, self.done)):
-                what = f"fit: epoch {self.epoch + 1}, batch {self.done + number + 1}"
+            for number, batch in enumerate(self.data.epoch(self.epoch, self.done), start=self.done + 1):
+                what = f"fit: epoch {self.epoch + 1}, batch {number}"
                 batch = checked(self.net, batch, self.options.loss, self.spread, what)
                 self.spread.check_like(batch, self.first, what)
                 yield batch
@@ -341,7 +363,11 @@ class Loop:
     def _end_epoch(self, bar: EpochBar) -> None:
         options, means = self.options, self.history.means()
         if "loss" not in means:
-            raise self._failure(f"every step of epoch {self.epoch + 1} was left out", "every step")
+            raise self._failure(
+                f"every step of epoch {self.epoch + 1} came out with values that are not finite and was left out; "
+                "without non_finite='skip' the first is named",
+                "every step",
+            )
         if options.validation is not None:
             found = measured(
                 self.net,
@@ -425,11 +451,9 @@ class Loop:
         advice = "lower the learning rate, clip gradients (optax.clip_by_global_norm)"
         if "batch" in where:
             advice = "look at the data"
-        return NonFiniteError(
-            f"fit: {what}; {kept}. To go on, {advice}, or leave such steps out: non_finite='skip'",
-            self._result(),
-            where,
-        )
+        if not self.options.skip:
+            advice += ", or leave such steps out: non_finite='skip'"
+        return NonFiniteError(f"fit: {what}; {kept}. To go on, {advice}", self._result(), where)
 
     # checkpoints
 

@@ -25,6 +25,8 @@ _WORDS = {
     "batch_size": "another batch size",
     "processes": "another number of processes",
     "members": "another number of members",
+    "keep_best": "another keep_best",
+    "average": "an average kept or not",
 }
 
 
@@ -70,11 +72,9 @@ def latest(
     for leaf, array in zip(leaves, plain, strict=True):
         value = np.frombuffer(raw[at : at + array.nbytes], array.dtype).reshape(array.shape)
         at += array.nbytes
-        whole.append(
-            jax.random.wrap_key_data(jax.numpy.asarray(value), impl=jax.random.key_impl(leaf))
-            if _is_key(leaf)
-            else value
-        )
+        if _is_key(leaf):
+            value = jax.random.wrap_key_data(jax.numpy.asarray(value), impl=jax.random.key_impl(leaf))
+        whole.append(value)
     return head["step"], jax.tree.unflatten(form, whole), head["about"]
 
 

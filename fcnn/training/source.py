@@ -153,7 +153,7 @@ class Ahead:
         self._queue: queue.Queue[Any] = queue.Queue(AHEAD)
         self._closed = threading.Event()
         # settings made by "with" hold for the thread that made them
-        self._wide, self._device = jax.config.jax_enable_x64, jax.config.jax_default_device
+        self._wide, self._device = (getattr(jax.config, f"jax_{name}") for name in ("enable_x64", "default_device"))
         self._thread = threading.Thread(target=self._work, args=(items, prepare), daemon=True, name="fcnn batches")
         self._thread.start()
 

@@ -100,7 +100,7 @@ class Spread:
             data = self._from_every_process(jax.random.key_data(array))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
         host = np.asarray(array)
-        return jax.make_array_from_callback(host.shape, self.whole, lambda index: host[index])
+        return jax.make_array_from_callback(host.shape, self.whole, lambda index: host[index])  # type: ignore[arg-type]
 
     def batch(self, tree: Any) -> Any:
         """The arrays of a batch, or of this process's part of it, on the devices that share it."""

@@ -207,7 +207,8 @@ def _in_parts(
             f"accumulate is {count}, which does not divide a batch of {size} examples; "
             "give a batch_size that is a multiple of it"
         )
-    parts = jax.tree.map(lambda a: a.reshape(count, size // count, *a.shape[1:]), (inputs, targets))
+    # every count-th example is a part: on a mesh each device then has its share of each
+    parts = jax.tree.map(lambda a: a.reshape(size // count, count, *a.shape[1:]).swapaxes(0, 1), (inputs, targets))
 
     def part(carry: Any, given: Any) -> Any:
         (total, sums, state), ((x, y), i) = carry, given
