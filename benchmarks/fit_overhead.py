@@ -33,7 +33,7 @@ WIDE = fcnn.serial(
     fcnn.Conv(64, 5), jax.nn.relu, fcnn.MaxPool(2),
     fcnn.Flatten(), fcnn.Dense(120), jax.nn.relu, fcnn.Dense(84), jax.nn.relu, fcnn.Dense(10),
 )  # fmt: skip
-NETS = {"LeNet-5": (fcnn.models.lenet5(), 400), "LeNet 32/64": (WIDE, 100)}
+NETS = {"LeNet-5": (fcnn.models.lenet5(), 200), "LeNet 32/64": (WIDE, 60)}
 BATCH = 128
 OPTIMIZER = optax.sgd(0.01, momentum=0.9)
 

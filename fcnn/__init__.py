@@ -3,10 +3,10 @@
 A parameter is a value, and sharing it is using it twice.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import analysis, data, draw, interop, models, ops, training
-from .analysis import capture, check_gradients, summary
+from . import ops
 from .compose import branches, graph, remat, repeat, residual, serial
 from .given import Parameter
 from .layer import Layer
@@ -31,11 +31,12 @@ from .layers import (
     Maxout,
     MaxPool,
 )
-from .training import evaluate, fit
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import reference
+    from . import analysis, data, draw, interop, models, reference, training
+    from .analysis import capture, check_gradients, summary
+    from .training import evaluate, fit
 
 __all__ = [
     "AdaptiveAvgPool",
@@ -82,10 +83,22 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Load the reference when somebody asks for it: NumPy and text, which most programs never use."""
-    if name == "reference":
-        import importlib
+#: what is loaded when somebody asks for it, and from where; most programs use some of it
+_LATER = {
+    **dict.fromkeys(("analysis", "data", "draw", "interop", "models", "reference", "training"), ""),
+    **dict.fromkeys(("capture", "check_gradients", "summary"), ".analysis"),
+    **dict.fromkeys(("evaluate", "fit"), ".training"),
+}
 
-        return importlib.import_module(".reference", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _LATER[name]
+    found = getattr(import_module(home, __name__), name) if home else import_module(f".{name}", __name__)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

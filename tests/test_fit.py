@@ -210,6 +210,21 @@ def test_half_precision_computes_in_it_and_keeps_its_own_in_float32(precision):
     assert run.history["accuracy"][-1] > 0.97
 
 
+def test_evaluation_in_half_precision_is_that_of_halves():
+    x, y = labelled(64)
+    params, seen = PLAIN.init(KEY, (6, 6, 1)), []
+
+    def error(outputs, targets):
+        seen.append(outputs.dtype)
+        return optax.losses.softmax_cross_entropy_with_integer_labels(outputs, targets)
+
+    found = fcnn.evaluate(PLAIN, params, (x, y), loss=error, precision="bfloat16")["loss"]
+    low = jax.tree.map(lambda a: a.astype("bfloat16"), (params, x))
+    np.testing.assert_allclose(found, np.mean(error(PLAIN.apply(*low).astype("float32"), y)), rtol=1e-6)
+    assert found != fcnn.evaluate(PLAIN, params, (x, y), loss=error)["loss"]
+    assert {np.dtype(d) for d in seen} == {np.dtype("float32")}
+
+
 def test_a_gradient_too_small_for_float16_is_kept_by_scaling_the_loss():
     # the gradient of 1e-8 * w is 1e-8, and float16 ends at 6e-8
     x = np.ones((64, 1), np.float32)
@@ -256,6 +271,25 @@ def test_patience_and_the_best_epoch():
     assert not np.array_equal(run.params["dense1"]["bias"], run.train.params["dense1"]["bias"])
 
 
+def test_a_resumed_run_may_report_more_and_its_history_stays_in_step(tmp_path):
+    data = labelled(32)
+    options = {"checkpoint": tmp_path, "net": PLAIN}
+    fit(data, epochs=3, **options)
+    run = fit(data, epochs=6, validation=data, patience=5, resume=True, **options)
+    assert {len(values) for values in run.history.values()} == {6}
+    assert np.isnan(run.history["validation_loss"][:3]).all()
+    assert run.best_epoch == 1 + int(np.nanargmin(run.history["validation_loss"])) > 3
+
+
+def test_arrays_of_other_libraries():
+    torch = pytest.importorskip("torch")
+    x, y = labelled(32)
+    run = fit((torch.from_numpy(x), torch.from_numpy(y)), validation=(torch.from_numpy(x), torch.from_numpy(y)))
+    other = fit((x, y), validation=(x, y))
+    jax.tree.map(np.testing.assert_array_equal, run.params, other.params)
+    np.testing.assert_array_equal(run.history["validation_loss"], other.history["validation_loss"])
+
+
 def test_accuracy_is_best_where_it_is_highest():
     run = fit(epochs=6, validation=labelled(seed=1), monitor="validation_accuracy", keep_best=True)
     assert run.best_epoch == int(np.argmax(run.history["validation_accuracy"])) + 1
@@ -266,7 +300,7 @@ def test_callbacks_are_told_and_can_stop():
 
     def note(moment: Moment):
         told.append((moment.epoch, moment.epochs, moment.metrics["loss"], len(moment.history["loss"])))
-        return moment.epoch == 2
+        return np.bool_(moment.epoch == 2)
 
     run = fit(epochs=5, callbacks=[note])
     assert [t[:2] for t in told] == [(1, 5), (2, 5)]
@@ -388,6 +422,25 @@ MISTAKES = {
         "epoch 1, batch 2: batch: labels run from 7",
     ),
     "labels of a smoothed loss": (lambda: fit((X, Y + 7), loss=smoothed(0.1)), ValueError, "labels run from 7"),
+    "one callback": (lambda: fit(callbacks=print), TypeError, "callbacks must be a list of functions"),
+    "augmentations in a list": (
+        lambda: fit(augment=[print]),
+        TypeError,
+        "put several into one by data.augment.compose",
+    ),
+    "a loss by name": (lambda: fit(loss="mse"), TypeError, "loss must be a function, not 'mse'"),
+    "params as a list": (lambda: fit(params=[1, 2]), TypeError, "params must be a dict"),
+    "augment returns x": (lambda: fit(augment=lambda key, batch: batch[0][0]), TypeError, "it must return the batch"),
+    "a generator without the epoch": (lambda: fit(lambda: [(X, Y)]), TypeError, "does not take the epoch"),
+    "three arrays": (lambda: fit((X, Y, Y)), TypeError, "not a tuple of 3"),
+    "words for labels": (lambda: fit((X, Y.astype(str))), TypeError, "y has dtype <U.*make numbers of it"),
+    "accuracy of what has none": (
+        lambda: fit(
+            (X, X), net=fcnn.serial(fcnn.Conv(1, 1)), loss=optax.losses.squared_error, monitor="accuracy", patience=2
+        ),
+        ValueError,
+        "this run reports loss; an accuracy needs labels",
+    ),
     "no batches": (lambda: fit(lambda epoch: []), ValueError, "there are no batches"),
     "a function that gives none": (lambda: fit(lambda epoch: None), TypeError, "must return an iterable of batches"),
     "an unknown precision": (

@@ -223,3 +223,14 @@ def test_a_member_of_an_ensemble():
         fcnn.training.fit_ensemble(
             NET, data(), members=2, optimizer=ADAM, epochs=1, key=KEY, batch_size=5, progress=False
         )
+
+
+def test_a_gradient_that_no_scale_of_the_loss_makes_finite():
+    x = np.ones((64, 1), np.float32)
+
+    def bent(outputs, targets):  # 0 with a gradient of 0 / 0
+        return jnp.sqrt(0 * outputs[..., 0])
+
+    options = {"loss": bent, "optimizer": optax.sgd(0.1), "epochs": 30, "key": jax.random.key(0), "progress": False}
+    with pytest.raises(fcnn.training.NonFiniteError, match="the gradient of kernel is not"):
+        fcnn.fit(fcnn.Dense(1, bias=False), (x, x), precision="float16", **options)

@@ -131,6 +131,14 @@ KNOWN = {
         "all gradients agree",
         "WRONG",
     ],
+    "03_train_a_network": [
+        "6,138 parameters",  # 144 + 32 + 4,608 + 64 + 1,290
+        "('params', 'state', 'optimizer_state', 'key', 'step')",
+        "8 epochs; stopped by the callback after_eight",
+        "20 epochs; the same parameters as in one go: True",
+        "the first is the output of log1",
+        "(5, 3, 3, 1, 16)",
+    ],
 }
 
 

@@ -13,8 +13,8 @@ TEXT = (ROOT / "README.md").read_text()
 CODE = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
-def printed(code):
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT)
+def printed(code, folder=ROOT):
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -29,8 +29,8 @@ def test_the_first_example_prints_what_is_below_it():
 
 
 @pytest.mark.parametrize("code", CODE[1:])
-def test_every_other_example_runs(code):
-    printed(code)
+def test_every_other_example_runs(code, tmp_path):
+    printed(code, tmp_path)
 
 
 def test_the_table_of_gradients_is_the_one_that_is_printed():
@@ -60,6 +60,32 @@ def test_figures_are_those_of_the_committed_results():
         assert any(f"{result['seconds']:.{digits}f} seconds" in TEXT for digits in (0, 1))
     cost = json.loads((ROOT / "benchmarks" / "results" / "import_time.json").read_text())["extra_median"]
     assert f"takes {cost:.0f} ms more than `import jax`" in TEXT
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion", "spoken_digits"])
+def test_the_trainings_are_the_committed_ones(name):
+    result = read(name)
+    accuracy, minutes = result["test_accuracy"], [seconds / 60 for seconds in result["seconds"]["each"]]
+    (row,) = [line for line in TEXT.splitlines() if line.startswith(f"| `examples/{name}.py`")]
+    several = f"{accuracy['mean']:.2%} (mean of {accuracy['n']} seeds, spread {accuracy['std']:.2%})"
+    assert several in row if accuracy["n"] > 1 else f"{accuracy['mean']:.2%} (1 seed)" in row
+    assert f"{min(minutes):.1f}" in row
+    assert f"{max(minutes):.1f}" in row
+
+
+def test_what_training_costs_and_loses_is_as_committed():
+    words = " ".join(TEXT.split())
+    kills, blocks = read("kill_soak"), read("checkpoint")["results"]["10 million parameters"]["save_blocks_ms"]
+    assert f"After {kills['kills']} `kill -9` at random moments" in words
+    assert f"at most {kills['worst_steps_lost']} steps were computed again" in words
+    assert (kills["damaged"], kills["different_runs"]) == (0, 0)
+    for name, case in read("fit_overhead")["cases"].items():
+        assert f"{case['ways']['fit']['over_bare_median_of_rounds']:.2f} ({name})" in words
+    assert f"stops it for {blocks['median']:.0f} ms, {blocks['worst']:.0f} at most" in words
+
+
+def read(name):
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
 
 
 def test_the_soak_is_the_committed_one():

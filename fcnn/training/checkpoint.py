@@ -124,7 +124,8 @@ class Store:
     def prepare(self, tree: Any) -> None:
         """Make room for copies of such a tree, in the background, so that the first save is as short as the others."""
         self._join()
-        self._preparing = threading.Thread(target=self._copy.prepare, args=(tree,), name="fcnn-prepare")
+        plan = self._copy.plan(tree)  # here: the next step may take over the arrays
+        self._preparing = threading.Thread(target=self._copy.prepare, args=(plan,), name="fcnn-prepare")
         self._preparing.start()
 
     def save(self, step: int, tree: Any, about: dict[str, Any]) -> None:

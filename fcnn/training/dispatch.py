@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
+from .optimizers import still_overflows
 from .spread import Spread
 from .step import TrainState
 
@@ -50,10 +51,11 @@ def guarded(step: Callable[..., Any], skip: bool, members: bool) -> Callable[...
         members: whether arrays have a first axis of an ensemble's members.
 
     Returns:
-        (train state, batch, examples, epoch) to (train state, good, metrics).
+        (train state, batch, examples, epoch, idle) to (train state, good, metrics); where ``idle`` is true nothing
+        changes, whatever comes of the step.
     """
 
-    def take(before: TrainState, batch: Any, examples: Any, epoch: Any) -> Any:
+    def take(before: TrainState, batch: Any, examples: Any, epoch: Any, idle: Any = None) -> Any:
         if members:
             one = lambda train, batch, examples: step(train, batch, examples=examples, epoch=epoch)  # noqa: E731
             after, metrics = jax.vmap(one)(before, batch, examples)
@@ -66,15 +68,19 @@ def guarded(step: Callable[..., Any], skip: bool, members: bool) -> Callable[...
         for new, old in zip(*(jax.tree.leaves((t.state, t.optimizer_state)) for t in (after, before)), strict=True):
             if jnp.issubdtype(new.dtype, jnp.floating):
                 good &= jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old))
+        good &= ~still_overflows(before.optimizer_state, after.optimizer_state)
+        taken = good if idle is None else good & ~idle
         kept = jax.tree.map(
-            lambda new, old: jnp.where(good, new, old), after._replace(key=None), before._replace(key=None)
+            lambda new, old: jnp.where(taken, new, old), after._replace(key=None), before._replace(key=None)
         )
-        return kept._replace(key=before.key, step=after.step if skip else kept.step), good, metrics
+        if skip:
+            kept = kept._replace(step=after.step if idle is None else jnp.where(idle, before.step, after.step))
+        return kept._replace(key=before.key), good, metrics
 
     return take
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def resident(step: Callable[..., Any], batch_size: int, spread: Spread, skip: bool, members: bool) -> Any:
     """Steps on data that are on the device.
 
@@ -125,7 +131,7 @@ def resident(step: Callable[..., Any], batch_size: int, spread: Spread, skip: bo
     return jax.jit(many, donate_argnums=0, out_shardings=spread.whole)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def fed(step: Callable[..., Any], spread: Spread, skip: bool) -> Any:
     """One step on a batch that is handed in.
 
@@ -137,12 +143,8 @@ def fed(step: Callable[..., Any], spread: Spread, skip: bool) -> Any:
     take = guarded(step, skip, members=False)
 
     def one(train: TrainState, stopped: jax.Array, batch: Any, epoch: Any, told: Any) -> Any:
-        after, good, metrics = take(train, batch, None, epoch)
         idle = stopped if told is None else stopped | jnp.any(told != 0)
-        kept = jax.tree.map(
-            lambda new, old: jnp.where(idle, old, new), after._replace(key=None), train._replace(key=None)
-        )
-        stopped |= ~good & ~idle & (not skip)
-        return kept._replace(key=train.key), stopped, good & ~idle, metrics, told
+        after, good, metrics = take(train, batch, None, epoch, idle)
+        return after, stopped | (~good & ~idle & (not skip)), good & ~idle, metrics, told
 
     return jax.jit(one, donate_argnums=0, out_shardings=spread.whole)

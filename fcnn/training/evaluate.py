@@ -13,15 +13,25 @@ from ..geometry import integer
 from ..given import Params, State
 from ..layer import Layer
 from .objective import Loss, Metric, check_data, check_metrics, check_net, cross_entropy, measure
+from .precision import check_precision, lowered
 from .spread import Spread
 
 
-@partial(jax.jit, static_argnames=("net", "loss", "metrics", "members"))
+@partial(jax.jit, static_argnames=("net", "loss", "metrics", "members", "precision"))
 def _measured(
-    net: Layer, loss: Loss, metrics: Any, members: bool, params: Params, state: State, inputs: Any, targets: Any
+    net: Layer,
+    loss: Loss,
+    metrics: Any,
+    members: bool,
+    precision: str | None,
+    params: Params,
+    state: State,
+    inputs: Any,
+    targets: Any,
 ) -> dict[str, Any]:
     def one(params: Params, state: State) -> dict[str, Any]:
-        return measure(loss, net.apply(params, *inputs, state=state), targets, metrics)
+        low, x = lowered((params, inputs), precision)
+        return measure(loss, net.apply(low, *x, state=state), targets, metrics)
 
     return (jax.vmap(one) if members else one)(params, state)
 
@@ -36,6 +46,7 @@ def evaluate(
     metrics: dict[str, Metric] | None = None,
     batch_size: int = 512,
     mesh: jax.sharding.Mesh | None = None,
+    precision: str | None = None,
 ) -> dict[str, float]:
     """Mean loss and accuracy over all examples, with dropout off and stored statistics in use.
 
@@ -50,6 +61,7 @@ def evaluate(
         batch_size: examples at a time. Every example counts once, in the last, smaller batch too.
         mesh: devices that share each batch; None: one. Where the mesh is that of several processes, each gives a
             part of the data, and all get the result for the whole.
+        precision: "bfloat16" or "float16" to compute in it, as in ``fit``; None: the precision of the parameters.
 
     Returns:
         {"loss": ..., "accuracy": ...} and the metrics, plain numbers, the accuracy in [0, 1]; none where the targets
@@ -73,7 +85,10 @@ def evaluate(
         batch_size = integer(batch_size, "batch_size")
         named = check_metrics(metrics)
         spread = Spread.over(mesh)
-    found = measured(net, params, state, inputs, targets, loss or cross_entropy, named, batch_size, spread)
+        precision = check_precision(precision)
+    found = measured(
+        net, params, state, inputs, targets, loss or cross_entropy, named, batch_size, spread, precision=precision
+    )
     return {name: float(value) for name, value in found.items()}
 
 
@@ -88,6 +103,7 @@ def measured(
     batch_size: int = 512,
     spread: Spread = Spread(),  # noqa: B008 (a value)
     members: bool = False,
+    precision: str | None = None,
 ) -> dict[str, Any]:
     """``evaluate`` with its arguments checked; for an ensemble's members an array of numbers each."""
     kept: State = {} if state is None else state
@@ -101,7 +117,9 @@ def measured(
         x, y = (tuple(a[first : first + batch_size] for a in inputs), targets[first : first + batch_size])
         if place.mesh is not None:
             x, y = place.batch((x, y))
-        parts.append((min(batch_size, count - first), _measured(net, loss, metrics, members, params, kept, x, y)))
+        parts.append(
+            (min(batch_size, count - first), _measured(net, loss, metrics, members, precision, params, kept, x, y))
+        )
     # read at the end, so that batches do not wait for each other
     names = list(parts[0][1])
     totals = np.stack([sum(size * np.asarray(found[name], np.float64) for size, found in parts) for name in names])

@@ -11,8 +11,9 @@ import jax
 
 from ..errors import at
 from ..geometry import integer
-from ..given import Params, State, check_key
+from ..given import Params, State, check_key, check_mapping
 from ..layer import Layer
+from ..layers.norm import check_number
 from .loop import Loop
 from .objective import Loss, Metric, check_data, check_metrics, check_net, cross_entropy
 from .optimizers import averaged, scaled
@@ -79,7 +80,8 @@ def fit(
             are written beside the run, every minute by default and at the end. Ctrl-C and SIGTERM write one and end
             the program.
         resume: go on from the newest whole checkpoint in the folder, bit for bit as if the run had never stopped;
-            from the beginning where there is none yet. What a callback ended goes on as well.
+            from the beginning where there is none yet. Batches that are handed in have to come in the same order again:
+            a function of the epoch does it, a loader that shuffles anew does not. What a callback ended goes on too.
         progress: whether to show a bar for each epoch.
         mesh: devices that share each batch, such as ``jax.make_mesh((8,), ("batch",))``. Where it has the devices of
             several processes, each gives its own part of the data.
@@ -93,7 +95,7 @@ def fit(
         patience: epochs without a new best after which training ends; None: all epochs are done.
         keep_best: whether the run's parameters and state are those of the best epoch instead of the last.
         average: decay of a moving average of the parameters, such as 0.999; it is validated, and the run's ``params``
-            are it. ``run.train.params`` are the last ones. Networks with running statistics want
+            are it, in float32 or wider. ``run.train.params`` are the last ones. Networks with running statistics want
             ``training.recompute_statistics`` for it.
         accumulate: parts that each batch is computed in, one after another, to save memory.
         precision: "bfloat16" or "float16" to compute in it, with parameters, optimizer and statistics in their own
@@ -208,17 +210,24 @@ def _options(given: dict[str, Any], members: int | None) -> Options:
     if not hasattr(optimizer, "init") or not hasattr(optimizer, "update"):
         raise TypeError(f"optimizer must be an optax optimizer such as optax.adam(1e-3), not {optimizer!r}")
     precision, accumulate = check_precision(given["precision"]), integer(given["accumulate"], "accumulate")
-    average = given["average"]
-    if average is not None and (not isinstance(average, (int, float)) or not 0 < average < 1):
+    average = None if given["average"] is None else check_number(given["average"], "average")
+    if average is not None and not 0 < average < 1:
         raise ValueError(f"average is {average!r}, expected a decay between 0 and 1, such as 0.999")
     optimizer = _wrapped(optimizer, average, precision == "float16")
     if given["non_finite"] not in ("stop", "skip"):
         raise ValueError(f"non_finite is {given['non_finite']!r}, expected 'stop' or 'skip'")
     patience = given["patience"]
+    if not isinstance(given["callbacks"], Sequence):
+        raise TypeError(f"callbacks must be a list of functions of a Moment, not {given['callbacks']!r}")
     callbacks = tuple(given["callbacks"])
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks must be functions of a Moment, not {callback!r}")
+    for name in ("loss", "augment"):
+        _check_function(name, given[name])
+    for name in ("params", "state"):
+        if given.get(name) is not None:
+            check_mapping(name, given[name])
     if validation is not None:
         validation = check_data(given["net"], validation, "validation", loss)
     named = check_metrics(given["metrics"])
@@ -246,6 +255,7 @@ def _options(given: dict[str, Any], members: int | None) -> Options:
         averaging=average is not None,
         precision=precision,
         skip=given["non_finite"] == "skip",
+        accumulate=accumulate,
         members=members,
         step=make_step(
             given["net"],
@@ -259,7 +269,23 @@ def _options(given: dict[str, Any], members: int | None) -> Options:
     )
 
 
-@lru_cache(maxsize=32)
+def _check_function(name: str, given: Any) -> None:
+    """Raise unless it is None or a function, and one by which the compiled step is found again."""
+    if given is None:
+        return
+    if not callable(given):
+        way_out = "; put several into one by data.augment.compose" if isinstance(given, (tuple, list)) else ""
+        raise TypeError(f"{name} must be a function, not {given!r}{way_out}")
+    try:
+        hash(given)
+    except TypeError:
+        raise TypeError(
+            f"{name} is a {type(given).__name__} that cannot be hashed, and the compiled step is found by it; "
+            "make the class a dataclass(frozen=True), or give a function"
+        ) from None
+
+
+@lru_cache(maxsize=8)
 def _wrapped(optimizer: Any, average: float | None, half: bool) -> Any:
     """The optimizer with what is kept beside it; the same for the same, so that a second run compiles nothing."""
     optimizer = optimizer if average is None else averaged(optimizer, average)

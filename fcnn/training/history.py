@@ -45,8 +45,12 @@ class History:
 
     def close(self, values: Mapping[str, Any]) -> None:
         """End the epoch with these values."""
-        for name, value in {**values, "seconds": self.seconds}.items():
-            self.epochs.setdefault(name, []).append(value)
+        values = {**values, "seconds": self.seconds}
+        before = len(self.epochs.get("seconds", ()))
+        for name in dict.fromkeys((*self.epochs, *values)):  # a run that is resumed may report other numbers: NaN there
+            like = values[name] if name in values else self.epochs[name][-1]
+            blank = np.full(np.shape(like), np.nan).tolist()
+            self.epochs.setdefault(name, [blank] * before).append(values.get(name, blank))
         self.steps, self.skipped = {}, 0
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -61,8 +65,9 @@ class History:
         if not self.epochs.get(name):
             return None
         values = np.asarray([np.mean(value) for value in self.epochs[name]])
-        values = np.where(np.isnan(values), np.inf, -values if name.endswith("accuracy") else values)
-        return int(np.argmin(values))
+        if np.isnan(values).all():
+            return None
+        return int(np.nanargmax(values) if name.endswith("accuracy") else np.nanargmin(values))
 
     def written(self) -> dict[str, Any]:
         """All of it as plain numbers."""

@@ -42,7 +42,8 @@ class Interrupt:
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # None: one that Python did not install, and cannot put back
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
 
     @property

@@ -23,7 +23,7 @@ from .checkpoint import CheckpointError, CheckpointFailedWarning, Checkpoints, S
 from .evaluate import measured
 from .history import History
 from .interrupt import Interrupt
-from .nonfinite import NonFiniteError, first_place
+from .nonfinite import NonFiniteError, search
 from .optimizers import averaged_params
 from .progress import EpochBar
 from .resume import identity, latest
@@ -57,7 +57,7 @@ class Loop:
         with self.spread.connected(lambda: "Nothing has been trained yet; start all of them again."):
             if self.arrays is None:
                 with self.spread.together():
-                    inputs, targets = self.first = checked(net, data.peek(), options.loss, self.spread, "data")
+                    inputs, targets = self.first = checked(net, data.peek(), options.loss, self.spread, "fit: data")
                 self.spread.check_same(self.first)
                 self.count = self.batch_size = 0
                 self.steps: int | None = data.steps()
@@ -184,7 +184,7 @@ class Loop:
 
     def _on_device(self) -> Any:
         """The data on the device, where they fit and one process has them all; else None."""
-        device = jax.devices()[0] if self.spread.mesh is None else self.spread.mesh.devices.flat[0]
+        device = jnp.zeros(()).device if self.spread.mesh is None else self.spread.mesh.devices.flat[0]
         if self.arrays is None or self.spread.processes > 1:
             return None
         inputs, targets = self.arrays
@@ -363,6 +363,8 @@ class Loop:
     def _end_epoch(self, bar: EpochBar) -> None:
         options, means = self.options, self.history.means()
         if "loss" not in means:
+            # the epoch begins anew where the run is taken up
+            self.done, self.history.steps, self.history.skipped = 0, {}, 0
             raise self._failure(
                 f"every step of epoch {self.epoch + 1} came out with values that are not finite and was left out; "
                 "without non_finite='skip' the first is named",
@@ -377,8 +379,15 @@ class Loop:
                 options.metrics,
                 spread=self.spread,
                 members=options.members is not None,
+                batch_size=min(512, 4 * len(self.first[1]) * self.spread.processes),
+                precision=options.precision,
             )
             means |= {f"validation_{name}": value.tolist() for name, value in found.items()}
+        if (options.patience is not None or options.keep_best) and options.monitor not in means:
+            raise ValueError(
+                f"fit: monitor is {options.monitor!r}, but this run reports {', '.join(means)}; an accuracy needs "
+                "labels of classes, in training those that augmentation does not mix"
+            )
         if options.skip:
             means["skipped"] = self.history.skipped
         bar.close(self.done, means)
@@ -388,7 +397,8 @@ class Loop:
             self.best = jax.tree.map(jnp.copy, self._in_use())
         for callback in options.callbacks:
             moment = Moment(self.epoch, options.epochs, means, self.history.epochs, *self._in_use())
-            if callback(moment) is True and self.stopped is None:
+            answer = callback(moment)
+            if isinstance(answer, (bool, np.bool_)) and answer and self.stopped is None:
                 self.stopped = f"the callback {getattr(callback, '__name__', callback)}"
         self._check_patience()
 
@@ -399,20 +409,23 @@ class Loop:
 
     def _in_use(self) -> tuple[Params, State]:
         """Parameters and state as they would be used now."""
-        params = averaged_params(self.train.optimizer_state) if self.options.averaging else self.train.params
+        params = self.train.params
+        if self.options.averaging:
+            params = averaged_params(self.train.optimizer_state)
         return params, self.train.state
 
-    def _result(self) -> Run:
-        params, state = self.best if self.best is not None and self.history.epochs else self._in_use()
+    def _result(self, best: bool = True) -> Run:
+        found = best and self.history.best(self.options.monitor) is not None
+        params, state = self.best if self.best is not None and found else self._in_use()
         params, state, train = self.spread.local((params, state, self.train))
-        best = self.history.best(self.options.monitor)
+        epoch = self.history.best(self.options.monitor)
         return Run(
             params=params,
             state=state,
             history=self.history.arrays(),
             train=train,
             stopped=self.stopped,
-            best_epoch=None if best is None else best + 1,
+            best_epoch=None if epoch is None else epoch + 1,
             compile_seconds=self.compile_seconds,
         )
 
@@ -423,22 +436,7 @@ class Loop:
         options = self.options
         train = jax.tree.map(jnp.array, self.spread.local(self.train))
         batch = jax.tree.map(jnp.asarray, jax.device_get(batch))
-        epoch = np.int32(self.epoch)
-
-        def place(train: TrainState, batch: Any, examples: Any) -> tuple[str, str]:
-            return first_place(
-                self.net, train, batch, options.minimised, options.augment, options.precision, examples, epoch
-            )
-
-        where, found = "optimizer", ""
-        for member in range(options.members or 1):
-            given = (train, batch, examples)
-            if options.members is not None:
-                given = jax.tree.map(lambda a, m=member: a[m], given)
-            where, found = place(*given)
-            found = found if options.members is None else f"in member {member} {found}"
-            if where != "optimizer":
-                break
+        where, found = search(self.net, train, batch, options, examples, np.int32(self.epoch))
         if where == "optimizer" and self.spread.processes > 1:
             where, found = "another process", "nothing of it is in this process's part of the batch"
         what = f"step {self.taken + 1:,}, epoch {self.epoch + 1}, came out with values that are not finite: {found}"
@@ -453,7 +451,7 @@ class Loop:
             advice = "look at the data"
         if not self.options.skip:
             advice += ", or leave such steps out: non_finite='skip'"
-        return NonFiniteError(f"fit: {what}; {kept}. To go on, {advice}", self._result(), where)
+        return NonFiniteError(f"fit: {what}; {kept}. To go on, {advice}", self._result(best=False), where)
 
     # checkpoints
 

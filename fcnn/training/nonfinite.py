@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,9 @@ from ..layer import Call, Event, Layer
 from .objective import Loss, measure
 from .precision import lowered
 from .step import Augment, Batch, TrainState, augmented
+
+if TYPE_CHECKING:
+    from .run import Options
 
 
 class NonFiniteError(FloatingPointError):
@@ -27,6 +30,28 @@ class NonFiniteError(FloatingPointError):
     def __init__(self, message: str, run: Any, where: str) -> None:
         super().__init__(message)
         self.run, self.where = run, where
+
+
+def search(net: Layer, train: TrainState, batch: Batch, options: Options, examples: Any, epoch: Any) -> tuple[str, str]:
+    """:func:`first_place` for a run: in the first member of an ensemble that has one, and whatever happens."""
+    where, found = "optimizer", ""
+    for member in range(options.members or 1):
+        given = (train, batch, examples)
+        if options.members is not None:
+            given = jax.tree.map(lambda a, m=member: a[m], given)
+        try:
+            before, data, places = given
+            where, found = first_place(
+                net, before, data, options.minimised, options.augment, options.precision, places, epoch
+            )
+        except Exception as error:  # looking takes more memory than the step did
+            return "unknown", f"where could not be found out ({type(error).__name__})"
+        found = found if options.members is None else f"in member {member} {found}"
+        if where != "optimizer":
+            return where, found
+    if options.accumulate > 1:
+        return "unknown", f"the batch as a whole is finite, one of its {options.accumulate} parts is not"
+    return where, found
 
 
 def first_place(

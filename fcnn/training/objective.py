@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import shown
+from ..geometry import Shape
 from ..layer import Layer
 from ..ops.dtypes import together, wide
 
@@ -72,6 +74,7 @@ def measure(
         found["accuracy"] = jnp.mean(said == labels, dtype=jnp.float32)
     for name, metric in metrics:
         values = jnp.asarray(metric(outputs, targets))
+        _check_losses(values, outputs, targets, f"the metric {name}")
         found[name] = jnp.mean(values, dtype=wide(values.dtype))
     return found
 
@@ -87,12 +90,12 @@ def are_labels(outputs: Any, targets: Any) -> bool:
     )
 
 
-def _check_losses(losses: jax.Array, outputs: Any, targets: Any) -> None:
+def _check_losses(losses: jax.Array, outputs: Any, targets: Any, what: str = "the loss") -> None:
     """Raise where outputs and targets of unlike shapes were broadcast to a loss for every pair of examples."""
     shapes = [tuple(a.shape) for a in (outputs, targets) if hasattr(a, "shape")]
     if losses.shape and not any(losses.shape == shape[: losses.ndim] for shape in shapes):
         raise ValueError(
-            f"the loss has shape {shown(losses.shape)} for {' and '.join(map(shown, shapes))} of outputs and targets; "
+            f"{what} has shape {shown(losses.shape)} for {' and '.join(map(shown, shapes))} of outputs and targets; "
             "it must be one number, or one for each example: give targets the shape of the outputs"
         )
 
@@ -126,25 +129,41 @@ def check_data(net: Layer, data: Any, what: str, loss: Loss | None) -> tuple[tup
             outside the classes.
     """
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise TypeError(f"{what} must be a pair (x, y) of arrays, not a {type(data).__name__}")
-    x, y = data
-    inputs = tuple(x) if isinstance(x, (tuple, list)) else (x,)
+        said = f" of {len(data)}" if isinstance(data, (tuple, list)) else ""
+        raise TypeError(f"{what} must be a pair (x, y) of arrays, not a {type(data).__name__}{said}")
+    x, y = data[0], plain_array(data[1])
+    inputs = tuple(map(plain_array, x)) if isinstance(x, (tuple, list)) else (plain_array(x),)
     arrays = {**{f"x[{i}]" if len(inputs) > 1 else "x": a for i, a in enumerate(inputs)}, "y": y}
     for name, array in arrays.items():
         if not hasattr(array, "shape") or not hasattr(array, "dtype"):
             raise TypeError(f"{what}: {name} must be an array, not a {type(array).__name__}; use numpy.asarray")
         if not array.shape:
             raise ValueError(f"{what}: {name} is a single number; its first axis must count the examples")
+        if np.dtype(array.dtype).kind in "OSUMm":
+            raise TypeError(f"{what}: {name} has dtype {array.dtype}; make numbers of it")
     counts = {name: array.shape[0] for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{count} in {name}" for name, count in counts.items())
         raise ValueError(f"{what}: different numbers of examples ({listed}); every array has one for each")
     if not y.shape[0]:
         raise ValueError(f"{what}: there are no examples")
-    out = net.out_shape(*(tuple(a.shape[1:]) for a in inputs))
+    out = _out_shape(net, tuple(tuple(a.shape[1:]) for a in inputs))
     if loss is None or (getattr(loss, "scores_classes", False) and jnp.issubdtype(y.dtype, jnp.integer)):
         _check_labels(y, out, what)
     return inputs, y
+
+
+def plain_array(array: Any) -> Any:
+    """An array of another library as NumPy's; whatever is none is left for the checks."""
+    if isinstance(array, (np.ndarray, jax.Array)) or not hasattr(array, "dtype") or not hasattr(array, "__array__"):
+        return array
+    return np.asarray(array)
+
+
+@lru_cache(maxsize=64)
+def _out_shape(net: Layer, shapes: tuple[Shape, ...]) -> Any:
+    """``net.out_shape``, which walks through the network; every batch of a loader asks."""
+    return net.out_shape(*shapes)
 
 
 def _check_labels(y: Any, out: Any, what: str) -> None:

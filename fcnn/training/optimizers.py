@@ -255,6 +255,22 @@ def scaled(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def still_overflows(before: Any, after: Any) -> jax.Array:
+    """Whether an update left a gradient out that is not finite although nothing is scaled any more.
+
+    Args:
+        before: an optimizer's state.
+        after: that after the update.
+
+    Returns:
+        A bool; False where the optimizer is not ``scaled``.
+    """
+    found = jnp.array(False)
+    for old, new in zip(_states(before, ScaledState), _states(after, ScaledState), strict=True):
+        found |= jnp.any((old.scale <= 1) & (new.scale <= 1) & (new.good == 0))
+    return found
+
+
 def loss_scale(optimizer_state: Any) -> jax.Array | None:
     """Find what :func:`scaled` wants the loss multiplied by, wherever it is in an optimizer's state.
 

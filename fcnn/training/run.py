@@ -38,6 +38,7 @@ class Options:
     averaging: bool
     precision: str | None
     skip: bool
+    accumulate: int
     members: int | None
     step: Callable[..., Any]
 

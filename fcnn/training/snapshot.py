@@ -76,10 +76,14 @@ class HostCopy:
         self._buffers: dict[str, np.ndarray] = {}
         self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "fcnn-copy")
 
-    def prepare(self, tree: Any) -> None:
-        """Make the memory for copies of such a tree before the first one is due."""
+    def plan(self, tree: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
+        """Shapes and types of the copies that such a tree needs."""
         leaves = zip(_described(tree), jax.tree_util.tree_leaves(tree), strict=True)
-        buffers = {leaf.name: np.empty(value.shape, value.dtype) for leaf, value in leaves if _on_host(value)}
+        return {leaf.name: (value.shape, value.dtype) for leaf, value in leaves if _on_host(value)}
+
+    def prepare(self, plan: dict[str, tuple[tuple[int, ...], Any]]) -> None:
+        """Make the memory for copies before the first one is due."""
+        buffers = {name: np.empty(shape, dtype) for name, (shape, dtype) in plan.items()}
         for buffer in buffers.values():
             buffer.fill(0)  # touches every page
         self._buffers = buffers

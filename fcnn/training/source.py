@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import itertools
 import queue
 import threading
@@ -88,11 +90,21 @@ class Batches:
         """The number of batches in an epoch, where the iterable knows."""
         try:
             return len(self._data)
-        except TypeError:
+        except (TypeError, NotImplementedError):
             return None
 
     def _start(self, number: int) -> Iterator[Any]:
-        made = self._data(number) if callable(self._data) and not isinstance(self._data, Iterable) else self._data
+        made = self._data
+        if callable(self._data) and not isinstance(self._data, Iterable):
+            with contextlib.suppress(ValueError):  # a function that has no signature
+                try:
+                    inspect.signature(self._data).bind(number)
+                except TypeError:
+                    raise TypeError(
+                        "data is a function that does not take the epoch; write def batches(epoch), or give "
+                        "lambda epoch: batches()"
+                    ) from None
+            made = self._data(number)
         if not isinstance(made, Iterable):
             raise TypeError(
                 f"data({number}) returned a {type(made).__name__}, it must return an iterable of batches (x, y)"

@@ -75,7 +75,7 @@ def start(
     return TrainState(params, state, optimizer.init(params), fold(key, "train"), jnp.zeros((), "int32"))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=8)
 def make_step(
     net: Layer,
     optimizer: optax.GradientTransformation,
@@ -193,7 +193,10 @@ def augmented(augment: Augment | None, key: jax.Array, batch: Batch, examples: A
     if getattr(augment, "by_example", False):
         told["examples"] = jnp.arange(inputs[0].shape[0], dtype="int32") if examples is None else examples
         told["epoch"] = jnp.zeros((), "int32") if epoch is None else epoch
-    inputs, targets = augment(key, (inputs, targets), **told)
+    made = augment(key, (inputs, targets), **told)
+    if not isinstance(made, (tuple, list)) or len(made) != 2:
+        raise TypeError(f"augment returned a {type(made).__name__}, it must return the batch as a pair (x, y)")
+    inputs, targets = made
     return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), targets
 
 
