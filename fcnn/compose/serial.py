@@ -10,7 +10,6 @@ from ..errors import at
 from ..geometry import Shape
 from ..given import Params, State
 from ..layer import Call
-from .neighbours import joined
 from .parts import Composite, Parts, named, single_array, single_shape, walked
 
 #: the rule of a chain, for parts that do not follow it
@@ -42,6 +41,8 @@ class Serial(Composite):
         return shapes[0], seen
 
     def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        from .neighbours import joined  # takes long to import, see ops.convolution
+
         new_state, left = {}, self.parts
         while left:
             run = joined(left, inputs[0]) if call.events is None and len(inputs) == 1 else None

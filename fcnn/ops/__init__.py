@@ -3,8 +3,9 @@
 Each function is pure, takes its parameters as arrays, and has every derivative that JAX knows.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .conv import conv, conv_transpose
-from .convolution import use_algorithm
 from .dense import dense, dropout, flatten
 from .local import locally_connected
 from .norm import (
@@ -26,6 +27,9 @@ from .pool import (
     max_pool,
     maxout,
 )
+
+if TYPE_CHECKING:
+    from .convolution import use_algorithm
 
 __all__ = [
     "adaptive_avg_pool",
@@ -51,3 +55,12 @@ __all__ = [
     "normalize",
     "use_algorithm",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the choice of algorithms when somebody asks for it."""
+    if name != "use_algorithm":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .convolution import use_algorithm
+
+    return use_algorithm

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from .. import geometry
 from ..errors import at, shown
 from ..geometry import Padding
-from .convolution import Geometry, Problem, convolve, refusal
+from . import convolution
+from .convolution import Geometry
 from .dtypes import together
 from .windows import pad
 
@@ -74,7 +75,7 @@ def conv(
         windows = geometry.slide(x.shape[1:-1], kernel.shape[:rank], stride=stride, padding=padding, dilation=dilation)
         x, placed = _placed(x, windows, groups)
         check_algorithm(algorithm, x, kernel, placed)
-    y = convolve(x, kernel, placed, algorithm)
+    y = convolution.convolve(x, kernel, placed, algorithm)
     return y if bias is None else y + bias
 
 
@@ -101,7 +102,7 @@ def conv_in_phases(
         rank = _check(x, kernel, bias, groups)
         windows = geometry.slide(x.shape[1:-1], kernel.shape[:rank], **options)
         x, placed = _placed(x, windows, groups)
-    y = convolve(x, kernel, in_phases(placed, windows.out, phases))
+    y = convolution.convolve(x, kernel, in_phases(placed, windows.out, phases))
     return y if bias is None else y + bias.reshape(-1, *[1] * (rank + 2))
 
 
@@ -120,7 +121,7 @@ def conv_space_first(
         windows = geometry.slide(x.shape[:-2], kernel.shape[:-2], **options)
         ones = (1,) * windows.rank
         placed = Geometry(windows.stride, windows.pads, windows.dilation, groups, ones, ones, space_first=True)
-    y = convolve(x, kernel, placed)
+    y = convolution.convolve(x, kernel, placed)
     return y if bias is None else y + bias
 
 
@@ -137,7 +138,7 @@ def phases_problem(x: geometry.Shape, kernel: geometry.Shape, dtype: str, phases
     space = x[1:-1] if windows.fill == "constant" else tuple(space)
     placed = Geometry(windows.stride, pads, windows.dilation, groups, ones, ones)
     placed = in_phases(placed, windows.out, phases)
-    return Problem("forward", (x[0], *space, x[-1]), kernel, placed, dtype, jax.default_backend())
+    return convolution.Problem("forward", (x[0], *space, x[-1]), kernel, placed, dtype, jax.default_backend())
 
 
 def in_phases(placed: Geometry, out: geometry.Shape, phases: geometry.Shape) -> Geometry:
@@ -232,7 +233,7 @@ def conv_transpose(
     placed = Geometry(ones, pads, dilations, groups, strides, ones)
     with at("conv_transpose"):
         check_algorithm(algorithm, x, turned, placed)
-    y = convolve(x, turned, placed, algorithm)
+    y = convolution.convolve(x, turned, placed, algorithm)
     return y if bias is None else y + bias
 
 
@@ -240,8 +241,8 @@ def check_algorithm(algorithm: str | None, x: Array, kernel: Array, placed: Geom
     """Raise where an algorithm that was asked for cannot compute a convolution."""
     if algorithm is None:
         return
-    problem = Problem("forward", x.shape, kernel.shape, placed, x.dtype.name, jax.default_backend())
-    reason = refusal(algorithm, problem)
+    problem = convolution.Problem("forward", x.shape, kernel.shape, placed, x.dtype.name, jax.default_backend())
+    reason = convolution.refusal(algorithm, problem)
     if reason is not None:
         raise ValueError(f"{reason}; leave algorithm=None for the usual choice")
 

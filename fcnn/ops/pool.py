@@ -18,9 +18,7 @@ from jax import lax
 from .. import geometry
 from ..errors import at, shown
 from ..geometry import Padding, Windows, slide
-from .alone import reordered
 from .dtypes import floating, wide
-from .maximum import largest, largest_of_phases
 from .memory import keep_memory
 from .windows import fold, pad
 
@@ -72,6 +70,8 @@ def max_pool(
         x = jnp.asarray(x)
         windows = _windows(x, window, stride, padding, dilation, ceil_mode)
     lowest = -math.inf if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo(x.dtype).min
+    from .maximum import largest  # its primitives take long to import, see ops.convolution
+
     return largest(windows, pad(x, windows, lowest))
 
 
@@ -85,6 +85,9 @@ def max_of_phases(y: Array, *, space_first: bool = False) -> Array:
         >>> max_of_phases(jnp.array([[1.0, 3.0], [2.0, 0.0]]).reshape(1, 2, 2, 1)).ravel().tolist()
         [2.0, 3.0]
     """
+    from .alone import reordered
+    from .maximum import largest_of_phases
+
     best = largest_of_phases(y)
     space, batch = tuple(range(1, best.ndim - 1)), best.ndim - 1
     return reordered(best, (*space, batch, 0) if space_first else (batch, *space, 0))

@@ -1,7 +1,24 @@
 """Convolution with derivatives and a choice of algorithm of its own."""
 
-from .choice import ALGORITHMS, Choice, Problem, choose, refusal, use_algorithm
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .geometry import Geometry
-from .primitive import convolve, explain
+
+if TYPE_CHECKING:
+    from .choice import ALGORITHMS, Choice, Problem, choose, refusal, use_algorithm
+    from .primitive import convolve, explain
 
 __all__ = ["ALGORITHMS", "Choice", "Geometry", "Problem", "choose", "convolve", "explain", "refusal", "use_algorithm"]
+
+#: loaded with the first convolution: the primitives bring a part of JAX along that takes long to import
+_LATER = {
+    **dict.fromkeys(("ALGORITHMS", "Choice", "Problem", "choose", "refusal", "use_algorithm"), ".choice"),
+    **dict.fromkeys(("convolve", "explain"), ".primitive"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name], __name__), name)
