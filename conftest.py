@@ -1,5 +1,7 @@
 """Set-up of every test: strict promotion, so that a dtype that changes by accident is an error."""
 
+import signal
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,6 +9,8 @@ import pytest
 import fcnn
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# a shell that starts the tests in the background tells them, and so their children, to ignore Ctrl-C
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
@@ -33,5 +37,5 @@ def _bounded_memory(request):
     """Forget compiled programs now and then: thousands of small ones would fill the memory of a small machine."""
     yield
     request.config.tests_seen = getattr(request.config, "tests_seen", 0) + 1
-    if request.config.tests_seen % 150 == 0:
+    if request.config.tests_seen % 300 == 0:
         jax.clear_caches()

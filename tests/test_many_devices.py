@@ -20,6 +20,8 @@ from fcnn.data import augment
 from fcnn.training import Checkpoints, dispatch
 from fcnn.training.spread import Spread
 
+pytestmark = pytest.mark.slow
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_enable_x64", True)
 numbers = np.random.default_rng(0)

@@ -29,6 +29,8 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp, numpy as np, optax, fcnn
 from fcnn.training import CheckpointError, Checkpoints, order_of
 
+pytestmark = pytest.mark.slow
+
 numbers = np.random.default_rng(0)
 x, y = numbers.normal(size=(32, 6, 6, 2)), numbers.integers(0, 3, 32).astype(np.int32)
 net = fcnn.serial(

@@ -34,6 +34,8 @@ from fcnn.training import (
 
 pytest.importorskip("orbax.checkpoint", reason="checkpoints need orbax-checkpoint")
 
+pytestmark = pytest.mark.slow
+
 EPOCHS, EVERY = 6, 3  # of the runs in children, which have 16 steps an epoch
 
 

@@ -38,6 +38,7 @@ def seeds_of(kind):
 # The soak.
 
 
+@pytest.mark.slow
 def test_three_hundred_random_networks_agree_with_backpropagation_by_hand(tmp_path):
     out = tmp_path / "soak.json"
     command = [sys.executable, SOAK, "--cases", "300", "--seed", "1000000", "--jobs", "2", "--out", out]

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 GRIDS = ("winograd3", "winograd5", "few", "blocks_patch")

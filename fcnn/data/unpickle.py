@@ -64,7 +64,8 @@ _STANDS_FOR = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+# Python's own and not the one in C: a damaged file can ask that one for a memo of many gigabytes
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _STANDS_FOR[module, name]

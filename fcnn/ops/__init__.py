@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .conv import conv, conv_transpose
 from .dense import dense, dropout, flatten
 from .local import locally_connected
+from .memory import compute_where_called
 from .norm import (
     batch_norm,
     group_norm,
@@ -30,6 +31,9 @@ from .pool import (
 
 if TYPE_CHECKING:
     from .convolution import use_algorithm
+
+# before the first computation
+compute_where_called()
 
 __all__ = [
     "adaptive_avg_pool",

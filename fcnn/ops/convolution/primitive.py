@@ -31,7 +31,7 @@ from jax.sharding import PartitionSpec
 from ...geometry import Shape
 from ..alone import plainly
 from ..devices import explicit_axes, varying_axes
-from ..memory import compute_where_called, keep_memory
+from ..memory import keep_memory
 from . import blocks, depthwise, direct, fourier, patches, split, winograd
 from .choice import Choice, Problem, choose, forced, refusal
 from .geometry import Geometry
@@ -331,8 +331,6 @@ def _eager(compiled, a, b, **params):
     with jax.disable_jit(False):  # compiled as one even where a user looks at everything else one by one
         return compiled(a, b, **params)
 
-
-compute_where_called()
 
 _STATIC = ("geometry", "algorithm", "space", "kernel")
 for _primitive in (forward_p, input_p, kernel_p):
