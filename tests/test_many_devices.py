@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("orbax.checkpoint", reason="checkpoints need orbax-checkpoint")
 
 #: seconds after which the child is taken to hang
@@ -19,8 +21,6 @@ from jax.sharding import AxisType
 from fcnn.data import augment
 from fcnn.training import Checkpoints, dispatch
 from fcnn.training.spread import Spread
-
-pytestmark = pytest.mark.slow
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_enable_x64", True)

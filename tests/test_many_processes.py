@@ -14,6 +14,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("orbax.checkpoint", reason="checkpoints need orbax-checkpoint")
 
 #: seconds after which a job is taken to hang; it needs a fifth of them on two busy cores
@@ -28,8 +30,6 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp, numpy as np, optax, fcnn
 from fcnn.training import CheckpointError, Checkpoints, order_of
-
-pytestmark = pytest.mark.slow
 
 numbers = np.random.default_rng(0)
 x, y = numbers.normal(size=(32, 6, 6, 2)), numbers.integers(0, 3, 32).astype(np.int32)

@@ -32,9 +32,9 @@ from fcnn.training import (
     snapshot,
 )
 
-pytest.importorskip("orbax.checkpoint", reason="checkpoints need orbax-checkpoint")
-
 pytestmark = pytest.mark.slow
+
+pytest.importorskip("orbax.checkpoint", reason="checkpoints need orbax-checkpoint")
 
 EPOCHS, EVERY = 6, 3  # of the runs in children, which have 16 steps an epoch
 
