@@ -16,11 +16,8 @@ that Lookahead ends with, where the paper averages them along.
 """
 
 import argparse
-import datetime
 import json
 import math
-import os
-import platform
 import sys
 import time
 from functools import partial
@@ -31,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import report
 
 import fcnn
 from fcnn.data import augment
@@ -366,14 +364,7 @@ def main() -> int:
             "per_second": flops * planned.steps / fastest,
             "share_of_peak": None if peak is None else flops * planned.steps / fastest / peak,
         },
-        "versions": {
-            "fcnn": fcnn.__version__,
-            "jax": jax.__version__,
-            "optax": optax.__version__,
-            "python": platform.python_version(),
-        },
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, JAX on {device}",
-        "date": datetime.date.today().isoformat(),
+        **report.provenance(),
     }
     path = options.out / "result.json"
     options.out.mkdir(parents=True, exist_ok=True)

@@ -39,18 +39,6 @@ def both_ways(layer: Any, x: jax.Array) -> jax.Array:
     return layer.net(x) + layer.net(x[:, :, ::-1])
 
 
-def main() -> int:
-    """Train, evaluate, report."""
-    options = report.read_options(__doc__, epochs=14, out="runs/fashion")
-    try:
-        data = fcnn.data.fashion_mnist()
-    except (FileNotFoundError, ValueError) as error:
-        print(f"cannot read the data: {error}", file=sys.stderr)
-        return 1
-    report.train_seeds(options, lambda seed: train(data, seed, options), data="fashion_mnist", batch_size=BATCH)
-    return 0
-
-
 def train(data: fcnn.data.Dataset, seed: int, options: argparse.Namespace) -> float:
     """One training; returns the accuracy on the test set, which is looked at once, at the end."""
     steps = options.epochs * (len(data.train[1]) // BATCH)
@@ -72,4 +60,4 @@ def train(data: fcnn.data.Dataset, seed: int, options: argparse.Namespace) -> fl
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.main(__doc__, train, fcnn.data.fashion_mnist, epochs=14, batch_size=BATCH, out="runs/fashion"))

@@ -31,18 +31,6 @@ NET = fcnn.serial(
 AUGMENT = augment.Affine(rotate=12, scale=(0.9, 1.1), shear=6, translate=2)
 
 
-def main() -> int:
-    """Train, evaluate, report."""
-    options = report.read_options(__doc__, epochs=8, out="runs/mnist")
-    try:
-        data = fcnn.data.mnist()
-    except (FileNotFoundError, ValueError) as error:
-        print(f"cannot read the data: {error}", file=sys.stderr)
-        return 1
-    report.train_seeds(options, lambda seed: train(data, seed, options), data="mnist", batch_size=BATCH)
-    return 0
-
-
 def train(data: fcnn.data.Dataset, seed: int, options: argparse.Namespace) -> float:
     """One training; returns the accuracy on the test set, which is looked at once, at the end."""
     steps = options.epochs * (len(data.train[1]) // BATCH)
@@ -64,4 +52,4 @@ def train(data: fcnn.data.Dataset, seed: int, options: argparse.Namespace) -> fl
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report.main(__doc__, train, fcnn.data.mnist, epochs=8, batch_size=BATCH, out="runs/mnist"))

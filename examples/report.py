@@ -1,10 +1,11 @@
-"""What the examples share around their trainings: options, the seeds one after another, result.json."""
+"""What the examples share around their trainings: the command, the seeds one after another, result.json."""
 
 import argparse
 import datetime
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,38 @@ import numpy as np
 import optax
 
 import fcnn
+
+
+def main(
+    description: str | None,
+    train: Callable[[fcnn.data.Dataset, int, argparse.Namespace], float],
+    load: Callable[[], fcnn.data.Dataset],
+    *,
+    epochs: int,
+    batch_size: int,
+    out: str,
+) -> int:
+    """The command of an example: read the options and the data, train from every seed, report.
+
+    Args:
+        description: what the example is.
+        train: data, seed and options to the test accuracy of one training, in [0, 1].
+        load: reads the data; its name is theirs in the result.
+        epochs: times through the data, where the command line does not say.
+        batch_size: examples in a step, for the result.
+        out: folder for the result, likewise.
+
+    Returns:
+        The status that the program ends with.
+    """
+    options = read_options(description, epochs=epochs, out=out)
+    try:
+        data = load()
+    except (FileNotFoundError, ValueError) as error:
+        print(f"cannot read the data: {error}", file=sys.stderr)
+        return 1
+    train_seeds(options, lambda seed: train(data, seed, options), data=load.__name__, batch_size=batch_size)
+    return 0
 
 
 def read_options(description: str | None, *, epochs: int, out: str) -> argparse.Namespace:
@@ -30,6 +63,20 @@ def read_options(description: str | None, *, epochs: int, out: str) -> argparse.
     if options.seeds < 1 or options.epochs < 1:
         parser.error("--seeds and --epochs must be at least 1")
     return options
+
+
+def provenance() -> dict[str, Any]:
+    """What a figure was measured with, on what, and when."""
+    return {
+        "versions": {
+            "fcnn": fcnn.__version__,
+            "jax": jax.__version__,
+            "optax": optax.__version__,
+            "python": platform.python_version(),
+        },
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, JAX on {jax.devices()[0].device_kind}",
+        "date": datetime.date.today().isoformat(),
+    }
 
 
 def train_seeds(options: argparse.Namespace, train: Callable[[int], float], **facts: Any) -> dict[str, Any]:
@@ -56,14 +103,7 @@ def train_seeds(options: argparse.Namespace, train: Callable[[int], float], **fa
         "test_accuracy": {"mean": mean, "std": spread, "n": len(accuracies), "seeds": accuracies},
         "seconds": {"each": [round(s, 1) for s in seconds], "all": round(sum(seconds), 1)},
         "epochs": options.epochs,
-        "versions": {
-            "fcnn": fcnn.__version__,
-            "jax": jax.__version__,
-            "optax": optax.__version__,
-            "python": platform.python_version(),
-        },
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, JAX on {jax.devices()[0].device_kind}",
-        "date": datetime.date.today().isoformat(),
+        **provenance(),
     }
     path = options.out / "result.json"
     options.out.mkdir(parents=True, exist_ok=True)

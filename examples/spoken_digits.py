@@ -38,18 +38,6 @@ NET = fcnn.serial(
 AUGMENT = augment.compose(augment.TimeShift(800), augment.Gain(10))
 
 
-def main() -> int:
-    """Train, evaluate, report."""
-    options = report.read_options(__doc__, epochs=20, out="runs/spoken_digits")
-    try:
-        data = fcnn.data.spoken_digits()
-    except (FileNotFoundError, ValueError) as error:
-        print(f"cannot read the data: {error}", file=sys.stderr)
-        return 1
-    report.train_seeds(options, lambda seed: train(data, seed, options), data="spoken_digits", batch_size=BATCH)
-    return 0
-
-
 def train(data: fcnn.data.Dataset, seed: int, options: argparse.Namespace) -> float:
     """One training; returns the accuracy on the test set, which is looked at once, at the end."""
     steps = options.epochs * (len(data.train[1]) // BATCH)
@@ -69,4 +57,6 @@ def train(data: fcnn.data.Dataset, seed: int, options: argparse.Namespace) -> fl
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        report.main(__doc__, train, fcnn.data.spoken_digits, epochs=20, batch_size=BATCH, out="runs/spoken_digits")
+    )

@@ -8,10 +8,7 @@ train_mnist.json: the result.json that this command writes.
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -19,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
+import report
 
 import fcnn
 
@@ -113,14 +111,7 @@ def main() -> int:
         "seconds": round(seconds, 1),
         "epochs": epochs,
         "batch_size": task["batch_size"],
-        "versions": {
-            "fcnn": fcnn.__version__,
-            "jax": jax.__version__,
-            "optax": optax.__version__,
-            "python": platform.python_version(),
-        },
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, JAX on {jax.devices()[0].device_kind}",
-        "date": datetime.date.today().isoformat(),
+        **report.provenance(),
     }
     written["figures"].write_text(json.dumps(result, indent=2) + "\n")
 

@@ -1,16 +1,12 @@
-"""What is stored comes back bit for bit, and whatever happens to a run or its files, nothing good is lost."""
+"""What is stored comes back bit for bit, and what cannot be stored is refused."""
 
-import errno
 import json
 import logging
 import os
-import random
-import signal
 import socket
 import subprocess
 import sys
-import time
-import warnings
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,15 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from stored import child, leaves, names, small
 
 from fcnn.training import snapshot
-from fcnn.training.checkpoint import (
-    CheckpointDamagedWarning,
-    CheckpointError,
-    CheckpointFailedWarning,
-    Checkpoints,
-    Store,
-)
+from fcnn.training.checkpoint import CheckpointError, Checkpoints, Store
 
 pytest.importorskip("orbax.checkpoint", reason="checkpoints need orbax-checkpoint")
 
@@ -42,21 +33,6 @@ def params():
         "conv1": {"kernel": jnp.linspace(-1, 1, 24, dtype=jnp.float32).reshape(3, 2, 4), "bias": jnp.zeros(4)},
         "dense1": {"kernel": jnp.ones((5, 2), jnp.bfloat16)},
     }
-
-
-def small(value=1.0):
-    return {"a": np.full((3, 2), value, np.float32), "b": np.full(700, value, np.float64)}
-
-
-def leaves(tree):
-    """(path, what it is, its bytes) of every leaf, written out with NumPy alone."""
-    out = []
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        kind = type(leaf).__name__ if isinstance(leaf, (bool, int, float)) else str(leaf.dtype)
-        if kind.startswith("key"):
-            leaf = jax.random.key_data(leaf)
-        out.append((jax.tree_util.keystr(path), kind, np.shape(leaf), np.ascontiguousarray(leaf).tobytes()))
-    return out
 
 
 def round_trip(folder, tree, like=None, about=None):
@@ -162,16 +138,65 @@ def test_a_tree_may_change_as_soon_as_save_returns(tmp_path):
             assert all((leaf == step).all() for leaf in jax.tree.leaves(back))
 
 
+def test_what_prepare_and_save_were_given_may_be_gone_at_once(tmp_path, monkeypatch):
+    """The memory is made ready after the arrays have gone, as the first step of a run takes them over."""
+    gone, run, held = threading.Event(), threading.Thread.run, []
+
+    def late(thread):
+        if thread.name == "fcnn-prepare":
+            held.append(gone.wait(60))
+        run(thread)
+
+    monkeypatch.setattr(threading.Thread, "run", late)
+    made = np.random.default_rng(0).standard_normal((2, 400, 300)).astype(np.float32)
+    shown = {"jax": jnp.zeros((400, 300)), "numpy": np.zeros((400, 300), np.float32), "key": jax.random.key(0)}
+    given = {"jax": jnp.array(made[0]), "numpy": made[1].copy(), "key": jax.random.key(7)}
+    expected = leaves(given)
+    with Store(tmp_path) as store:
+        store.prepare(shown)
+        shown["jax"].delete()
+        shown["numpy"].fill(5)
+        gone.set()
+        for step in range(2):
+            store.save(step, given, {})
+            given["jax"].delete()
+            given["numpy"].fill(step)
+            given = {"jax": jnp.array(made[0]), "numpy": made[1].copy(), "key": jax.random.key(7)}
+        store.wait()
+        assert held == [True]
+        assert (shown["numpy"] == 5).all()  # the memory that was made ready is the store's own
+        for step in range(2):
+            assert leaves(snapshot.read(tmp_path / f"step_{step:08d}", given)[0]) == expected
+
+
+def test_what_prepare_was_shown_is_saved_as_it_is_at_the_save(tmp_path):
+    mine = np.zeros((400, 300))
+    with Store(tmp_path) as store:
+        store.prepare({"a": mine})
+        mine.fill(1)
+        store.save(1, {"a": mine}, {})
+        mine.fill(2)
+        _, tree, _ = store.latest({"a": mine})
+    assert (tree["a"] == 1).all()
+    assert (mine == 2).all()
+
+
+def test_a_tree_of_another_form_than_was_prepared_is_saved(tmp_path):
+    shown = {"a": np.zeros((400, 300)), "b": np.zeros(7), "gone": np.zeros(3)}
+    given = {"a": np.ones((300, 400), np.float32), "b": np.full(7, 2.0), "new": np.full(5, 3)}
+    with Store(tmp_path) as store:
+        store.prepare(shown)
+        store.save(1, given, {})
+        _, tree, _ = store.latest(given)
+    assert leaves(tree) == leaves(given)
+
+
 def test_a_person_can_look_into_it_with_orbax_alone(tmp_path):
     round_trip(tmp_path, {"params": params(), "rest": Pair(np.arange(3), None)})
     arrays = str(tmp_path / "step_00000007" / "arrays")
     code = f"import orbax.checkpoint as ocp; print(sorted(ocp.PyTreeCheckpointer().restore({arrays!r})))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert eval(out) == ["params.conv1.bias", "params.conv1.kernel", "params.dense1.kernel", "rest.first"]
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".fcnn-lock"))
 
 
 def test_the_newest_are_kept(tmp_path):
@@ -193,115 +218,6 @@ def test_another_runs_later_checkpoints_are_not_pushed_out(tmp_path):
         with pytest.raises(CheckpointError, match=r"has a checkpoint of step 50, later than step 3"):
             store.save(3, small(), {})
         assert store.newest() == 50
-
-
-def cut(path):
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def emptied(path):
-    os.truncate(path, 0)
-
-
-def flipped(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-
-
-def missing(path):
-    path.unlink()
-
-
-def garbage(path):
-    path.write_bytes(b'{"files": [')
-
-
-def other_json(path):
-    path.write_text("[1, 2]")
-
-
-def the_data(folder):
-    return max((p for p in (folder / "arrays").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-
-
-FILES = {
-    "data": the_data,
-    "structure": lambda folder: folder / "arrays" / "_METADATA",
-    "about": lambda folder: folder / "about.json",
-    "leaves": lambda folder: folder / "leaves.json",
-    "manifest": lambda folder: folder / "manifest.json",
-}
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("three")
-    with Store(folder) as store:
-        for step in (1, 2, 3):
-            store.save(step, small(step), {"step": step})
-    return folder
-
-
-def copied(three, to):
-    subprocess.run(["cp", "-r", f"{three}/.", to], check=True)
-    return to
-
-
-@pytest.mark.parametrize("damage", [cut, emptied, flipped, missing, garbage, other_json], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("file", FILES)
-def test_a_damaged_file_is_found_and_the_checkpoint_before_it_used(tmp_path, three, file, damage):
-    path = FILES[file](copied(three, tmp_path) / "step_00000003")
-    damage(path)
-    with Store(tmp_path) as store:
-        with pytest.warns(CheckpointDamagedWarning, match=r"step_00000003 is damaged: .* step 2, is used") as seen:
-            step, tree, about = store.latest(small())
-        assert path.name in str(seen[0].message)
-        assert (step, about["step"]) == (2, 2)
-        assert leaves(tree) == leaves(small(2))
-        assert names(tmp_path) == ["step_00000001", "step_00000002", "step_00000003.damaged"]  # nothing is thrown away
-        store.save(3, small(33), {})
-        assert leaves(store.latest(small())[1]) == leaves(small(33))
-
-
-def test_an_empty_folder_and_a_second_damage_to_the_same_step(tmp_path, three):
-    copied(three, tmp_path)
-    for expected in ("step_00000003.damaged", "step_00000003.damaged_2"):
-        subprocess.run(["rm", "-r", tmp_path / "step_00000003"], check=True)
-        (tmp_path / "step_00000003").mkdir()
-        with Store(tmp_path) as store:
-            with pytest.warns(CheckpointDamagedWarning, match=r"manifest.json is missing"):
-                assert store.latest(small())[0] == 2
-            assert expected in names(tmp_path)
-            store.save(3, small(), {})
-
-
-def test_no_run_begins_anew_because_everything_is_damaged(tmp_path, three):
-    for path in copied(three, tmp_path).glob("step_*"):
-        flipped(the_data(path))
-    with Store(tmp_path) as store:
-        for _ in range(2):
-            with pytest.raises(CheckpointError, match=r"step_00000003 is damaged: .* so are the 2 before it"):
-                store.latest(small())
-        assert names(tmp_path) == ["step_00000001", "step_00000002", "step_00000003"]
-        for path in tmp_path.glob("step_*"):
-            path.rename(f"{path}.damaged")
-        with pytest.raises(CheckpointError, match="damaged checkpoints only"):
-            store.latest(small())
-
-
-def test_reading_only_changes_nothing(tmp_path, three):
-    flipped(the_data(copied(three, tmp_path) / "step_00000003"))
-    (tmp_path / ".fcnn-writing-step_00000004").mkdir()
-    before = names(tmp_path)
-    with Store(tmp_path), Store(tmp_path, read_only=True) as reader:
-        with pytest.warns(CheckpointDamagedWarning, match="step 2, is used"):
-            assert reader.latest(small())[0] == 2
-        with pytest.raises(CheckpointError, match="opened for reading"):
-            reader.save(9, small(), {})
-    assert names(tmp_path) == before[1:]  # the store that writes has cleaned up
-    assert Store(tmp_path / "nowhere", read_only=True).latest(small()) is None
-    assert not (tmp_path / "nowhere").exists()
 
 
 MISFITS = {
@@ -338,169 +254,6 @@ def test_another_networks_checkpoint_is_refused(tmp_path, name):
 def test_what_cannot_be_stored_is_refused_at_once(tmp_path, tree, about, message):
     with Store(tmp_path) as store, pytest.raises(TypeError, match=message):
         store.save(1, tree, about)
-
-
-def no_space(*_):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path, monkeypatch):
-    with Store(tmp_path) as store:
-        store.save(1, small(1), {})
-        store.wait()
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", no_space)
-            store.save(2, small(2), {})
-            while store._thread.is_alive():
-                time.sleep(0.01)
-            told = r"step 2 .*No space left.*is step_00000001\. The run goes on"
-            with pytest.warns(CheckpointFailedWarning, match=told):
-                assert store.poll()
-            store.save(3, small(3), {})
-            with pytest.raises(CheckpointError, match="step 3 could not be written"):
-                store.wait()
-        assert names(tmp_path) == ["step_00000001"]
-        store.save(4, small(4), {})  # room again
-        assert store.latest(small())[0] == 4
-
-
-def test_closing_says_that_the_last_one_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", no_space)
-    store = Store(tmp_path)
-    store.save(2, small(2), {})
-    with pytest.raises(CheckpointError, match=r"No space left on device; there is none yet"):
-        store.close(final=True)
-    store = Store(tmp_path)
-    store.save(2, small(2), {})
-    with pytest.warns(CheckpointFailedWarning, match="step 2"):
-        store.close()
-
-
-CHILD = """
-import sys, warnings, resource
-import numpy as np
-from fcnn.training.checkpoint import Store, CheckpointError
-def tree(n):
-    return {str(i): np.full((40, 1000 + i), n, np.float32) for i in range(8)} | {"step": np.int64(n).reshape(())}
-folder = sys.argv[1]
-"""
-
-
-def child(code, folder, **options):
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", CHILD + code, str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def test_no_room_for_the_arrays_themselves(tmp_path):
-    """The system's own limit on the size of a file, which stops Orbax in the middle of its data."""
-    code = """
-store = Store(folder)
-store.save(1, {"a": np.ones(10)}, {})
-store.wait()
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-store.save(2, tree(2), {})
-try:
-    store.wait()
-except CheckpointError as error:
-    print(error)
-print(store.latest({"a": np.ones(10)})[0])
-"""
-    process = child(code, tmp_path)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert "the checkpoint of step 2 could not be written" in out
-    assert "File too large" in out
-    assert out.splitlines()[-1] == "1"
-    assert err == ""
-    assert names(tmp_path) == ["step_00000001"]
-
-
-def test_too_little_room_is_seen_before_anything_is_written(tmp_path, monkeypatch):
-    class Tiny:
-        free = 3000
-
-    monkeypatch.setattr(snapshot.shutil, "disk_usage", lambda folder: Tiny)
-    with Store(tmp_path) as store:
-        store.save(1, {"a": np.ones(100)}, {})
-        store.wait()
-        store.save(2, {"a": np.ones(1000)}, {})
-        with pytest.raises(CheckpointError, match=r"No space left on device \(8,000 bytes needed, 3,000 free\)"):
-            store.wait()
-    assert names(tmp_path) == ["step_00000001"]
-
-
-def test_a_run_may_be_killed_at_any_moment(tmp_path):
-    code = """
-store = Store(folder, keep=2)
-found = store.latest(tree(0))
-step = found[0] if found else 0
-print("ready", step, flush=True)
-while True:
-    step += 1
-    store.save(step, tree(step), {"step": step})
-"""
-    like = {str(i): np.zeros((40, 1000 + i), np.float32) for i in range(8)} | {"step": np.zeros((), np.int64)}
-    moments, before = random.Random(0), -1
-    for _ in range(5):
-        process = child(code, tmp_path)
-        assert process.stdout.readline().startswith("ready")
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("step_*")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0.0, 0.6))
-        process.send_signal(signal.SIGKILL)
-        assert process.communicate()[1] == ""
-        with Store(tmp_path) as store, warnings.catch_warnings():
-            warnings.simplefilter("error")  # a damaged checkpoint would be one
-            step, tree, about = store.latest(like)
-            assert len(names(tmp_path)) <= 3  # two kept, one not rotated out yet; no left-over
-            assert all(name.startswith("step_") for name in names(tmp_path))
-        assert about["step"] == step >= before
-        assert all((leaf == step).all() for leaf in jax.tree.leaves(tree))
-        before = step
-    assert before > 1
-
-
-def test_a_script_that_ends_without_closing_loses_no_earlier_checkpoint(tmp_path):
-    process = child(
-        "store = Store(folder)\nstore.save(1, tree(1), {})\nstore.wait()\nstore.save(2, tree(2), {})\n", tmp_path
-    )
-    process.communicate(timeout=120)
-    like = {str(i): np.zeros((40, 1000 + i), np.float32) for i in range(8)} | {"step": np.zeros((), np.int64)}
-    with Store(tmp_path) as store:
-        assert store.latest(like)[0] in (1, 2)
-
-
-def test_what_a_killed_run_leaves_is_cleaned_up_and_nothing_else(tmp_path):
-    for name in (".fcnn-writing-step_00000009", ".fcnn-deleting-step_00000001_2", "mine", "step_1", ".cache"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text("x")
-    (tmp_path / "notes.txt").write_text("mine")
-    with Store(tmp_path) as store:
-        assert store.latest(small()) is None
-    assert names(tmp_path) == [".cache", "mine", "notes.txt", "step_1"]
-
-
-def test_one_run_at_a_time(tmp_path):
-    with (
-        Store(tmp_path),
-        pytest.raises(CheckpointError, match=rf"in use by another run \(process {os.getpid()} on .*\)"),
-    ):
-        Store(tmp_path)
-    process = child(
-        "store = Store(folder)\nprint('ready', flush=True)\nsys.stdin.read()", tmp_path, stdin=subprocess.PIPE
-    )
-    assert process.stdout.readline() == "ready\n"
-    with pytest.raises(CheckpointError, match=rf"in use by another run \(process {process.pid} on"):
-        Store(tmp_path)
-    process.kill()
-    process.communicate()
-    Store(tmp_path).close()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -5,6 +5,8 @@ import io
 import os
 import pickle
 import pickletools
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +83,28 @@ def test_truncated_and_altered_pickles_never_fail_otherwise():
                 changed[made.integers(min(len(changed), 300))] = made.integers(256)
         with contextlib.suppress(pickle.UnpicklingError):
             assert isinstance(plain_dict(bytes(changed)), dict)
+
+
+BOMB = b"\x80\x02}r\xff\xff\xff\x7f."  # an empty dict, to be remembered under the number 2,147,483,647
+
+BOUNDED = """
+import resource, sys
+from fcnn.data.unpickle import plain_dict
+raw = bytes.fromhex(sys.argv[1])
+used = resource.getpagesize() * int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**30,) * 2)
+print(plain_dict(raw))
+try:
+    bytearray(8 * 2**31)
+except MemoryError:
+    print("MemoryError")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a limit on memory, as Linux has it")
+def test_a_pickle_that_asks_for_a_huge_memo_is_read_in_little_memory():
+    pickletools.dis(BOMB, out=io.StringIO())  # it is a whole pickle
+    command = [sys.executable, "-c", BOUNDED, BOMB.hex()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    # and a place for each number below, as the reader in C may want them, is more than the limit allows
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{}\nMemoryError\n", "")

@@ -20,7 +20,9 @@ def recipe():
     path = Path(__file__).parents[1] / "examples" / "cifar10.py"
     spec = importlib.util.spec_from_file_location("example_cifar10", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(path.parent)  # as for a program that is run from there
+        spec.loader.exec_module(module)
     return module
 
 

@@ -290,6 +290,25 @@ def test_arrays_of_other_libraries():
     np.testing.assert_array_equal(run.history["validation_loss"], other.history["validation_loss"])
 
 
+class Table:
+    """Data that are no array and know how to become one, as tables do."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype)
+
+
+@pytest.mark.parametrize("kind", [Table, jnp.asarray], ids=["tables", "JAX"])
+def test_what_becomes_an_array_is_taken_whole_and_in_batches(kind):
+    x, y = labelled(32)
+    expected = fit((x, y)), fit([(x[:16], y[:16]), (x[16:], y[16:])])
+    found = fit((kind(x), kind(y))), fit([(kind(x[:16]), kind(y[:16])), (kind(x[16:]), kind(y[16:]))])
+    for run, other in zip(found, expected, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, run.params, other.params)
+
+
 def test_accuracy_is_best_where_it_is_highest():
     run = fit(epochs=6, validation=labelled(seed=1), monitor="validation_accuracy", keep_best=True)
     assert run.best_epoch == int(np.argmax(run.history["validation_accuracy"])) + 1
@@ -409,64 +428,3 @@ def test_data_that_do_not_fit_the_device_come_from_the_host(monkeypatch, x64):
 def test_the_bar_shows_examples_per_second(capsys):
     fit(epochs=1, progress=True)
     assert "examples/s" in capsys.readouterr().err
-
-
-X, Y = labelled(32)
-MISTAKES = {
-    "an iterator for several epochs": (lambda: fit(iter([(X, Y)])), ValueError, "can be gone through once"),
-    "a batch as a dict": (lambda: fit(lambda epoch: [{"x": X, "y": Y}]), TypeError, "pair .*not a dict with 'x', 'y'"),
-    "a batch of three": (lambda: fit(lambda epoch: [(X, Y, Y)]), TypeError, r"must be a pair \(x, y\)"),
-    "labels of a later batch": (
-        lambda: fit([(X, Y), (X, Y + 7)]),
-        ValueError,
-        "epoch 1, batch 2: batch: labels run from 7",
-    ),
-    "labels of a smoothed loss": (lambda: fit((X, Y + 7), loss=smoothed(0.1)), ValueError, "labels run from 7"),
-    "one callback": (lambda: fit(callbacks=print), TypeError, "callbacks must be a list of functions"),
-    "augmentations in a list": (
-        lambda: fit(augment=[print]),
-        TypeError,
-        "put several into one by data.augment.compose",
-    ),
-    "a loss by name": (lambda: fit(loss="mse"), TypeError, "loss must be a function, not 'mse'"),
-    "params as a list": (lambda: fit(params=[1, 2]), TypeError, "params must be a dict"),
-    "augment returns x": (lambda: fit(augment=lambda key, batch: batch[0][0]), TypeError, "it must return the batch"),
-    "a generator without the epoch": (lambda: fit(lambda: [(X, Y)]), TypeError, "does not take the epoch"),
-    "three arrays": (lambda: fit((X, Y, Y)), TypeError, "not a tuple of 3"),
-    "words for labels": (lambda: fit((X, Y.astype(str))), TypeError, "y has dtype <U.*make numbers of it"),
-    "accuracy of what has none": (
-        lambda: fit(
-            (X, X), net=fcnn.serial(fcnn.Conv(1, 1)), loss=optax.losses.squared_error, monitor="accuracy", patience=2
-        ),
-        ValueError,
-        "this run reports loss; an accuracy needs labels",
-    ),
-    "no batches": (lambda: fit(lambda epoch: []), ValueError, "there are no batches"),
-    "a function that gives none": (lambda: fit(lambda epoch: None), TypeError, "must return an iterable of batches"),
-    "an unknown precision": (
-        lambda: fit(precision="int8"),
-        ValueError,
-        "precision is 'int8', expected one of bfloat16",
-    ),
-    "an average of 1": (lambda: fit(average=1.0), ValueError, "average is 1.0, expected a decay"),
-    "patience 0": (lambda: fit(patience=0), ValueError, "patience is 0"),
-    "an unknown monitor": (lambda: fit(monitor="f1"), ValueError, "monitor is 'f1', expected one of loss, accuracy"),
-    "a validation metric without data": (lambda: fit(monitor="validation_loss"), ValueError, "expected one of loss"),
-    "a callback that is none": (lambda: fit(callbacks=[3]), TypeError, "callbacks must be functions"),
-    "a metric with a taken name": (lambda: fit(metrics={"loss": len}), ValueError, "the name 'loss' is taken"),
-    "resume from nowhere": (lambda: fit(resume=True), ValueError, "say where they are"),
-    "a mesh of numbers": (lambda: fit(mesh=8), TypeError, r"jax\.make_mesh"),
-    "what to do with NaN": (lambda: fit(non_finite="ignore"), ValueError, "expected 'stop' or 'skip'"),
-    "an ensemble of batches": (
-        lambda: fit_ensemble(NET, [(X, Y)], members=2, optimizer=SGD, epochs=1, key=KEY),
-        TypeError,
-        "every member goes through them",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_explained(name):
-    call, kind, message = MISTAKES[name]
-    with pytest.raises(kind, match=message):
-        call()

@@ -1,7 +1,9 @@
 """Pictures, saved weights, and the command that makes them all."""
 
+import io
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import fcnn
 
@@ -90,6 +93,82 @@ def test_a_learning_curve_holds_the_numbers_of_the_history():
     assert accuracy.lines[0].get_ydata().tolist() == [50.0, 75.0]
     with pytest.raises(ValueError, match="no 'loss'"):
         fcnn.draw.learning_curve({})
+
+
+def drawn(axis):
+    """Label of the axis, its lines as (colour, values), and the texts of its legend."""
+    lines = [(line.get_color(), line.get_ydata().tolist()) for line in axis.lines]
+    return axis.get_ylabel(), lines, [text.get_text() for text in axis.get_legend().get_texts()]
+
+
+def test_an_accuracy_in_validation_alone_is_drawn():
+    history = {"loss": [2.0, 1.0], "validation_loss": [2.5, 1.5], "validation_accuracy": [0.25, 0.5]}
+    loss, accuracy = map(drawn, fcnn.draw.learning_curve(history).axes)
+    assert loss[0] == "loss"
+    assert [values for _, values in loss[1]] == [[2.0, 1.0], [2.5, 1.5]]
+    assert loss[2] == ["training", "validation"]
+    assert accuracy[0] == "accuracy (%)"
+    assert [values for _, values in accuracy[1]] == [[25.0, 50.0]]
+    assert accuracy[1][0][0] == loss[1][1][0]  # in the colour of validation
+    assert accuracy[2] == ["validation"]
+
+
+def test_an_accuracy_of_a_later_run_alone_is_drawn():
+    runs = [{"loss": [2.0]}, {"loss": [1.0], "accuracy": [0.5]}]
+    loss, accuracy = map(drawn, fcnn.draw.learning_curve(runs).axes)
+    assert [values for _, values in loss[1]] == [[2.0], [1.0]]
+    assert [values for _, values in accuracy[1]] == [[50.0]]
+    assert (loss[2], accuracy[2]) == (["training"], ["training"])
+
+
+def test_members_are_thin_lines_of_one_colour_with_one_entry_in_the_legend(tmp_path):
+    members = np.array([[4.0, 5.0, 6.0], [1.0, 2.0, 3.0]])  # (epochs, members)
+    names = ("loss", "validation_loss", "accuracy", "validation_accuracy")
+    figure = fcnn.draw.learning_curve({name: members / 2**i for i, name in enumerate(names, start=3)})
+    for axis, factors in zip(figure.axes, [(1 / 8, 1 / 16), (100 / 32, 100 / 64)], strict=True):
+        _, lines, legend = drawn(axis)
+        expected = [[first * factor, last * factor] for factor in factors for first, last in ((4, 1), (5, 2), (6, 3))]
+        assert [values for _, values in lines] == expected
+        assert len({colour for colour, _ in lines[:3]}) == len({colour for colour, _ in lines[3:]}) == 1
+        assert lines[0][0] != lines[3][0]
+        assert legend == ["training", "validation"]
+    alone = fcnn.draw.learning_curve({"loss": [2.0, 1.0]}).axes[0].lines[0].get_linewidth()
+    assert all(line.get_linewidth() < alone for axis in figure.axes for line in axis.lines)
+    figure.savefig(tmp_path / "members.png")
+
+
+def test_runs_and_ensembles_side_by_side_have_one_entry_too():
+    runs = [{"loss": [2.0, 1.0]}, {"loss": [3.0, 2.0]}, {"loss": [[4.0, 5.0], [2.0, 3.0]]}]
+    ((_, lines, legend),) = map(drawn, fcnn.draw.learning_curve(runs).axes)
+    assert [values for _, values in lines] == [[2.0, 1.0], [3.0, 2.0], [4.0, 2.0], [5.0, 3.0]]
+    assert legend == ["training"]
+
+
+def test_a_run_without_a_finished_epoch_has_an_empty_curve():
+    ((_, lines, legend),) = map(drawn, fcnn.draw.learning_curve({"loss": []}).axes)
+    assert [values for _, values in lines] == [[]]
+    assert legend == ["training"]
+
+
+def test_a_notebook_shows_a_figure_as_png():
+    figure = fcnn.draw.figure.new_figure(3.0, 2.0)
+    figure.patch.set_facecolor("#204060")
+    shown = figure._repr_png_()
+    assert shown[:8] == b"\x89PNG\r\n\x1a\n"
+    assert shown[12:16] == b"IHDR"
+    assert struct.unpack(">II", shown[16:24]) == (300, 200)  # 100 pixels an inch
+    pixels = np.asarray(Image.open(io.BytesIO(shown)).convert("RGB"))
+    assert (pixels == [0x20, 0x40, 0x60]).all()
+
+
+def test_a_notebook_is_shown_what_the_figure_holds():
+    figure = fcnn.draw.learning_curve({"loss": [2.0, 1.0]})
+    before = np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB")).astype(int)
+    figure.axes[0].lines[0].set_color("#00ff00")
+    after = np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB")).astype(int)
+    greener = lambda pixels: ((pixels[..., 1] > 180) & (pixels[..., 0] < 100)).sum()  # noqa: E731
+    assert greener(before) == 0
+    assert greener(after) > 50
 
 
 def run_train(*arguments, **environment):

@@ -20,11 +20,12 @@ def learning_curve(history: Mapping[str, Any] | Sequence[Mapping[str, Any]], tit
     """Draw loss and accuracy over the epochs.
 
     Args:
-        history: a run's ``history``, or those of several runs (seeds), which share the axes.
+        history: a run's ``history``, or those of several runs (seeds), which share the axes. Of an ensemble each
+            member is a line, all of one colour.
         title: text above.
 
     Returns:
-        A matplotlib figure, with a panel for each of loss and accuracy that the history has.
+        A matplotlib figure, with a panel for each of loss and accuracy that a history has, in training or validation.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -38,18 +39,21 @@ def learning_curve(history: Mapping[str, Any] | Sequence[Mapping[str, Any]], tit
     histories = [history] if isinstance(history, Mapping) else list(history)
     if not histories or "loss" not in histories[0]:
         raise ValueError("history has no 'loss'; give the history of a run, or a list of them")
-    panels = [name for name in ("loss", "accuracy") if name in histories[0]]
+    # labels that augmentation mixes have no accuracy in training, and one in validation nevertheless
+    panels = [name for name in ("loss", "accuracy") if any(p + name in h for p in _COLOURS for h in histories)]
     figure = new_figure(4.4 * len(panels), 3.3)
     for axis, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         factor = 100 if name == "accuracy" else 1
         for prefix, colour in _COLOURS.items():
-            lines = [h[prefix + name] for h in histories if prefix + name in h]
+            # (epochs,) of a run and (epochs, members) of an ensemble, one line after the other
+            curves = [np.asarray(h[prefix + name]) for h in histories if prefix + name in h]
+            lines = [line for curve in curves for line in np.atleast_2d(curve.T)]
+            members = any(curve.ndim > 1 for curve in curves)
             for i, values in enumerate(lines):
-                epochs = np.arange(1, len(values) + 1)
-                label = _LABELS[prefix] if i == 0 else None
-                marker = "o" if len(values) < 2 else ""
-                style = {"color": colour, "lw": 1.4, "alpha": 0.85, "marker": marker, "label": label}
-                axis.plot(epochs, factor * np.asarray(values), **style)
+                style = {"lw": 0.8, "alpha": 0.6} if members else {"lw": 1.4, "alpha": 0.85}
+                style |= {"color": colour, "marker": "o" if len(values) < 2 else ""}
+                label = _LABELS[prefix] if i == 0 else None  # one entry for all
+                axis.plot(np.arange(1, len(values) + 1), factor * values, label=label, **style)
         axis.set_xlabel("epoch")
         axis.set_ylabel("accuracy (%)" if name == "accuracy" else name)
         axis.xaxis.get_major_locator().set_params(integer=True)

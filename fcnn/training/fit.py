@@ -206,6 +206,8 @@ def fit_ensemble(
 
 def _options(given: dict[str, Any], members: int | None) -> Options:
     """The settings of a run, checked."""
+    # given is locals() of fit or fit_ensemble: as parameters, two dozen names would be spelt out here and in both calls
+    # once more, with nothing gained, since every value is checked below; a name that is wrong fails in every run
     optimizer, loss, validation, monitor = (given[n] for n in ("optimizer", "loss", "validation", "monitor"))
     if not hasattr(optimizer, "init") or not hasattr(optimizer, "update"):
         raise TypeError(f"optimizer must be an optax optimizer such as optax.adam(1e-3), not {optimizer!r}")

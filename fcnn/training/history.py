@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
+
+from ..layer import Layer
+from .objective import measure
+
+if TYPE_CHECKING:
+    from .run import Options
+    from .step import TrainState
 
 
 class History:
@@ -38,6 +46,10 @@ class History:
         self.skipped += int(np.sum(~good))
         for name, values in metrics.items():
             self.steps.setdefault(name, []).extend(np.asarray(values)[good].tolist())
+
+    def latest(self) -> dict[str, Any]:
+        """The numbers of the last step of the running epoch that was not skipped."""
+        return {name: values[-1] for name, values in self.steps.items() if values}
 
     def means(self) -> dict[str, Any]:
         """Means over the steps of the running epoch so far; an ensemble has one for each member."""
@@ -82,6 +94,39 @@ class History:
         history.skipped = written["skipped"]
         history.begin(written["seconds"])
         return history
+
+
+def reported(net: Layer, options: Options, train: TrainState, batch: Any) -> list[str]:
+    """The names of the numbers that an epoch is going to report, from shapes alone: nothing is computed.
+
+    Args:
+        net: the network.
+        options: the run's settings.
+        train: the train state before the first step.
+        batch: the first batch, ((x, ...), y).
+
+    Returns:
+        The names in training, and those in validation where there are data for it.
+    """
+
+    def validate(params: Any, state: Any, inputs: Any, targets: Any) -> dict[str, jax.Array]:
+        outputs = net.apply(params, *inputs, state=state)
+        return measure(options.minimised, outputs, targets, options.metrics)
+
+    names = list(jax.eval_shape(options.step, train, batch)[1])
+    if options.validation is not None:
+        found = jax.eval_shape(validate, train.params, train.state, *options.validation)
+        names += [f"validation_{name}" for name in found]
+    return names
+
+
+def check_monitor(monitor: str, names: Collection[str]) -> None:
+    """Raise unless the number that a run goes by is among those that it reports."""
+    if monitor not in names:
+        raise ValueError(
+            f"fit: monitor is {monitor!r}, but this run reports {', '.join(names)}; an accuracy needs labels of "
+            "classes, in training those that augmentation does not mix"
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ from ..layer import Layer
 from . import dispatch
 from .checkpoint import CheckpointError, CheckpointFailedWarning, Checkpoints, Store
 from .evaluate import measured
-from .history import History
+from .history import History, check_monitor, reported
 from .interrupt import Interrupt
 from .nonfinite import NonFiniteError, search
 from .optimizers import averaged_params
@@ -75,6 +75,10 @@ class Loop:
             return start(net, options.optimizer, key, *shapes_of(inputs), params=params, state=state)
 
         first = begin(keys) if options.members is None else jax.vmap(begin)(keys)
+        # the other names are known to be reported; no ensemble gets here
+        if (options.patience is not None or options.keep_best) and options.monitor.endswith("accuracy"):
+            with self.spread.together():
+                check_monitor(options.monitor, reported(net, options, first, self.first))
         # the step takes over the memory of its train state, so every array in it has to be its own: not the caller's,
         # not an initialiser's, and not one that the optimizer keeps a second time
         self.train = self.spread.everywhere(first)
@@ -230,7 +234,7 @@ class Loop:
                 self._not_finite((tuple(a[chosen] for a in data[0]), data[1][chosen]), chosen)
             bar.count(done * self.batch_size * (options.members or 1))
             if bar.due():
-                bar.update(self.done, {name: values[-1] for name, values in self.history.steps.items() if values})
+                bar.update(self.done, self.history.latest())
             self._between(interrupt)
 
     # an epoch on batches that are handed in
@@ -309,7 +313,7 @@ class Loop:
         self.done, self.taken = self.done + 1, self.taken + 1
         bar.count(len(host[1]) * self.spread.processes)
         if bar.due():
-            bar.update(self.done, {name: values[-1] for name, values in self.history.steps.items() if values})
+            bar.update(self.done, self.history.latest())
         return {}
 
     def _must_look(self, waiting: collections.deque[Any], interrupt: Interrupt) -> bool:
@@ -383,11 +387,8 @@ class Loop:
                 precision=options.precision,
             )
             means |= {f"validation_{name}": value.tolist() for name, value in found.items()}
-        if (options.patience is not None or options.keep_best) and options.monitor not in means:
-            raise ValueError(
-                f"fit: monitor is {options.monitor!r}, but this run reports {', '.join(means)}; an accuracy needs "
-                "labels of classes, in training those that augmentation does not mix"
-            )
+        if options.patience is not None or options.keep_best:
+            check_monitor(options.monitor, means)  # later batches may be of another kind than the first
         if options.skip:
             means["skipped"] = self.history.skipped
         bar.close(self.done, means)

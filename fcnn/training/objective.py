@@ -155,7 +155,7 @@ def check_data(net: Layer, data: Any, what: str, loss: Loss | None) -> tuple[tup
 
 def plain_array(array: Any) -> Any:
     """An array of another library as NumPy's; whatever is none is left for the checks."""
-    if isinstance(array, (np.ndarray, jax.Array)) or not hasattr(array, "dtype") or not hasattr(array, "__array__"):
+    if isinstance(array, (np.ndarray, jax.Array)) or not hasattr(array, "__array__"):
         return array
     return np.asarray(array)
 

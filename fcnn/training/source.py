@@ -38,7 +38,15 @@ def are_batches(data: Any) -> bool:
 
 
 def order_of(key: jax.Array, epoch: int, count: int) -> jax.Array:
-    """The order in which an epoch goes through ``count`` examples, (count,) int32.
+    """The order in which an epoch of ``fit`` goes through the examples.
+
+    Args:
+        key: the random key of the run; of an ensemble's member, its own.
+        epoch: number of the epoch, from 0.
+        count: number of examples.
+
+    Returns:
+        Places of the examples, each of them once, (count,) int32.
 
     Example:
         >>> sorted(order_of(jax.random.key(0), 3, 5).tolist())
@@ -72,12 +80,13 @@ class Batches:
 
         Raises:
             ValueError: there is none.
+            TypeError: data are a function that does not take the epoch, or that returns no batches.
         """
         batches = self._start(0)
         for batch in batches:
             self._first = itertools.chain([batch], batches)
             return batch
-        raise ValueError("data: there are no batches")
+        raise ValueError("fit: data: there are no batches")
 
     def epoch(self, number: int, done: int = 0) -> Iterator[Any]:
         """The batches of an epoch, without those that have been done."""
@@ -101,19 +110,19 @@ class Batches:
                     inspect.signature(self._data).bind(number)
                 except TypeError:
                     raise TypeError(
-                        "data is a function that does not take the epoch; write def batches(epoch), or give "
+                        "fit: data is a function that does not take the epoch; write def batches(epoch), or give "
                         "lambda epoch: batches()"
                     ) from None
             made = self._data(number)
         if not isinstance(made, Iterable):
             raise TypeError(
-                f"data({number}) returned a {type(made).__name__}, it must return an iterable of batches (x, y)"
+                f"fit: data({number}) returned a {type(made).__name__}, it must return an iterable of batches (x, y)"
             )
         return iter(made)
 
 
 def checked(net: Layer, batch: Any, loss: Loss | None, spread: Spread, what: str) -> tuple[tuple[Any, ...], Any]:
-    """A batch as host arrays, ((x, ...), y).
+    """A batch, checked, as ((x, ...), y).
 
     Raises:
         TypeError: not a pair (x, y), or not of arrays.
@@ -125,18 +134,9 @@ def checked(net: Layer, batch: Any, loss: Loss | None, spread: Spread, what: str
                 f"a batch must be a pair (x, y), not a dict with {', '.join(map(repr, batch))}; "
                 "make pairs of them: ((b['x'], b['y']) for b in loader)"
             )
-        if isinstance(batch, (tuple, list)) and len(batch) == 2:
-            x, y = batch
-            x = tuple(map(_host, x)) if isinstance(x, (tuple, list)) else _host(x)
-            batch = (x, _host(y))
         inputs, targets = check_data(net, batch, "batch", loss)
         spread.check_batch(targets.shape[0] * spread.processes)
     return inputs, targets
-
-
-def _host(array: Any) -> Any:
-    """An array of any library on the host; whatever is none is left for the checks."""
-    return np.asarray(array) if hasattr(array, "__array__") else array
 
 
 def shapes_of(inputs: tuple[Any, ...]) -> list[tuple[int, ...]]:
