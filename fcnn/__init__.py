@@ -34,8 +34,9 @@ from .layers import (
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import analysis, data, draw, interop, models, reference, training
+    from . import analysis, data, draw, interop, models, reference, scan, training
     from .analysis import capture, check_gradients, summary
+    from .scan import Scan, fully_convolutional, scan_tiles
     from .training import evaluate, fit
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "MaxPool",
     "Maxout",
     "Parameter",
+    "Scan",
     "__version__",
     "analysis",
     "branches",
@@ -69,6 +71,7 @@ __all__ = [
     "draw",
     "evaluate",
     "fit",
+    "fully_convolutional",
     "graph",
     "interop",
     "models",
@@ -77,6 +80,8 @@ __all__ = [
     "remat",
     "repeat",
     "residual",
+    "scan",
+    "scan_tiles",
     "serial",
     "summary",
     "training",
@@ -85,9 +90,10 @@ __all__ = [
 
 #: what is loaded when somebody asks for it, and from where; most programs use some of it
 _LATER = {
-    **dict.fromkeys(("analysis", "data", "draw", "interop", "models", "reference", "training"), ""),
+    **dict.fromkeys(("analysis", "data", "draw", "interop", "models", "reference", "scan", "training"), ""),
     **dict.fromkeys(("capture", "check_gradients", "summary"), ".analysis"),
     **dict.fromkeys(("evaluate", "fit"), ".training"),
+    **dict.fromkeys(("Scan", "fully_convolutional", "scan_tiles"), ".scan"),
 }
 
 

@@ -346,6 +346,8 @@ class Call:
         folds: numbers folded into the root on the way to this part; folded only where a layer draws.
         path: names of the parts on the way.
         events: where outputs are noted down as they appear, for ``capture`` and ``summary``; None: nowhere.
+        nudges: by path, what is added to the output of a part, whose own parameters are then constants: the gradient
+            with respect to a nudge of zero is the gradient at that output. None: nothing, anywhere.
     """
 
     train: bool
@@ -353,6 +355,7 @@ class Call:
     folds: tuple[Any, ...] = ()
     path: tuple[str, ...] = ()
     events: list[Event] | None = None
+    nudges: dict[str, jax.Array] | None = None
 
     @property
     def key(self) -> jax.Array:
@@ -376,14 +379,20 @@ class Call:
         with at(name):
             own_params = check_mapping("params", params.get(name, {}))
             own_state = check_mapping("state", state.get(name, {}))
+            nudge = None if self.nudges is None else self.nudges.get("/".join(inner.path))
+            if nudge is not None:
+                own_params = jax.lax.stop_gradient(own_params)
             y, new_state = layer.run(inner, own_params, own_state, inputs)
         if self.events is not None:
             self.events.append(Event("/".join(inner.path), layer, inputs, y))
-        return y, new_state
+        return y if nudge is None else y + nudge, new_state
 
     def copy(self, index: Any) -> Call:
-        """The walk through one of several copies of a layer, with random numbers of its own."""
-        return dataclasses.replace(self, folds=(*self.folds, index), events=None if self.events is None else [])
+        """The walk through one of several copies of a layer, with random numbers and nudges of its own."""
+        here = "".join(f"{step}/" for step in self.path)
+        nudges = self.nudges and {path: a[index] for path, a in self.nudges.items() if path.startswith(here)}
+        events = None if self.events is None else []
+        return dataclasses.replace(self, folds=(*self.folds, index), events=events, nudges=nudges)
 
 
 class Event(NamedTuple):

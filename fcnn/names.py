@@ -105,7 +105,9 @@ def rebuild(layer: Any) -> str:
     parts = [code(values[field.name]) for field in fields if not field.kw_only]
     parts += [f"{f.name}={code(values[f.name])}" for f in fields if f.kw_only and values[f.name] != f.default]
     kind = type(layer)
-    home = "fcnn." if kind.__module__.split(".")[0] == "fcnn" else ""
+    home = ""
+    if kind.__module__.split(".")[0] == "fcnn":
+        home = "fcnn." if find("fcnn", kind.__qualname__) is kind else f"{kind.__module__}."
     return f"{home}{kind.__qualname__}({', '.join(parts)})"
 
 

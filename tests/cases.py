@@ -134,11 +134,36 @@ CASES = {
     "graph sharing": Case(
         fcnn.graph(conv=fcnn.Conv(4, 3, padding="SAME"), drop=fcnn.Dropout(0.3))(shared_conv), IMAGE, covers="graph"
     ),
+    "scan": Case(
+        fcnn.Scan(
+            fcnn.serial(fcnn.Conv(3, 2), fcnn.BatchNorm(), jnp.tanh, fcnn.MaxPool(2), fcnn.Flatten(), fcnn.Dense(2)), 4
+        ),
+        IMAGE,
+        covers="Scan",
+        kinks=True,
+        mixes_batch=True,
+    ),
+    "scan by patches": Case(
+        fcnn.Scan(fcnn.serial(fcnn.Flatten(), fcnn.Dense(3), jnp.tanh), (3, 2), stride=2, method="patches", chunk=4),
+        IMAGE,
+        covers="Scan",
+    ),
     "lenet5": Case(fcnn.models.lenet5(3), (28, 28, 1), covers="models", kinks=True, tags=frozenset({"large"})),
 }
 
 #: what the door offers that is not a layer and does not make one
-NOT_LAYERS = {"Layer", "Parameter", "capture", "check_gradients", "evaluate", "fit", "summary", "__version__"}
+NOT_LAYERS = {
+    "Layer",
+    "Parameter",
+    "capture",
+    "check_gradients",
+    "evaluate",
+    "fit",
+    "fully_convolutional",
+    "scan_tiles",
+    "summary",
+    "__version__",
+}
 
 
 def inputs_of(case, batch=3, dtype=None, seed=7):

@@ -18,6 +18,7 @@ FLOORS = {
     "interop": 4,
     "selftest": 4,
     "analysis": 3,
+    "scan": 2.8,
     "compose": 2.5,
     "layers": 2,
     "layer": 1,

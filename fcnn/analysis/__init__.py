@@ -6,6 +6,7 @@ from .algorithms import Algorithms, Operation, algorithms
 from .capture import capture
 from .gradients import GradientReport, check_gradients
 from .summary import Row, Summary, summary
+from .uses import gradient_by_use
 
 if TYPE_CHECKING:
     from .bridge import Unwritten, to_reference
@@ -20,6 +21,7 @@ __all__ = [
     "algorithms",
     "capture",
     "check_gradients",
+    "gradient_by_use",
     "summary",
     "to_reference",
 ]

@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ from ..geometry import Shape, is_shape
 from ..given import Params, State, fold
 from ..layer import Layer
 from ..ops.dense import dropout_mask
+from ..scan import Scan
 from .arithmetic import program
 
 #: a function that gives the gradients of a network's parameters, as a tree like params
@@ -163,6 +165,8 @@ class _Builder:
             return self.build(layer.layer, place, batch, shapes)
         if isinstance(layer, Graph):
             return self._graph(layer, place, batch, shapes)
+        if isinstance(layer, Scan):
+            return self._scan(layer, place, batch, shapes[0])
         if isinstance(layer, layers.Function):
             return _function(layer, batch, shapes)
         node = self._leaf(layer, place, (batch, *shapes[0]))
@@ -194,6 +198,13 @@ class _Builder:
         with _unwritten(f"the wiring {names.code(layer.wiring)}"):
             body = program(traced, jax.tree.structure(out), nodes)
         return _Wired(body, dict(zip((name for name, _ in uses), nodes, strict=True)), place)
+
+    def _scan(self, layer: Scan, place: _Place, batch: int, shape: Shape) -> reference.Node:
+        if self.train and place.key is not None and "dropout" in repr(layer.net).lower():
+            raise Unwritten(f"{names.code(layer)} in training: its dropout masks are not those of single windows")
+        lattice, seen = layer.placed(shape)
+        node = self.build(layer.net, place, batch * prod(lattice.positions), (seen,))
+        return reference.Scan(node, lattice.local, stride=lattice.stride)
 
     def _leaf(self, layer: Any, place: _Place, shape: tuple[int, ...]) -> reference.Node:
         if isinstance(layer, layers.Dropout):

@@ -63,7 +63,8 @@ def joined(parts: _Parts, x: Any) -> Run | None:
         return None
 
 
-def _elementwise(layer: Layer) -> bool:
+def is_elementwise(layer: Layer) -> bool:
+    """Whether a layer is known to be a function of every number by itself."""
     return isinstance(layer, Function) and any(layer.function is f for f in _ELEMENTWISE)
 
 
@@ -83,7 +84,7 @@ def _fields(conv: Conv) -> dict[str, Any]:
 
 def _in_phases(parts: _Parts, x: Shape, dtype: str) -> Run | None:
     (name, conv), rest = parts[0], parts[1:]
-    count = next((i for i, (_, layer) in enumerate(rest) if not _elementwise(layer)), len(rest))
+    count = next((i for i, (_, layer) in enumerate(rest) if not is_elementwise(layer)), len(rest))
     if count == len(rest) or not isinstance(conv, Conv):
         return None
     pool_name, pool = rest[count]
@@ -167,7 +168,7 @@ def _space_first(parts: _Parts, x: Shape, dtype: str) -> Run | None:
             convolutions += 1
         elif isinstance(layer, (MaxPool, AvgPool)) and type(layer) in (MaxPool, AvgPool):
             taken.append((name, _SpaceFirst(layer)))
-        elif _elementwise(layer):
+        elif is_elementwise(layer):
             taken.append((name, layer))
             continue
         else:

@@ -32,6 +32,7 @@ from .node import Node, unbroadcast
 from .norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from .pool import AvgPool, LpPool, MaxPool
 from .response import LocalResponseNorm
+from .scan import Scan
 from .shared import SharedLinear, WeightCounts, count_weights, scanning_sets
 from .softmax import LogSoftmax, Softmax
 from .tape import Tape, Value, apply, backward
@@ -84,6 +85,7 @@ __all__ = [
     "Node",
     "ReLU",
     "Residual",
+    "Scan",
     "SharedLinear",
     "SiLU",
     "Sigmoid",

@@ -1,0 +1,306 @@
+"""The gradient of a shared kernel, taken apart into the shares of all its uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from math import prod
+from operator import getitem
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .. import geometry
+from ..compose.remat import Remat
+from ..compose.repeat import Repeat
+from ..errors import at, shown
+from ..geometry import Shape, integer
+from ..given import Params, State, check_inputs, check_mapping
+from ..layer import Call, Event, Layer
+from ..layers.conv import Conv, ConvTranspose, LocallyConnected
+from ..layers.dense import Dense
+from ..ops.dtypes import common, together
+from ..ops.windows import patches
+from .gradients import _arrays, _loss
+
+
+def gradient_by_use(
+    net: Layer,
+    params: Params,
+    x: Any,
+    y: Any,
+    layer: str,
+    *,
+    loss: Callable[[Any, Any], Any] | None = None,
+    state: State | None = None,
+    use: int | None = None,
+) -> jax.Array:
+    r"""The share of every position in the gradient of a shared kernel.
+
+    A weight w that a set S of uses shares has the gradient
+
+    .. math:: \frac{\partial L}{\partial w} = \sum_{e \in S} \frac{\partial L}{\partial w_e}
+
+    and this function gives the terms. For a convolution, the share of position i is what it sees there times the
+    gradient of the loss at its output there, summed over the batch,
+
+    .. math:: \frac{\partial L}{\partial w_{i, j, c, o}} = \sum_n x_{n,\, s i + d j - p,\, c}
+        \; \frac{\partial L}{\partial y_{n, i, o}}
+
+    which is the gradient that the kernel of that position would have if nothing were shared.
+
+    A layer of a ``graph`` has a use for each call; and what the wiring reads from ``layer.params`` is one use more,
+    the last, without positions: the gradient that is left when the parameters of the calls are held constant.
+
+    Args:
+        net: the network.
+        params: its parameters.
+        x: input, or a tuple of inputs.
+        y: targets.
+        layer: path of a ``Conv``, ``ConvTranspose``, ``Dense`` or ``LocallyConnected``, as in params and ``capture``:
+            ``"residual1/body/conv2"``.
+        loss: (outputs, targets) to one number for each example, or one for the batch; None: softmax cross-entropy
+            with integer labels. The mean over the batch is differentiated, as in ``check_gradients``.
+        state: the network's state, where it has one.
+        use: of a layer with several uses, the one that is wanted, from 0; None: all.
+
+    Returns:
+        An array (uses, copies, \*positions, \*kernel shape). There is an axis of uses where there are several and
+        ``use`` is None, and an axis of copies inside ``repeat``. Positions are those of the output for convolutions,
+        the space of the input for ``Dense``, and inside ``Scan`` those that are computed once for all windows; a
+        locally connected layer shares nothing, and has its gradient here. The sum over uses and positions is what
+        ``jax.grad`` gives, up to rounding. A pure function: it can be jitted.
+
+    Raises:
+        ValueError: a path that is not in the network, a layer without a kernel or with one that moves in a way that
+            is not known, a use that there is not, or all uses where they have different positions.
+        TypeError: a path that is no string, or a use that is no whole number.
+
+    Source:
+        LeCun et al., "Backpropagation applied to handwritten zip code recognition", 1989, for the sum over uses.
+
+    Example:
+        >>> import fcnn
+        >>> params = {"kernel": jnp.array([0.3, 0.5]).reshape(2, 1, 1)}
+        >>> x, slope = jnp.array([1.0, 2.0, 3.0]).reshape(1, 3, 1), jnp.array([-0.1, 0.2]).reshape(1, 2, 1)
+        >>> net, loss = fcnn.Conv(1, 2, bias=False), lambda out, slope: (out * slope).sum()
+        >>> shares = gradient_by_use(net, params, x, slope, "conv", loss=loss)[:, :, 0, 0]
+        >>> shares.round(3).tolist(), shares.sum(0).round(3).tolist()    # positions by kernel samples
+        ([[-0.10000000149011612, -0.20000000298023224], [0.4000000059604645, 0.6000000238418579]],
+         [0.30000001192092896, 0.4000000059604645])
+    """
+    with at("gradient_by_use"):
+        inputs = tuple(x) if isinstance(x, (tuple, list)) else (x,)
+        check_inputs(inputs)
+        params, state = check_mapping("params", params), check_mapping("state", {} if state is None else state)
+        if not isinstance(layer, str):
+            raise TypeError(f"layer is the path of a layer such as 'conv1', a string, not {layer!r}")
+        use = None if use is None else integer(use, "use", 0)
+    walk, params, events, outputs = _rehearsed(net, params, state, inputs)
+    with at("gradient_by_use"):
+        calls = _calls(events, layer)
+        if loss is None and not hasattr(outputs, "shape"):
+            raise ValueError(
+                "the network gives several outputs, and softmax cross-entropy takes one; give loss=, a function of "
+                "(outputs, targets)"
+            )
+    targets = jnp.asarray(y) if hasattr(outputs, "shape") else _arrays(y)
+    steps = layer.split("/")
+    own = reduce(getitem, steps, params)
+
+    def objective(kernel: Any, nudges: dict[str, jax.Array]) -> Any:
+        noted: list[Event] = []
+        out = walk(_replaced(params, [*steps, "kernel"], kernel), inputs, noted, nudges)
+        seen = {event.path: event.inputs[0] for event in noted if event.path in nudges}
+        return jnp.mean(_loss(loss)(out, targets)), seen
+
+    nudges = {call.path: jnp.zeros(call.output.shape, call.output.dtype) for call in calls}
+    reads = _reaches(lambda kernel: objective(kernel, nudges)[0], own["kernel"])
+    with at("gradient_by_use"):
+        wanted = _wanted(use, layer, calls, reads)
+    (read, slopes), seen = jax.grad(objective, (0, 1), has_aux=True)(own["kernel"], nudges)
+    shares = []
+    for i in wanted:
+        if i == len(calls):
+            shares.append(read)
+            continue
+        call, share = calls[i], partial(_share, calls[i].layer)
+        for _ in call.copies:
+            share = jax.vmap(share)
+        found = share(own, seen[call.path], slopes[call.path]).astype(read.dtype)
+        copies = len(call.copies) + _repeats(call.layer)
+        # a dense layer that is scanned runs as a convolution, whose kernel has more axes
+        shares.append(found.reshape(*found.shape[:copies], *_positions(call), *read.shape[copies:]))
+    return jnp.stack(shares) if len(shares) > 1 else shares[0]
+
+
+#: compiled as one, where each sample of a kernel would be a program of its own
+_patches = jax.jit(patches, static_argnums=1)
+
+
+# Where the uses of a layer are.
+
+
+def _rehearsed(net: Layer, params: Params, state: State, inputs: Any) -> tuple[Callable[..., Any], Params, Any, Any]:
+    """A walk through the network that can be noted and nudged, params that suit it, its parts, its outputs."""
+
+    def start(params: Any, inputs: Any, events: Any, nudges: Any = None) -> Any:
+        return net.start(Call(train=False, events=events, nudges=nudges), params, state, inputs)[0]
+
+    def alone(params: Any, inputs: Any, events: Any, nudges: Any = None) -> Any:
+        call = Call(train=False, events=events, nudges=nudges)
+        return call.part(net.label, net, params, {net.label: state}, tuple(map(jnp.asarray, inputs)))[0]
+
+    events: list[Event] = []
+    outputs = jax.eval_shape(lambda params, inputs: start(params, inputs, events), params, inputs)
+    if events:
+        return start, params, events, outputs
+    params = {net.label: params}  # a layer that is a network by itself is a part of none: here it is the only one
+    jax.eval_shape(lambda params, inputs: alone(params, inputs, events), params, inputs)
+    return alone, params, events, outputs
+
+
+def _calls(events: list[Event], layer: str) -> list[Event]:
+    """The uses of a layer, in the order of computation."""
+    calls = [event for event in events if _home(event.path) == layer]
+    if calls and _kind(calls[0].layer) is not None:
+        return calls
+    known = ", ".join(dict.fromkeys(_home(event.path) for event in events if _kind(event.layer) is not None))
+    if calls:
+        way_out = f"those that have are {known}" if known else "no layer of this network has"
+        raise ValueError(
+            f"{layer} ({calls[0].layer!r}) has no kernel of which it is known how it moves, as those of Conv, "
+            f"ConvTranspose, Dense and LocallyConnected; {way_out}"
+        )
+    if "#" in layer:
+        raise ValueError(
+            f"{layer!r} is a use of a layer, not a layer; write layer={_home(layer)!r}, and use=1 for the second use"
+        )
+    raise ValueError(f"the network has no layer {layer!r}; its layers with a kernel are {known or 'none'}")
+
+
+def _home(path: str) -> str:
+    """The path of an event as params have it: the second use of a layer has the params of the first."""
+    return "/".join(step.split("#")[0] for step in path.split("/"))
+
+
+def _kind(layer: Layer) -> type[Layer] | None:
+    """The class whose arithmetic a layer has; None: one that is not known here."""
+    while isinstance(layer, (Remat, Repeat)):
+        layer = layer.layer
+    for kind in (Conv, ConvTranspose, LocallyConnected, Dense):
+        if isinstance(layer, kind) and type(layer).forward is kind.forward:
+            return kind
+    return None
+
+
+def _repeats(layer: Layer) -> int:
+    """How many axes of copies a bare layer inside repeat has."""
+    count = 0
+    while isinstance(layer, (Remat, Repeat)):
+        count += isinstance(layer, Repeat)
+        layer = layer.layer
+    return count
+
+
+def _wanted(use: int | None, layer: str, calls: list[Event], reads: bool) -> Sequence[int]:
+    """The numbers of the uses that were asked for."""
+    uses = [(call.path, _positions(call)) for call in calls]
+    uses += [(f"reading layer.params of {layer}", ())] * reads
+    listed = ", ".join(f"use={i} ({name}, positions {shown(positions)})" for i, (name, positions) in enumerate(uses))
+    if use is not None:
+        if use >= len(uses):
+            raise ValueError(f"there is no use={use} of {layer}; there {'are' if len(uses) > 1 else 'is'} {listed}")
+        return [use]
+    if len({positions for _, positions in uses}) > 1:
+        raise ValueError(f"the uses of {layer} have different positions and make no one array; take one of {listed}")
+    return range(len(uses))
+
+
+def _positions(call: Event) -> Shape:
+    if _kind(call.layer) is LocallyConnected:
+        return ()
+    return tuple(call.output.shape[len(call.copies) + 1 : -1])
+
+
+def _reaches(function: Callable[[Any], Any], argument: Any) -> bool:
+    """Whether the argument has any way into the result along which a gradient could flow; nothing is computed."""
+    found = []
+
+    probe: Any = jax.custom_jvp(lambda value: value)
+
+    def rule(primals: Any, tangents: Any) -> Any:
+        found.append(True)  # JAX asks for the rule only where there is a tangent
+        return primals[0], tangents[0]
+
+    probe.defjvp(rule)
+    jax.eval_shape(jax.grad(lambda value: probe(function(value))), argument)
+    return bool(found)
+
+
+def _replaced(tree: Params, steps: list[str], value: Any) -> Any:
+    """A tree with another array at a path."""
+    if not steps:
+        return value
+    return {**tree, steps[0]: _replaced(tree[steps[0]], steps[1:], value)}
+
+
+# What each layer sees at its positions.
+
+
+def _share(layer: Layer, params: Params, x: jax.Array, slope: jax.Array) -> jax.Array:
+    """The shares of the positions of one use, from its input and the gradient at its output."""
+    if isinstance(layer, Remat):
+        return _share(layer.layer, params, x, slope)
+    if isinstance(layer, Repeat):
+        return _share_of_copies(layer, params, x, slope)
+    x, slope = together(x, slope)
+    if isinstance(layer, Dense):
+        return jnp.einsum("n...c,n...o->...co", x, slope)
+    if isinstance(layer, ConvTranspose):
+        seen = _transposed_patches(layer, x)
+    elif isinstance(layer, (Conv, LocallyConnected)):
+        moves = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+        seen = _patches(x, geometry.slide(x.shape[1:-1], layer.kernel, **moves))
+    else:
+        raise TypeError(f"it is not known how the kernel of {layer!r} moves")
+    batch, rank, channels = x.shape[0], x.ndim - 2, x.shape[-1] // layer.groups
+    out, kernel = seen.shape[1 : rank + 1], seen.shape[rank + 1 : -1]
+    seen = seen.reshape(batch, prod(out), prod(kernel), layer.groups, channels)
+    slope = slope.reshape(batch, prod(out), layer.groups, layer.features // layer.groups)
+    shares = jnp.einsum("npsgc,npgf->pscgf", seen, slope)
+    return shares.reshape(*out, *kernel, channels, layer.features)
+
+
+def _transposed_patches(layer: ConvTranspose, x: jax.Array) -> jax.Array:
+    """What every output of a transposed convolution sees: a convolution of x spread out, by the kernel turned round."""
+    space = x.shape[1:-1]
+    moves = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+    _, crops = geometry.transposed(space, layer.kernel, output_padding=layer.output_padding, **moves)
+    sizes, strides, dilations = (
+        geometry.per_axis(value, len(space), name)
+        for value, name in ((layer.kernel, "kernel"), (layer.stride, "stride"), (layer.dilation, "dilation"))
+    )
+    reach = [geometry.extent(size, step) - 1 for size, step in zip(sizes, dilations, strict=True)]
+    edges = [(r - lo, r - hi, s - 1) for r, (lo, hi), s in zip(reach, crops, strides, strict=True)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    seen = _patches(x, geometry.slide(x.shape[1:-1], sizes, dilation=dilations))
+    return jnp.flip(seen, tuple(range(len(space) + 1, 2 * len(space) + 1)))
+
+
+def _share_of_copies(layer: Repeat, params: Params, x: jax.Array, slope: jax.Array) -> jax.Array:
+    """The shares of the copies of a bare layer, which have no paths: the gradient goes through them here."""
+
+    def one(own: Params, x: jax.Array) -> jax.Array:
+        return layer.layer.run(Call(train=False), own, {}, (x,))[0]
+
+    def back(slope: jax.Array, copy: tuple[Params, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        own, x = copy
+        (earlier,) = jax.vjp(partial(one, own), x)[1](slope)
+        return earlier, _share(layer.layer, own, x, slope)
+
+    x = x.astype(common(x, *jax.tree.leaves(params)))  # as repeat does
+    _, inputs = lax.scan(lambda x, own: (one(own, x), x), x, params)
+    return lax.scan(back, slope, (params, inputs), reverse=True)[1]

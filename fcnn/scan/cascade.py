@@ -1,0 +1,419 @@
+"""The distributed scan: an MLP with block-shared weights is a cascade of convolutions, and the other way round.
+
+A lower layer of an MLP over a window may cover less than the window: its first matrix is then several copies of one
+block, each moved by as many samples and zero elsewhere, and the layer above gathers what the copies make. That is a
+convolution followed by a larger one. Here the one form is read off the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from .. import geometry
+from ..compose import serial
+from ..compose.remat import Remat
+from ..compose.serial import Serial
+from ..errors import at, shown
+from ..geometry import Shape, check_shape
+from ..given import Params, check_mapping
+from ..layer import Layer
+from ..layers.conv import Conv, LocallyConnected
+from ..layers.dense import Dense, Dropout, Flatten, Maxout
+from ..layers.function import Function
+from ..layers.pool import AvgPool, GlobalAvgPool
+from ..ops.dtypes import common
+from ..ops.pool import pool_windows
+from ..ops.windows import patches
+from .positionwise import why_not_positionwise
+
+#: the largest matrix that is written out, in numbers
+LARGEST = 2**30
+
+
+class Part(NamedTuple):
+    """One part of a chain with its parameters."""
+
+    name: str
+    layer: Layer
+    params: Params
+
+
+def as_cascade(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params]:
+    r"""Recognise an MLP with block-shared weights as a cascade of convolutions.
+
+    A dense layer over m positions of C channels each, whose kernel is copies of one block of k samples,
+
+    .. math:: W_{(s i + j, c), (i, o)} = w_{j, c, o}, \qquad 0 \le j < k
+
+    and zero elsewhere, with biases equal over the copies i, is ``Conv(features, k, stride=s)``; the next layer sees its
+    positions. The finest sharing that fits is taken: as many copies as possible. A layer without such a structure, and
+    the last one, is a convolution over all that it sees, with one position. Values are compared exactly.
+
+    On a longer input the cascade has the MLP's outputs at every position of a scan whose stride is the product of
+    the convolutions' strides. (Along an axis where a layer has one position the window says nothing of its stride; it
+    is 1 there.)
+
+    Args:
+        net: a chain ``serial(Flatten(), Dense(...), function, Dense(...), ...)``; dropout and maxout may stand in it.
+        params: its parameters, arrays with values.
+        shape: shape of one window, (\*window, channels), of 1, 2 or 3 space dimensions; hidden units are counted in
+            the same order, position after position, channels fastest.
+
+    Shapes:
+        The MLP takes (batch, \*window, channels) to (batch, features), the cascade to (batch, \*ones, features), and
+        (batch, \*space, channels) to (batch, \*positions, features).
+
+    Returns:
+        The cascade and its parameters; parts keep their names.
+
+    Raises:
+        ValueError: a network that is no such chain, a function that mixes hidden units and would mix positions, params
+            that are not the network's.
+        TypeError: params that are traced, and so have no values yet.
+
+    Source:
+        Waibel et al., "Phoneme recognition using time-delay neural networks", 1989, figure 2.
+
+    Example:
+        >>> import fcnn
+        >>> block = np.arange(1.0, 5.0, dtype="float32").reshape(4, 1)    # 2 samples of 2 channels, 1 feature
+        >>> first = np.kron(np.eye(3, dtype="float32"), block)    # three copies
+        >>> params = {"dense1": {"kernel": first}, "dense2": {"kernel": np.ones((3, 5), "float32")}}
+        >>> mlp = fcnn.serial(fcnn.Flatten(), fcnn.Dense(3, bias=False), fcnn.Dense(5, bias=False))
+        >>> cascade, params = as_cascade(mlp, params, (6, 2))
+        >>> cascade
+        fcnn.serial(dense1=fcnn.Conv(1, 2, stride=2, bias=False), dense2=fcnn.Conv(5, 3, bias=False))
+        >>> cascade.out_shape((100, 2))
+        (48, 5)
+    """
+    with at("as_cascade"):
+        seen = check_shape(shape)
+        if not 2 <= len(seen) <= 4:
+            raise ValueError(f"shape is (*window, channels) with 1, 2 or 3 space dimensions, not {shown(seen)}")
+        chain = _chain(net, params)
+        if not isinstance(chain[0].layer, Flatten):
+            raise ValueError(
+                f"the network begins with {chain[0].name} ({chain[0].layer!r}); an MLP over a window begins with "
+                "Flatten(), and what is not an MLP can be written out as one by as_mlp"
+            )
+    _check_params(net, params, seen)
+    layers: dict[str, Layer] = {}
+    found: Params = {}
+    for index, (name, layer, own) in enumerate(chain):
+        with at(name):
+            if isinstance(layer, Flatten):
+                continue
+            if isinstance(layer, Dense):
+                layer, own = _shared(layer, own, seen, _unit(chain[index + 1 :], layer.features))
+            elif isinstance(layer, Dropout):
+                layer = Dropout(layer.rate)
+            elif isinstance(layer, Function):
+                _check_function(layer, seen)
+            elif not isinstance(layer, Maxout):
+                raise ValueError(f"{layer!r} is no part of an MLP, which is a chain of Flatten, Dense and functions")
+            seen = layer.infer_shape(seen)
+            layers[name] = layer
+            if own:
+                found[name] = jax.tree.map(jnp.asarray, own)
+    with at("as_cascade"):
+        return serial(**layers), found
+
+
+def as_mlp(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params]:
+    r"""Write a cascade of convolutions out as an MLP over one window.
+
+    A convolution is multiplication by a sparse matrix, each column the one before it moved on (Toeplitz; doubly block
+    Toeplitz in two dimensions). The matrix has the samples of the window as rows and (positions, features) as columns.
+
+    Args:
+        net: a chain of ``Conv`` (every padding, stride, dilation, groups), ``LocallyConnected``, ``AvgPool``,
+            ``GlobalAvgPool``, ``Dense``, ``Flatten``, ``Maxout``, ``Dropout``, and functions of single numbers.
+        params: its parameters, arrays with values.
+        shape: shape of one window, (\*window, channels).
+
+    Shapes:
+        x (batch, \*window, channels) to (batch, all outputs of net, the channels running fastest).
+
+    Returns:
+        ``serial(Flatten(), Dense(...), ...)`` and its parameters; parts keep their names, joined by an underscore for
+        a chain inside a chain.
+
+    Raises:
+        ValueError: a layer that is no matrix product, such as max pooling or a norm, by name; a function that mixes
+            positions or channels; a matrix of more than 2^30 numbers; params that are not the network's.
+        TypeError: params that are traced, and so have no values yet.
+
+    Source:
+        Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.1.
+
+    Example:
+        >>> import fcnn
+        >>> net = fcnn.serial(fcnn.Conv(1, 2, bias=False), jax.nn.relu)
+        >>> mlp, params = as_mlp(net, {"conv1": {"kernel": jnp.array([0.3, 0.5]).reshape(2, 1, 1)}}, (4, 1))
+        >>> mlp
+        fcnn.serial(fcnn.Flatten(), conv1=fcnn.Dense(3, bias=False), relu1=jax.nn.relu)
+        >>> params["conv1"]["kernel"].round(1).T.tolist()
+        [[0.30000001192092896, 0.5, 0.0, 0.0],
+         [0.0, 0.30000001192092896, 0.5, 0.0],
+         [0.0, 0.0, 0.30000001192092896, 0.5]]
+    """
+    with at("as_mlp"):
+        seen = check_shape(shape)
+        chain = _chain(net, params)
+    for name, layer, _ in chain:
+        with at(name):
+            _check_writable(layer)
+    _check_params(net, params, seen)
+    dtype = common(*jax.tree.leaves(params)) if params else jnp.zeros(()).dtype
+    layers: dict[str, Layer] = {}
+    found: Params = {}
+    for name, layer, own in chain:
+        with at(name):
+            if isinstance(layer, Dropout):
+                layers[name] = _flat_dropout(layer, seen)
+            elif isinstance(layer, (Function, Maxout)):
+                if isinstance(layer, Function) and len(seen) > 1:
+                    _check_function(layer, seen)
+                layers[name] = layer
+            elif not isinstance(layer, Flatten):
+                own = {key: np.asarray(value) for key, value in own.items()}
+                kernel = _matrix(layer, own, seen, dtype)
+                layers[name] = Dense(kernel.shape[-1], bias="bias" in own)
+                found[name] = {"kernel": jnp.asarray(kernel)}
+                if "bias" in own:
+                    copies = kernel.shape[-1] // own["bias"].size
+                    found[name]["bias"] = jnp.asarray(np.tile(own["bias"].ravel(), copies))
+            seen = layer.infer_shape(seen)
+    with at("as_mlp"):
+        return serial(Flatten(), **layers), found
+
+
+# What both ask of a network.
+
+
+def _chain(net: Layer, params: Params, before: str = "") -> list[Part]:
+    """The parts of a chain, those of chains inside it in their place."""
+    while isinstance(net, Remat):
+        net = net.layer
+    if not isinstance(net, Serial):
+        return [Part(before or f"{net.label}1", net, params)]
+    found = []
+    for name, part in net.parts:
+        own = check_mapping("params", check_mapping("params", params).get(name, {}))
+        found += _chain(part, own, f"{before}_{name}" if before else name)
+    return found
+
+
+def _check_params(net: Layer, params: Params, shape: Shape) -> None:
+    """Raise unless the params are those of the network, and have values."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params)):
+        raise TypeError(
+            "the weights of a cascade are compared and laid out by value, but these params are traced; call as_cascade "
+            "and as_mlp outside jit, grad and vmap"
+        )
+    jax.eval_shape(net.apply, params, jax.ShapeDtypeStruct((1, *shape), jnp.zeros(()).dtype))
+
+
+def _check_function(layer: Function, shape: Shape) -> None:
+    """Raise unless a function makes the same of an array and of all its numbers in a row.
+
+    Where there is one position, it may look at all its channels.
+    """
+    reason = why_not_positionwise(layer.function, shape, None if prod(shape[:-1]) == 1 else len(shape) + 1)
+    if reason is not None:
+        raise ValueError(
+            f"{layer!r} {reason}; between the layers of a cascade stand functions that treat every number alike, such "
+            "as jax.nn.relu, and after the last one functions along the last axis, axis=-1"
+        )
+
+
+# From an MLP to convolutions.
+
+
+def _unit(following: list[Part], features: int) -> int:
+    """What the features at a position have to be a multiple of, for the sake of the parts up to the next layer.
+
+    All the features, where no layer follows or a function mixes them.
+    """
+    unit, left = 1, features
+    for _, layer, _ in following:
+        if isinstance(layer, Dense):
+            return unit
+        if isinstance(layer, Maxout):
+            unit, left = unit * layer.pieces, left // layer.pieces
+        elif isinstance(layer, Function) and why_not_positionwise(layer.function, (left,), 2) is not None:
+            return features
+    return features
+
+
+def _shared(layer: Dense, params: Params, shape: Shape, unit: int) -> tuple[Conv, Params]:
+    """The convolution that a dense layer is on an input of the given shape, which it sees as one vector."""
+    *space, channels = shape
+    kernel = np.asarray(params["kernel"]).reshape(*space, channels, layer.features)
+    bias = np.asarray(params["bias"]) if layer.bias else None
+    reach = _reach(kernel)
+    for copies in range(min(layer.features // unit, prod(space)), 0, -1):
+        if layer.features % (copies * unit):
+            continue
+        features = layer.features // copies
+        if bias is not None and (bias.reshape(copies, features) != bias[:features]).any():
+            continue
+        fits = [fit for grid in _grids(copies, space) if (fit := _fit(kernel, reach, grid)) is not None]
+        if fits or copies == 1:
+            block, stride = min(fits, key=lambda fit: fit[0].size) if fits else (kernel, (1,) * len(space))
+            block, dilation = _thinned(block)
+            size = block.shape[: len(space)]
+            conv = Conv(features, _plain(size), stride=_plain(stride), dilation=_plain(dilation), bias=layer.bias)
+            return conv, {"kernel": block} | ({} if bias is None else {"bias": bias[:features]})
+    raise ValueError(f"{layer!r} has no features")
+
+
+def _grids(copies: int, space: list[int]) -> Iterator[Shape]:
+    """All ways to lay copies out in a grid within the space."""
+    for grid in product(*(range(1, min(copies, size) + 1) for size in space)):
+        if prod(grid) == copies:
+            yield grid
+
+
+def _reach(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each axis and column of a kernel (*space, channels, columns), the first sample used and the end of those."""
+    rank = kernel.ndim - 2
+    first, stop = [], []
+    for axis in range(rank):
+        used = (kernel != 0).any(tuple(a for a in range(rank + 1) if a != axis))  # (samples, columns)
+        empty = ~used.any(0)
+        first.append(np.where(empty, len(used), used.argmax(0)))
+        stop.append(np.where(empty, 0, len(used) - used[::-1].argmax(0)))
+    return np.array(first), np.array(stop)
+
+
+def _fit(kernel: np.ndarray, reach: tuple[np.ndarray, np.ndarray], grid: Shape) -> tuple[np.ndarray, Shape] | None:
+    """The block whose moved copies the kernel consists of, and the stride between them; None: it does not."""
+    rank, copies = len(grid), prod(grid)
+    space, empty = kernel.shape[:rank], not reach[1].any()
+    first = reach[0].reshape(rank, *grid, -1).min(-1)
+    stop = reach[1].reshape(rank, *grid, -1).max(-1)
+    origin = (0,) * rank
+    sizes, stride = list(space), [1] * rank
+    for axis, count in enumerate(grid):
+        if count == 1:
+            continue  # one position along this axis: the block sees all of it
+        start = first[(axis, *origin)]
+        neighbour = tuple(int(a == axis) for a in range(rank))
+        step = int(first[(axis, *neighbour)] - start) if not empty else 1
+        moved = np.arange(count).reshape([count if a == axis else 1 for a in range(rank)]) * step
+        if step < 1 or (not empty and (first[axis] != start + moved).any()):
+            return None
+        # as small as it can be and leave room for no further position
+        sizes[axis] = max(int(stop[(axis, *origin)]), space[axis] - count * step + 1)
+        if sizes[axis] + (count - 1) * step > space[axis]:
+            return None
+        stride[axis] = step
+    columns = kernel.reshape(*kernel.shape[:-1], copies, -1)
+    window = tuple(map(slice, sizes))
+    block, expected = columns[(*window, slice(None), 0)], np.zeros_like(columns)
+    for i, place in enumerate(np.ndindex(*grid)):
+        at_place = (slice(p * s, p * s + k) for p, s, k in zip(place, stride, sizes, strict=True))
+        expected[(*at_place, slice(None), i)] = block
+    return (block, tuple(stride)) if np.array_equal(columns, expected) else None
+
+
+def _thinned(block: np.ndarray) -> tuple[np.ndarray, Shape]:
+    """A block without the samples that are zero at regular distances, and these distances."""
+    rank = block.ndim - 2
+    dilation = []
+    for axis in range(rank):
+        used = np.flatnonzero((block != 0).any(tuple(a for a in range(block.ndim) if a != axis)))
+        whole = used.size > 1 and used[0] == 0 and used[-1] == block.shape[axis] - 1
+        dilation.append(int(np.gcd.reduce(used)) if whole else 1)
+    return block[tuple(slice(None, None, step) for step in dilation)], tuple(dilation)
+
+
+def _plain(numbers: Shape) -> int | Shape:
+    """One number where it holds along every axis."""
+    return numbers[0] if len(set(numbers)) == 1 else tuple(numbers)
+
+
+# From convolutions to an MLP.
+
+
+def _check_writable(layer: Layer) -> None:
+    """Raise unless a layer is a matrix product, or changes single numbers."""
+    if type(layer) not in (Conv, LocallyConnected, AvgPool, GlobalAvgPool, Dense, Flatten, Maxout, Dropout, Function):
+        raise ValueError(
+            f"{layer!r} is neither a matrix product nor a function of single numbers, so an MLP has no form of it; a "
+            "cascade is a chain of Conv, LocallyConnected, AvgPool, GlobalAvgPool, Dense, Flatten, Maxout, Dropout and "
+            "functions such as jax.nn.relu"
+        )
+
+
+def _flat_dropout(layer: Dropout, shape: Shape) -> Dropout:
+    if layer.whole_channels and len(shape) > 1:
+        raise ValueError(f"{layer!r} drops whole channels, and an MLP knows none; use fcnn.Dropout({layer.rate})")
+    return Dropout(layer.rate)
+
+
+def _matrix(layer: Layer, params: Params, shape: Shape, dtype: Any) -> np.ndarray:
+    """The matrix that a linear layer multiplies the flattened input by, without the bias."""
+    space, channels = shape[:-1], shape[-1]
+    rows, columns = prod(shape), prod(layer.infer_shape(shape))
+    if rows * columns > LARGEST:
+        raise ValueError(
+            f"{layer!r} on an input of {shown(shape)} is a matrix of {rows:,} by {columns:,} numbers, too large to be "
+            "written out; give the shape of a smaller window"
+        )
+    number = np.arange(1, prod(space) + 1, dtype=np.int32).reshape(space)  # 0 is padding
+    if isinstance(layer, Dense):
+        return _laid_out(number.reshape(-1, 1), params["kernel"][None, None], prod(space))
+    if isinstance(layer, GlobalAvgPool):
+        share = np.full((1, 1, 1, 1), 1 / number.size, dtype)
+        return _laid_out(number.reshape(1, -1), share * np.eye(channels, dtype=dtype), prod(space))
+    if isinstance(layer, AvgPool):
+        windows = pool_windows(space, layer.window, layer.stride, layer.padding, layer.dilation, layer.ceil_mode)
+        share = np.ones(())
+        for counts in windows.counts(padding=layer.count_padding):
+            share = np.multiply.outer(share, 1 / np.asarray(counts, np.float64))
+        weights = share.reshape(-1, 1, 1, 1).astype(dtype) * np.eye(channels, dtype=dtype)
+    elif isinstance(layer, (Conv, LocallyConnected)):
+        moves = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+        windows = geometry.slide(space, layer.kernel, **moves)
+        weights = _ungrouped(params["kernel"], layer.groups)
+        positions = 1 if isinstance(layer, Conv) else prod(windows.out)
+        weights = weights.reshape(positions, prod(windows.kernel), channels, layer.features)
+    else:
+        raise TypeError(f"{layer!r} is no matrix product")
+    seen = np.asarray(jax.jit(patches, static_argnums=1)(number[None, ..., None], windows))
+    return _laid_out(seen.reshape(prod(windows.out), prod(windows.kernel)), weights, prod(space))
+
+
+def _laid_out(seen: np.ndarray, weights: np.ndarray, samples: int) -> np.ndarray:
+    """The matrix of what is seen.
+
+    Shapes:
+        seen (positions, kernel samples): the number of the sample, from 1, or 0 for padding; weights (positions or 1,
+        kernel samples or 1, channels, features); result (samples * channels, positions * features).
+    """
+    positions, taken = seen.shape
+    weights = np.broadcast_to(weights, (positions, taken, *weights.shape[2:]))
+    channels, features = weights.shape[2:]
+    matrix = np.zeros((samples + 1, channels, positions, features), weights.dtype)
+    for j in range(taken):  # a window that wraps around may see a sample twice, at different j
+        matrix[seen[:, j], :, np.arange(positions), :] += weights[:, j]
+    return matrix[1:].reshape(samples * channels, positions * features)
+
+
+def _ungrouped(kernel: np.ndarray, groups: int) -> np.ndarray:
+    """A kernel (..., channels // groups, features) as one of all channels, zero between the groups."""
+    *lead, channels, features = kernel.shape
+    full = np.zeros((*lead, groups, channels, groups, features // groups), kernel.dtype)
+    for group in range(groups):
+        full[..., group, :, group, :] = kernel.reshape(*lead, channels, groups, features // groups)[..., group, :]
+    return full.reshape(*lead, groups * channels, features)

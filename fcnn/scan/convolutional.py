@@ -1,0 +1,114 @@
+"""The network of convolutions that a network for a window, or a scan, is."""
+
+from __future__ import annotations
+
+import dataclasses
+from math import prod
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from ..compose.serial import Serial
+from ..errors import at_top, shown
+from ..geometry import Shape
+from ..given import Params, State
+from ..layer import Layer
+from ..layers import Flatten
+from .cascade import as_cascade
+from .fields import Cropped
+from .lattice import Lattice
+from .layer import Scan
+from .rewrite import rewrite
+from .value import FIELD, POINT, Rewritten, Way
+
+
+def fully_convolutional(
+    net: Layer, params: Params, shape: Shape, *, state: State | None = None
+) -> tuple[Layer, Params]:
+    """Write a network as convolutions, poolings and functions of single positions alone.
+
+    - A classifier with a flatten and dense head: the first dense layer after ``Flatten``, and global pooling, become a
+      convolution, and pooling, over all that is left of the space; later dense layers serve every position. On
+      an input of ``shape`` the result is the network's own, at one position; a larger input gives a map of
+      results, a step of the network's strides apart. Layers with padding stay as they are: they pad the input that they
+      get, so the map of a padded network equals the scanned one away from the borders alone.
+    - A ``Scan``: the same numbers as ``scan.apply`` on an input of ``shape``. What follows a stride inside the window
+      is dilated, so that every position is there.
+    - An MLP whose first matrices are copies of one block, shifted and zero elsewhere (a scan that has been distributed
+      over layers): the cascade of convolutions that it is, see :func:`fcnn.scan.as_cascade`.
+
+    Args:
+        net: the network.
+        params: its parameters.
+        shape: shape of one example, (*space, channels).
+        state: its state; looked at for its form alone.
+
+    Returns:
+        The network, of ordinary layers under the same names, and its parameters: the same arrays, but for the kernels
+        of dense layers that have become convolutions, which take the shape (*kernel, channels, features). The state
+        serves both networks.
+
+    Raises:
+        ValueError: a layer that is no convolution of any form; the message names it and says why.
+
+    Source:
+        Long, Shelhamer and Darrell, "Fully convolutional networks for semantic segmentation", 2015, section 3.1;
+        Sermanet et al., "OverFeat", 2014, section 3.5.
+
+    Example:
+        >>> import fcnn
+        >>> net = fcnn.serial(fcnn.Conv(6, 5), fcnn.MaxPool(2), fcnn.Flatten(), fcnn.Dense(10))
+        >>> conv, converted = fully_convolutional(net, net.init(jax.random.key(0), (28, 28, 1)), (28, 28, 1))
+        >>> conv
+        fcnn.serial(fcnn.Conv(6, 5), fcnn.MaxPool(2), dense1=fcnn.Conv(10, 12))
+        >>> converted["dense1"]["kernel"].shape, conv.out_shape((28, 28, 1)), conv.out_shape((64, 64, 1))
+        ((12, 12, 6, 10), (1, 1, 10), (19, 19, 10))
+    """
+    with at_top("fully_convolutional"):
+        (shape,) = net.check_shapes((shape,))
+        one = jax.ShapeDtypeStruct((1, *shape), next((a.dtype for a in jax.tree.leaves(params)), jnp.zeros(()).dtype))
+        given = jax.eval_shape(lambda: net.init_state(shape)) if state is None else state
+        jax.eval_shape(lambda p, s, x: net.apply(p, x, state=s), params, given, one)
+        if isinstance(net, Scan):
+            scan = dataclasses.replace(net, method="layers")
+            cascade = _distributed(scan.net, params, scan.placed(shape)[1])
+            if cascade is not None:
+                scan, params = dataclasses.replace(scan, net=cascade[0]), cascade[1]
+            made = scan.rewritten(shape)
+        else:
+            if len(shape) < 2:
+                raise ValueError(f"takes a shape (*space, channels), {shown(shape)} has no space to convolve over")
+            cascade = _distributed(net, params, shape)
+            if cascade is not None:
+                return cascade
+            space, ones = shape[:-1], (1,) * (len(shape) - 1)
+            made = rewrite(net, shape, Lattice(ones, (0,) * len(space), space, ones), space, Way(whole=True))
+        return _ended(made, shape), made.convert(params)
+
+
+def _ended(made: Rewritten, shape: Shape) -> Layer:
+    """The network that makes one vector at each position, and no more positions than there are."""
+    value, lattice = made.value, made.value.lattice
+    vector = lattice.single if value.kind == FIELD else value.kind == POINT and len(value.shape) == 1
+    if not vector and lattice.positions != (1,) * lattice.rank:
+        raise ValueError(
+            f"the network makes {shown(value.shape)} of each window, more than one vector; put Flatten and Dense, "
+            "or global pooling, at its end"
+        )
+    if made.net.infer_shape(shape)[:-1] == lattice.positions or not lattice.stride[0]:
+        return made.net
+    return Cropped(made.net, lattice.positions)
+
+
+def _distributed(net: Layer, params: Params, shape: Shape) -> tuple[Layer, Params] | None:
+    """The cascade that an MLP with block-shared weights is; None for what is no MLP, or shares nothing."""
+    chain = isinstance(net, Serial) and len(shape) > 1 and type(net.parts[0][1]) is Flatten
+    if not chain or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params)):
+        return None
+    try:
+        cascade, found = as_cascade(net, params, shape)
+    except ValueError:  # a part that is none of an MLP; the usual rules say more about it
+        return None
+    outs = [layer.infer_shape(shape) for _, layer in cascade.parts[:1]]
+    return (cascade, found) if any(prod(out[:-1]) > 1 for out in outs) else None

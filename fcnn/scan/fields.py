@@ -1,0 +1,262 @@
+"""What stands for the parts of a scanned network: they run on the whole image, or on fragments of it.
+
+Between the parts of a scanned network lies, instead of the values of every window, one array of all of them, the field:
+(batch, *field, channels), or as fragments (batch * fragments, *field, channels). Each fragment is a lattice as wide as
+the steps inside a window, so that the parts run on it as they stand. Fragments lie in the batch, the first axis of the
+space slowest; where they differ in length by one, the shorter end with a copy of their last value, which nobody uses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import ops
+from ..geometry import Shape, is_shape
+from ..given import Params, State
+from ..layer import Call, Layer
+from ..layers import BatchNorm
+from ..ops.dtypes import wide
+from .lattice import Lattice
+
+
+@dataclass(frozen=True, repr=False)
+class Wrapped(Layer):
+    """A layer whose params, state, random numbers and label are those of the layer inside."""
+
+    layer: Layer
+
+    @property
+    def inputs(self) -> int | None:  # type: ignore[override]
+        return self.layer.inputs
+
+    @property
+    def floating(self) -> bool:  # type: ignore[override]
+        return self.layer.floating
+
+    @property
+    def label(self) -> str:
+        return self.layer.label
+
+    def inside(self, shape: Shape) -> Shape:
+        """The shape that the layer inside sees."""
+        return shape
+
+    def infer_shape(self, *shapes: Shape) -> Any:
+        return self.layer.infer_shape(*(self.inside(shape) for shape in shapes))
+
+    def init_part(self, key: jax.Array, shapes: tuple[Shape, ...]) -> Params:
+        return self.layer.init_part(key, tuple(map(self.inside, shapes)))
+
+    def state_part(self, shapes: tuple[Shape, ...]) -> State:
+        return self.layer.state_part(tuple(map(self.inside, shapes)))
+
+
+@dataclass(frozen=True, repr=False)
+class Cropped(Wrapped):
+    """A layer of whose output the first values along every axis are kept.
+
+    Args:
+        layer: the layer.
+        keep: values along each axis of the space.
+    """
+
+    keep: Shape
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        return (*self.keep, self.layer.infer_shape(*shapes)[-1])
+
+    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        y, state = self.layer.run(call, params, state, inputs)
+        return cropped(y, self.keep), state
+
+
+@dataclass(frozen=True, repr=False)
+class AtPositions(Wrapped):
+    """A layer of what one window makes, used at all positions: they are examples of the batch.
+
+    Args:
+        layer: the layer.
+        keep: positions along each axis.
+        local: shape of what one window makes.
+    """
+
+    keep: Shape
+    local: Shape
+
+    def inside(self, shape: Shape) -> Shape:
+        return self.local
+
+    def infer_shape(self, *shapes: Shape) -> Any:
+        out = self.layer.infer_shape(self.local)
+        return jax.tree.map(lambda shape: (*self.keep, *shape), out, is_leaf=is_shape)
+
+    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        x = cropped(inputs[0], self.keep)
+        lead = x.shape[: 1 + len(self.keep)]
+        y, state = self.layer.run(call, params, state, (x.reshape(-1, *self.local),))
+        return jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), y), state
+
+
+@dataclass(frozen=True, repr=False)
+class OverlappingBatchNorm(BatchNorm):
+    """Batch normalisation of a field: the batch is all windows, so a value counts once for every window that holds it.
+
+    Args:
+        lattice: where the values lie.
+    """
+
+    lattice: Lattice | None = None
+
+    def forward_train(
+        self, params: Params, state: State, key: jax.Array | None, *inputs: jax.Array
+    ) -> tuple[jax.Array, State]:
+        (x,) = inputs
+        lattice = self.lattice
+        if lattice is None:
+            return super().forward_train(params, state, key, x)
+        dtype = wide(x.dtype)
+        weight = np.ones((1,) * lattice.rank)
+        for axis in range(lattice.rank):
+            uses = np.zeros(x.shape[1 + axis])
+            uses[: lattice.count[axis]] = lattice.uses(axis)
+            weight = weight * uses.reshape([-1 if other == axis else 1 for other in range(lattice.rank)])
+        count = float(weight.sum()) * x.shape[0]
+        if count < 2:  # the same words as without overlap
+            return super().forward_train(params, state, key, x)
+        share = jnp.asarray(weight / count, dtype)[None, ..., None]
+        axes = tuple(range(x.ndim - 1))
+        mean = jnp.where(share > 0, share * x.astype(dtype), 0).sum(axes, keepdims=True)
+        variance = jnp.where(share > 0, share * jnp.square(x.astype(dtype) - mean), 0).sum(axes, keepdims=True)
+        y = ops.normalize(x, mean, variance, params.get("scale"), params.get("bias"), epsilon=self.epsilon)
+        seen = {"mean": mean.ravel(), "variance": variance.ravel() * (count / (count - 1))}
+        return y, {name: self._moved(state[name], value) for name, value in seen.items()}
+
+
+class Split(NamedTuple):
+    """What happens to the fragments along one axis.
+
+    Attributes:
+        before: fragments before.
+        picks: for every fragment after, the one before that it is made of and where it begins there; () where the
+            layer runs on the fragments as they are.
+        need: values of a picked fragment.
+        parts: how many fragments become of one after the layer.
+        length: values of a fragment after.
+    """
+
+    before: int
+    picks: tuple[tuple[int, int], ...]
+    need: int
+    parts: int
+    length: int
+
+
+@dataclass(frozen=True, repr=False)
+class Fragmented(Wrapped):
+    """A layer with a stride inside the window: it leaves more fragments than it finds.
+
+    Args:
+        layer: the layer, with what is left of its stride.
+        splits: for each axis, what happens to the fragments.
+    """
+
+    splits: tuple[Split, ...]
+
+    def inside(self, shape: Shape) -> Shape:
+        space = zip(shape[:-1], self.splits, strict=True)
+        return (*(split.need if split.picks else n for n, split in space), shape[-1])
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        out = self.layer.infer_shape(self.inside(shapes[0]))
+        return (*(split.length for split in self.splits), out[-1])
+
+    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        x = self._picked(inputs[0])
+        y, state = self.layer.run(call, params, state, (x,))
+        return self._parted(y), state
+
+    def _picked(self, x: jax.Array) -> jax.Array:
+        if not any(split.picks for split in self.splits):
+            return x
+        rank = len(self.splits)
+        x = x.reshape(-1, *(split.before for split in self.splits), *x.shape[1:])
+        for axis, split in enumerate(self.splits):
+            if split.picks:
+                rows = [jnp.take(x, o, axis=1 + axis) for o, _ in split.picks]
+                place, last = rank + axis, x.shape[1 + rank + axis] - 1
+                starts = [min(start, last) for _, start in split.picks]  # past the end lies what no window holds
+                pieces = [
+                    fitted(jax.lax.slice_in_dim(row, start, last + 1, axis=place), place, split.need)
+                    for row, start in zip(rows, starts, strict=True)
+                ]
+                x = jnp.stack(pieces, 1 + axis)
+        return x.reshape(-1, *x.shape[1 + rank :])
+
+    def _parted(self, y: jax.Array) -> jax.Array:
+        rank = len(self.splits)
+        for axis, split in enumerate(self.splits):
+            y = fitted(y, 1 + axis, split.length * split.parts)
+        if all(split.parts == 1 for split in self.splits):
+            return y
+        found = [len(split.picks) or split.before for split in self.splits]
+        inner = [n for split in self.splits for n in (split.length, split.parts)]
+        y = y.reshape(-1, *found, *inner, y.shape[-1])
+        # along every axis a new fragment begins so many values later: the part counts slower than the old fragment
+        fragments = [place for axis in range(rank) for place in (1 + rank + 2 * axis + 1, 1 + axis)]
+        y = y.transpose(0, *fragments, *(1 + rank + 2 * axis for axis in range(rank)), y.ndim - 1)
+        return y.reshape(-1, *(split.length for split in self.splits), y.shape[-1])
+
+
+def split_axis(
+    before: Lattice, after: Lattice, axis: int, kernel: int, stride: int, dilation: int
+) -> tuple[Split, int]:
+    """How the fragments along one axis change at a layer, and the stride that is left to the layer."""
+    found, left = before.fragments[axis], after.fragments[axis]
+    count = -(-after.count[axis] // left)
+    ratio = after.pitch[axis] // before.pitch[axis]
+    if ratio == 1 or found == 1:
+        return Split(found, (), 0, stride // ratio, count), ratio
+    picks = tuple(((o * ratio) % found, (o * ratio) // found) for o in range(left))
+    return Split(found, picks, (count - 1) * stride + dilation * (kernel - 1) + 1, 1, count), stride
+
+
+def whole_field(y: jax.Array, fragments: Shape) -> jax.Array:
+    """Fragments (batch * fragments, *field, ...) put back into one field (batch, *field, ...)."""
+    if prod(fragments) == 1:
+        return y
+    rank = len(fragments)
+    space, rest = y.shape[1 : 1 + rank], y.shape[1 + rank :]
+    y = y.reshape(-1, *fragments, *space, *rest)
+    order = [place for axis in range(rank) for place in (1 + rank + axis, 1 + axis)]
+    y = y.transpose(0, *order, *range(1 + 2 * rank, y.ndim))
+    return y.reshape(-1, *(n * f for n, f in zip(space, fragments, strict=True)), *rest)
+
+
+def gathered(field: jax.Array, lattice: Lattice) -> jax.Array:
+    """What every window holds of a field: (batch, *positions, *local, channels)."""
+    for axis in range(lattice.rank):
+        g, scan, d = lattice.pitch[axis], lattice.stride[axis], lattice.step[axis]
+        where = np.arange(lattice.positions[axis])[:, None] * (scan // g) + np.arange(lattice.local[axis]) * (d // g)
+        field = jnp.take(field, jnp.asarray(where), axis=1 + 2 * axis)
+    rank = lattice.rank
+    positions, local = range(1, 1 + 2 * rank, 2), range(2, 2 + 2 * rank, 2)
+    return field.transpose(0, *positions, *local, *range(1 + 2 * rank, field.ndim))
+
+
+def cropped(y: jax.Array, keep: Shape) -> jax.Array:
+    """The first values along every axis of the space."""
+    return y if y.shape[1 : 1 + len(keep)] == keep else y[(slice(None), *(slice(0, n) for n in keep))]
+
+
+def fitted(x: jax.Array, axis: int, size: int) -> jax.Array:
+    """Cut an axis to a size, or repeat its last value."""
+    if x.shape[axis] >= size:
+        return x if x.shape[axis] == size else jax.lax.slice_in_dim(x, 0, size, axis=axis)
+    widths = [(0, size - n if place == axis else 0) for place, n in enumerate(x.shape)]
+    return jnp.pad(x, widths, mode="edge")

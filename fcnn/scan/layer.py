@@ -1,0 +1,251 @@
+"""One network at every position of a larger input."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, replace
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .. import geometry
+from ..compose.parts import lift
+from ..errors import shown
+from ..geometry import Shape, is_shape
+from ..given import Params, State
+from ..layer import Call, Layer
+from ..layers.conv import check_flag
+from . import rewrite
+from .fields import cropped, gathered, whole_field
+from .lattice import Lattice
+from .report import ScanReport, multiply_adds
+from .value import FLAT, POINT, Rewritten, Value, Way
+
+METHODS = ("layers", "patches")
+#: numbers in the patches that are computed at once
+_CHUNK = 2**21
+
+
+@dataclass(frozen=True, repr=False)
+class Scan(Layer):
+    r"""One network at every position: what it makes of each window of a larger input.
+
+    .. math:: y_{n, p} = f(x_{n,\, s p} \dots x_{n,\, s p + w - 1})
+
+    for position p, scan stride s and window w. The parameters are those of the network, once: they serve every
+    position, and their gradient is the sum over all of them. Two ways of computing give the same numbers:
+
+    - ``method="patches"``, the definition: every window is cut out and computed by itself, so many at once.
+    - ``method="layers"``: what neighbouring windows have in common is computed once. Convolutions and poolings run over
+      the whole input; a dense layer after ``Flatten`` becomes a convolution with the window as kernel, later dense
+      layers stay what they are, 1x1 convolutions. A stride inside the window would leave positions out: what follows it
+      runs on interleaved fragments, or with dilation, so that every position is exact.
+
+    Networks may be made of convolutions and poolings without padding, dense layers, functions that look at every
+    position by itself, dropout, normalisation over channels (``BatchNorm``, ``LayerNorm``, ``LocalResponseNorm``),
+    ``serial``, ``residual``, ``branches``, ``repeat``. Where positions cannot share work exactly (padding inside the
+    window, statistics over the window, kernels that differ from place to place), the error names the layer and the
+    reason, and ``method="patches"`` still computes it.
+
+    In training, ``BatchNorm`` takes the statistics of all windows as one batch, by either method: a value that
+    several windows hold counts as often. ``Dropout`` by patches draws for every window; by layers it draws once for
+    every value, and windows that overlap share what is drawn: each of them is dropped with the same probability, not
+    independently of its neighbours.
+
+    Args:
+        net: the network, for one window (*window, channels); a function may stand for it.
+        window: samples along each axis; an integer holds along every axis.
+        stride: samples between neighbouring windows.
+        method: "layers" or "patches".
+        fragments: for "layers", whether strides inside the window leave fragments (True) or dilate what follows
+            (False); None: fragments on CPUs, dilation elsewhere and where the network cannot be computed on fragments.
+        chunk: for "patches", windows computed at once; None: so many that their samples are two million.
+
+    Shapes:
+        x (batch, *space, channels) to (batch, *positions, *out), where ``out`` is what the network makes of one window,
+        and positions = (space - window) // stride + 1. The params, state and initial values are the network's own.
+
+    Raises:
+        ValueError: a window larger than the input, a stride below 1, channels that are not those of the params, or, by
+            layers, a network whose work positions cannot share.
+        TypeError: something that is neither a layer nor a function.
+
+    Source:
+        Waibel et al., "Phoneme recognition using time-delay neural networks", 1989, for scanning;
+        Giusti et al., "Fast image scanning with deep max-pooling convolutional neural networks", 2013, for fragments;
+        Li, Zhao and Wang 2014 for dilation; Sermanet et al., "OverFeat", 2014, for dense layers as convolutions.
+
+    Example:
+        >>> import fcnn
+        >>> mlp = fcnn.serial(fcnn.Flatten(), fcnn.Dense(8), jax.nn.relu, fcnn.Dense(4))
+        >>> net = Scan(mlp, 8, stride=4)
+        >>> params = net.init(jax.random.key(0), (128, 24))          # 128 time steps of 24 features
+        >>> params["dense1"]["kernel"].shape, net.out_shape((128, 24))
+        ((192, 8), (31, 4))
+    """
+
+    net: Layer
+    window: int | tuple[int, ...]
+    _: KW_ONLY
+    stride: int | tuple[int, ...] = 1
+    method: str = "layers"
+    fragments: bool | None = None
+    chunk: int | None = None
+
+    def check(self) -> dict[str, Any]:
+        if self.method not in METHODS:
+            raise ValueError(f"method {self.method!r} is unknown; use one of {', '.join(map(repr, METHODS))}")
+        if self.fragments is not None:
+            check_flag(self.fragments, "fragments")
+        return {
+            "net": lift(self.net),
+            "window": geometry.check_sizes(self.window, "window"),
+            "stride": geometry.check_sizes(self.stride, "stride"),
+            "chunk": None if self.chunk is None else geometry.integer(self.chunk, "chunk"),
+        }
+
+    def infer_shape(self, *shapes: Shape) -> Any:
+        lattice, seen = self.placed(shapes[0])
+        out = self.net.infer_shape(*self.net.accept_shapes((seen,)))
+        if self.method == "layers":
+            self.rewritten(shapes[0])
+        return jax.tree.map(lambda shape: (*lattice.positions, *shape), out, is_leaf=is_shape)
+
+    def init_part(self, key: jax.Array, shapes: tuple[Shape, ...]) -> Params:
+        self.infer_shape(*shapes)
+        return self.net.init_part(key, (self.placed(shapes[0])[1],))
+
+    def state_part(self, shapes: tuple[Shape, ...]) -> State:
+        self.infer_shape(*shapes)
+        return self.net.state_part((self.placed(shapes[0])[1],))
+
+    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        (shape,) = self._input_shapes(inputs)
+        self.infer_shape(shape)
+        _, seen = self.placed(shape)
+        # one window, in shape only: what is wrong with params or state is said in the network's own words
+        one = jax.ShapeDtypeStruct((1, *seen), inputs[0].dtype)
+        jax.eval_shape(lambda x: self.net.run(Call(train=False), params, state, (x,))[0], one)
+        compute = self._by_patches if self.method == "patches" else self._by_layers
+        return compute(call, params, state, inputs[0])
+
+    def rewritten(self, shape: Shape, *, fragments: bool = False, overlapping: bool = False) -> Rewritten:
+        """The network that computes all positions of an input (*space, channels)."""
+        lattice, seen = self.placed(shape)
+        return rewrite.rewrite(self.net, seen, lattice, lattice.count, Way(fragments, overlapping=overlapping))
+
+    def report(self, shape: Shape) -> ScanReport:
+        """Count the work of both ways of computing.
+
+        Args:
+            shape: shape of one example, (*space, channels).
+
+        Returns:
+            Positions, fragments, multiply-adds by patches and by layers, and their ratio; prints as a table.
+
+        Raises:
+            ValueError: as ``out_shape``.
+
+        Example:
+            >>> import fcnn
+            >>> net = fcnn.serial(fcnn.Conv(4, 3), jax.nn.relu, fcnn.MaxPool(2), fcnn.Flatten(), fcnn.Dense(2))
+            >>> report = Scan(net, 8).report((64, 64, 1))
+            >>> report.positions, report.fragments, round(report.ratio, 1)
+            ((57, 57), (2, 2), 11.9)
+        """
+        (shape,) = self.check_shapes((shape,))
+        lattice, seen = self.placed(shape)
+        shared = replace(self, method="layers").rewritten(shape)
+        fragments = replace(self, method="layers").rewritten(shape, fragments=True).value.lattice.fragments
+        return ScanReport(
+            positions=lattice.positions,
+            fragments=fragments,
+            by_patches=multiply_adds(self.net, seen) * prod(lattice.positions),
+            by_layers=multiply_adds(shared.net, (*lattice.count, shape[-1])),
+        )
+
+    def placed(self, shape: Shape) -> tuple[Lattice, Shape]:
+        """Where the windows lie, and what each of them sees."""
+        space, channels = shape[:-1], shape[-1]
+        if len(space) not in (1, 2, 3):
+            raise ValueError(
+                f"takes 1, 2 or 3 space dimensions, an input of {shown(shape)} has {len(space)}; "
+                "shapes are (*space, channels), such as (512, 512, 3), without the batch"
+            )
+        sizes = geometry.per_axis(self.window, len(space), "window")
+        if any(w > n for w, n in zip(sizes, space, strict=True)):
+            raise ValueError(
+                f"a window of {shown(sizes)} does not fit an input of {shown(shape)}; give a larger input, or a "
+                "smaller window and a network for it"
+            )
+        windows = geometry.slide(space, self.window, stride=self.stride, what="window", channels=channels)
+        # between windows of one sample lies nothing that any of them sees
+        step = tuple(s if w == 1 else 1 for w, s in zip(windows.kernel, windows.stride, strict=True))
+        return Lattice(windows.out, windows.stride, windows.kernel, step), (*windows.kernel, channels)
+
+    def _by_layers(self, call: Call, params: Params, state: State, x: jax.Array) -> tuple[Any, State]:
+        shape = tuple(x.shape[1:])
+        lattice, _ = self.placed(shape)
+        fragments = self.fragments
+        # fragments may be longer than what the windows hold, and statistics would count that
+        plain = call.events is not None or (call.train and bool(state))
+        if plain or fragments is None:
+            fragments = not plain and jax.default_backend() == "cpu"
+        made = self.rewritten(shape, fragments=fragments, overlapping=call.train)
+        if lattice.pitch != (1,) * lattice.rank:
+            x = x[(slice(None), *(slice(None, None, g) for g in lattice.pitch))]
+        y, state = made.net.run(call, made.convert(params), state, (cropped(x, lattice.count),))
+        return jax.tree.map(lambda leaf: _finished(leaf, made), y), state
+
+    def _by_patches(self, call: Call, params: Params, state: State, x: jax.Array) -> tuple[Any, State]:
+        lattice, seen = self.placed(tuple(x.shape[1:]))
+        counts = (x.shape[0], *lattice.positions)
+        total = prod(counts)
+
+        def cut(index: jax.Array) -> jax.Array:
+            batch, *places = jnp.unravel_index(index, counts)
+            starts = [p * s for p, s in zip(places, lattice.stride, strict=True)]
+            return lax.dynamic_slice(x, (batch, *starts, jnp.zeros_like(batch)), (1, *seen))[0]
+
+        def windows(indices: jax.Array) -> jax.Array:
+            return jax.vmap(cut)(indices)
+
+        chunk = min(self.chunk or max(1, _CHUNK // prod(seen)), total)
+        if chunk == total or call.events is not None or (call.train and state):
+            y, state = self.net.run(call, params, state, (windows(jnp.arange(total)),))
+            return jax.tree.map(lambda leaf: leaf.reshape(*counts, *leaf.shape[1:]), y), state
+
+        @jax.checkpoint  # so that gradients keep no more than one chunk of what lies between the parts
+        def step(group: tuple[jax.Array, jax.Array]) -> Any:
+            number, indices = group
+            return self.net.run(call.copy(number), params, state, (windows(indices),))[0]
+
+        rows = -(-total // chunk)
+        indices = np.minimum(np.arange(rows * chunk), total - 1).reshape(rows, chunk)
+        y = lax.map(step, (jnp.arange(rows), jnp.asarray(indices)))
+        return jax.tree.map(
+            lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:total].reshape(*counts, *leaf.shape[2:]), y
+        ), state
+
+
+def _finished(y: jax.Array, made: Rewritten) -> jax.Array:
+    """What lies in fields, laid out by position: (batch, *positions, *out)."""
+    value, lattice = made.value, made.value.lattice
+    y = whole_field(y, made.fragments)
+    if lattice.single:
+        y = cropped(y, lattice.positions)
+        return y if value.kind == POINT else y.reshape(*y.shape[: 1 + lattice.rank], *value.shape)
+    y = gathered(y, lattice)
+    return y.reshape(*y.shape[: 1 + lattice.rank], -1) if value.kind == FLAT else y
+
+
+def _inside(scan: Scan, value: Value, way: Way) -> Any:
+    made = replace(scan, method="layers").rewritten(value.shape)
+    positions = scan.placed(value.shape)[0].positions
+    return rewrite.inlined(made, positions, scan, value, way)
+
+
+rewrite.RULES[Scan] = _inside

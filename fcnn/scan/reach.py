@@ -1,0 +1,377 @@
+r"""Which samples of the input each output of a network sees: integers and fractions, no arrays.
+
+A network that does the same at every position sees, from its output i along an axis, the samples
+
+.. math:: u_i = u_0 + D i \quad\text{to}\quad v_i = v_0 + D i
+
+D is its step, and the receptive field has :math:`R = v_0 - u_0 + 1` samples. Through layers l = 1, ..., L with kernel
+k, stride s, dilation d and padding p before,
+
+.. math:: D = \prod_l s_l, \qquad u_0 = -\sum_l p_l D_{l-1}, \qquad
+    v_0 = \sum_l \bigl( d_l (k_l - 1) - p_l \bigr) D_{l-1}, \qquad D_l = \prod_{m \le l} s_m
+
+Paths side by side must have one step; the field of their sum or concatenation is the union of theirs. A transposed
+convolution has the step 1 / s, and its outputs differ in which samples they see; a shift of the input by the period of
+the network moves everything in it by whole samples.
+
+Source:
+    Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill, 2019: "Single-path
+    networks" and "Arbitrary computation graphs".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import geometry, names
+from ..compose.graph import Graph
+from ..compose.neighbours import is_elementwise
+from ..compose.parallel import Branches, Residual
+from ..compose.parts import lift
+from ..compose.remat import Remat
+from ..compose.repeat import Repeat
+from ..compose.serial import Serial
+from ..errors import at, at_top, shown
+from ..geometry import Shape
+from ..layer import Call, Layer
+from ..layers import (
+    AdaptiveAvgPool,
+    AdaptiveMaxPool,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Dropout,
+    Flatten,
+    Function,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    LocallyConnected,
+    LocalResponseNorm,
+    LpPool,
+    Maxout,
+    MaxPool,
+)
+from ..ops.pool import pool_windows
+from .layer import Scan
+from .positionwise import why_not_positionwise
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The receptive field of a network along every axis of the space, in samples of the input.
+
+    Output i sees nothing outside ``first + step * i`` to ``first + step * i + size - 1``; what lies outside the input
+    is padding; "REFLECT" copies it from samples of the same field or, by one, beside it.
+
+    Attributes:
+        step: samples between the fields of neighbouring outputs; a fraction where the output is finer than the input.
+        size: samples of one field. With a transposed convolution, the most that any output sees, or one more.
+        first: where the field of output 0 begins; negative with padding before.
+        period: the shortest shift of the input that moves the output, and all in between, by whole samples. It
+            is the step where nothing is transposed.
+    """
+
+    step: tuple[int | Fraction, ...]
+    size: Shape
+    first: Shape
+    period: Shape
+
+
+def reach(net: Any, shape: Shape) -> Reach:
+    """Find the receptive field of a network that does the same at every position.
+
+    Args:
+        net: convolutions, poolings over windows, whatever looks at one position, and compositions of these.
+        shape: shape of one example, (*space, channels); with "SAME" the padding, and so ``first``, depends on it.
+
+    Returns:
+        Steps, sizes and offsets along every axis.
+
+    Raises:
+        ValueError: a layer that mixes positions or treats them differently, paths that move in different steps, or
+            a shape that does not suit the network; the message names the layer.
+        TypeError: not a network, or one that gives several arrays.
+
+    Source:
+        Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill, 2019.
+
+    Example:
+        >>> net = fcnn.serial(fcnn.Conv(6, 5, padding="SAME"), fcnn.MaxPool(2), fcnn.Conv(16, 5), fcnn.MaxPool(2))
+        >>> seen = reach(net, (28, 28, 1))
+        >>> seen.step, seen.size, seen.first
+        ((4, 4), (16, 16), (-2, -2))
+    """
+    net = lift(net)
+    shape = geometry.check_shape(shape)
+    if len(shape) < 2:
+        raise ValueError(f"an input of {shown(shape)} has channels only and no space; give (*space, channels)")
+    out = net.out_shape(shape)  # where the shape does not suit the network, in the words of the network
+    if not geometry.is_shape(out):
+        raise TypeError(
+            f"the network gives several arrays of the shapes {out}; choose or join them by a function, and use the "
+            "network once more for the others"
+        )
+    with at_top(net.label):
+        _, axes = follow(net, shape, (Axis(),) * (len(shape) - 1))
+    return Reach(
+        tuple(axis.step if axis.step.denominator > 1 else int(axis.step) for axis in axes),
+        tuple(math.ceil(axis.high) - math.floor(axis.low) + 1 for axis in axes),
+        tuple(math.floor(axis.low) for axis in axes),
+        tuple(int(axis.period) for axis in axes),
+    )
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The field of the values at one place in a network, along one axis of the input.
+
+    Value i sees nothing outside low + step i to high + step i. Values that a layer does not make, before its first and
+    after its last, are given fields that cross the border of the input: so no field that lies within the input
+    rests on padding, at whatever depth it is added.
+
+    Attributes:
+        step: samples between the fields of neighbouring values.
+        low: where the field of value 0 begins, at most 0.
+        high: where it ends.
+        period: as in :class:`Reach`.
+    """
+
+    step: Fraction = Fraction(1)
+    low: Fraction = Fraction(0)
+    high: Fraction = Fraction(0)
+    period: Fraction = Fraction(1)
+
+    def through(self, step: int | Fraction, low: int | Fraction, high: int | Fraction) -> Axis:
+        """The field of a layer's values, where value i sees the values low + step i to high + step i of this axis."""
+        new = self.step * step
+        return replace(
+            self,
+            step=new,
+            low=self.low + self.step * low,
+            high=self.high + self.step * high,
+            period=_multiple(self.period, new),
+        )
+
+
+Axes = tuple[Axis, ...]
+
+
+def follow(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+    """Follow fields through a layer.
+
+    Args:
+        layer: of one input.
+        shape: of that input, without the batch.
+        axes: the fields of the input's values.
+
+    Returns:
+        Shape and fields of the output.
+
+    Raises:
+        ValueError: a layer that mixes positions or treats them differently.
+    """
+    if len(shape) != len(axes) + 1 and not isinstance(layer, (Serial, Residual, Branches, Repeat, Remat, Function)):
+        raise ValueError(
+            f"is given {shown(shape)} by the part before it, which is not (*space, channels) with {len(axes)} axes of "
+            "space; only functions can follow a part that makes something else at every position"
+        )
+    return _FIELDS.get(type(layer), _positionwise)(layer, shape, axes)
+
+
+def meet(paths: Sequence[Axes]) -> Axes:
+    """The fields of values that are made of several values of one position each: the union.
+
+    Raises:
+        ValueError: paths that move in different steps.
+    """
+    met = []
+    for along in zip(*paths, strict=True):
+        if len({axis.step for axis in along}) > 1:
+            steps = " and ".join(shown(tuple(axis.step for axis in path)) for path in paths)  # type: ignore[arg-type]
+            raise ValueError(
+                f"joins paths that move over the input in steps of {steps} samples, so that values of different "
+                "positions meet; give all paths equal strides"
+            )
+        one = along[0]
+        for other in along[1:]:
+            one = replace(
+                one,
+                low=min(one.low, other.low),
+                high=max(one.high, other.high),
+                period=_multiple(one.period, other.period),
+            )
+        met.append(one)
+    return tuple(met)
+
+
+def _multiple(a: Fraction, b: Fraction) -> Fraction:
+    """The least common multiple of two fractions in lowest terms."""
+    return Fraction(math.lcm(a.numerator, b.numerator), math.gcd(a.denominator, b.denominator))
+
+
+# Layers that move windows over the space.
+
+
+def _conv(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+    options = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+    return layer.infer_shape(shape), _windows(geometry.slide(shape[:-1], layer.kernel, **options), layer.padding, axes)
+
+
+def _pool(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+    windows = pool_windows(
+        shape[:-1], layer.window, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, shape[-1]
+    )
+    return layer.infer_shape(shape), _windows(windows, layer.padding, axes)
+
+
+def _windows(windows: geometry.Windows, padding: Any, axes: Axes) -> Axes:
+    found = []
+    for n, axis in enumerate(axes):
+        before, after = windows.pads[n]
+        if windows.fill == "wrap" and (before or after):
+            raise ValueError(
+                f'padding "{padding}" joins the two ends of the space, so a part of it cannot be computed by itself; '
+                'use padding "SAME" or "REFLECT"'
+            )
+        # "REFLECT" copies from no further inside than the window reaches, so a part that holds a whole field can mirror
+        last = geometry.extent(windows.kernel[n], windows.dilation[n]) - 1
+        found.append(axis.through(windows.stride[n], -before, last - before))
+    return tuple(found)
+
+
+def _conv_transpose(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+    space, rank = shape[:-1], len(axes)
+    out, crops = geometry.transposed(space, layer.kernel, **layer._geometry())
+    sizes = (geometry.per_axis(value, rank, "") for value in (layer.kernel, layer.stride, layer.dilation))
+    found = []
+    for axis, kernel, stride, dilation, (before, after) in zip(axes, *sizes, crops, strict=True):
+        # output o is made of the inputs i with s i + d j = o + before, for 0 <= j < kernel ...
+        last = geometry.extent(kernel, dilation) - 1
+        low, high = before - last, before
+        # ... and what is cropped away must not seem to be there: output -1 sees input -1, the one past the end likewise
+        low, high = min(low, 0), high + max(0, stride - 1 - last + after)
+        found.append(axis.through(Fraction(1, stride), Fraction(low, stride), Fraction(high, stride)))
+    return (*out, layer.features), tuple(found)
+
+
+def _scan(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+    rank = len(axes)
+    windows, strides = geometry.per_axis(layer.window, rank, "window"), geometry.per_axis(layer.stride, rank, "stride")
+    along = zip(axes, windows, strides, strict=True)
+    return layer.infer_shape(shape), tuple(axis.through(stride, 0, window - 1) for axis, window, stride in along)
+
+
+# Compositions.
+
+
+def _serial(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+    for name, part in layer.parts:
+        with at(name):
+            shape, axes = follow(part, shape, axes)
+    return shape, axes
+
+
+def _parallel(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+    paths = []
+    for name, part in layer.named_parts():
+        with at(name):
+            paths.append(follow(part, shape, axes)[1])
+    if isinstance(layer, Residual) and layer.shortcut is None:
+        paths.append(axes)
+    return layer.infer_shape(shape), meet(paths)
+
+
+def _repeat(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+    for _ in range(layer.n):
+        shape, axes = follow(layer.layer, shape, axes)
+    return shape, axes
+
+
+def _remat(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+    return follow(layer.layer, shape, axes)
+
+
+# What looks at one position, and what does not.
+
+
+def _kept(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+    return layer.infer_shape(shape), axes
+
+
+def _positionwise(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+    """A function, or a layer that is not fcnn's own: its operations say whether it keeps positions apart."""
+    if is_elementwise(layer):
+        return shape, axes
+    function = layer.function if isinstance(layer, Function) else _alone(layer, shape)
+    reason = why_not_positionwise(function, shape, len(axes) + 1)
+    if reason is not None:
+        raise ValueError(
+            f"{names.code(layer)} {reason}; use functions of single positions, and fcnn's convolutions and "
+            "poolings to join positions"
+        )
+    return tuple(layer.infer_shape(shape)), axes
+
+
+def _alone(layer: Layer, shape: Shape) -> Callable[[Any], Any]:
+    """A layer as a function of its input; its parameters are constants, so that their axes count as positions do."""
+    made = jax.eval_shape(lambda key: layer.init_part(key, (shape,)), jax.random.key(0))
+    kept = jax.eval_shape(lambda: layer.state_part((shape,)))
+    params, state = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), (made, kept))
+    return lambda x: layer.run(Call(train=False), params, state, (x,))[0]
+
+
+def _refused(reason: str, way_out: str) -> Callable[[Any, Shape, Axes], Any]:
+    def refuse(layer: Any, shape: Shape, axes: Axes) -> Any:
+        raise ValueError(f"{names.code(layer)} {reason}; {way_out}")
+
+    return refuse
+
+
+_TAKE_OFF = "leave it out, and do over the result what it did"
+_USE_BATCH = "use BatchNorm or LayerNorm, whose numbers do not depend on the rest of the image"
+
+_FIELDS: dict[type, Callable[[Any, Shape, Axes], tuple[Shape, Axes]]] = {
+    Conv: _conv,
+    ConvTranspose: _conv_transpose,
+    MaxPool: _pool,
+    AvgPool: _pool,
+    LpPool: _pool,
+    Serial: _serial,
+    Residual: _parallel,
+    Branches: _parallel,
+    Scan: _scan,
+    Repeat: _repeat,
+    Remat: _remat,
+    Dense: _kept,
+    Maxout: _kept,
+    Dropout: _kept,
+    BatchNorm: _kept,
+    LayerNorm: _kept,
+    LocalResponseNorm: _kept,
+    Flatten: _refused(
+        "joins all positions, so the network is made for one size of input",
+        "use it at every position by fcnn.Scan(net, window), or as convolutions by fcnn.fully_convolutional",
+    ),
+    LocallyConnected: _refused("has weights of its own for every position", "use Conv, which shares them"),
+    GlobalMaxPool: _refused("pools over all positions", _TAKE_OFF),
+    GlobalAvgPool: _refused("pools over all positions", _TAKE_OFF),
+    AdaptiveAvgPool: _refused("has windows that depend on the size of the image", "use AvgPool"),
+    AdaptiveMaxPool: _refused("has windows that depend on the size of the image", "use MaxPool"),
+    GroupNorm: _refused("normalises by all positions", _USE_BATCH),
+    InstanceNorm: _refused("normalises by all positions", _USE_BATCH),
+    Graph: _refused(
+        "is wired by a function, which cannot be followed", "write the network with serial, residual and branches"
+    ),
+}

@@ -1,0 +1,94 @@
+"""How much work a scan takes by patches and by layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import jax
+import jax.numpy as jnp
+
+from ..compose.remat import Remat
+from ..compose.repeat import Repeat
+from ..errors import shown
+from ..geometry import Shape
+from ..layer import Call, Event, Layer
+from ..layers import Conv, ConvTranspose, Dense, LocallyConnected
+from .fields import Wrapped
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What ``Scan.report`` returns; prints as a table.
+
+    Attributes:
+        positions: windows along each axis.
+        fragments: interleaved fragments along each axis that strides inside the window leave at the end.
+        by_patches: multiply-adds for one input, every window by itself.
+        by_layers: multiply-adds for one input where windows share their work.
+    """
+
+    positions: Shape
+    fragments: Shape
+    by_patches: int
+    by_layers: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times fewer multiply-adds the layers take."""
+        return self.by_patches / self.by_layers if self.by_layers else float("nan")
+
+    def __str__(self) -> str:
+        rows = (
+            ("positions", f"{shown(self.positions)}, {prod(self.positions):,} in all"),
+            ("fragments", f"{shown(self.fragments)}, {prod(self.fragments):,} in all"),
+            ("multiply-adds by patches", f"{self.by_patches:,}"),
+            ("multiply-adds by layers", f"{self.by_layers:,}"),
+            ("ratio", f"{self.ratio:,.1f}"),
+        )
+        return "\n".join(f"{name:<26}{text}" for name, text in rows)
+
+    __repr__ = __str__
+
+
+def multiply_adds(net: Layer, shape: Shape) -> int:
+    """Multiplications by weights, each with an addition, that a network takes for one example.
+
+    Convolutions, transposed convolutions, dense and locally connected layers count; nothing is computed.
+
+    Args:
+        net: the network.
+        shape: shape of one example.
+
+    Example:
+        >>> import fcnn
+        >>> multiply_adds(fcnn.serial(fcnn.Conv(6, 5), fcnn.Flatten(), fcnn.Dense(10)), (28, 28, 1))
+        120960
+    """
+    events: list[Event] = []
+
+    def walk(params: object, state: object, x: jax.Array) -> None:
+        y, _ = net.run(Call(train=False, events=events), params, state, (x,))  # type: ignore[arg-type]
+        if not events:
+            events.append(Event("", net, (x,), y))
+
+    params = jax.eval_shape(lambda: net.init_part(jax.random.key(0), (shape,)))
+    state = jax.eval_shape(lambda: net.state_part((shape,)))
+    jax.eval_shape(walk, params, state, jax.ShapeDtypeStruct((1, *shape), jnp.zeros(()).dtype))
+    return sum(_of(event) for event in events)
+
+
+def _of(event: Event) -> int:
+    layer, copies = event.layer, prod(event.copies)
+    while isinstance(layer, (Wrapped, Remat, Repeat)):  # what is composed inside of them has events of its own
+        copies *= layer.n if isinstance(layer, Repeat) else 1
+        layer = layer.layer
+    if not isinstance(layer, (Conv, ConvTranspose, Dense, LocallyConnected)):
+        return 0
+    first = 1 + len(event.copies)
+    seen = tuple(event.inputs[0].shape[first:])
+    kernel = prod(layer.parameters(seen)["kernel"].shape)
+    if isinstance(layer, LocallyConnected):
+        return copies * kernel
+    places = seen if isinstance(layer, ConvTranspose) else tuple(event.output.shape[first:])
+    return copies * prod(places[:-1]) * kernel
