@@ -1,6 +1,10 @@
 """Set-up of every test: strict promotion, so that a dtype that changes by accident is an error."""
 
+import os
+import re
 import signal
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,33 @@ import fcnn
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # a shell that starts the tests in the background tells them, and so their children, to ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+#: Most programs here run once, on a few numbers. XLA compiles them ten times as fast without LLVM's optimisations,
+#: its own code for fused operations and a split into parts for several threads; they compute the same. Where a later
+#: XLA knows one of these flags no more, it says so and ends the process: leave that flag out.
+QUICKLY = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
+#: bytes in use from which on compiled programs are forgotten
+MOST = 2.5e9
+
+
+def pytest_configure(config):
+    """Compile quickly in this process.
+
+    Everything that the tests start (examples, notebooks, the README's code) is compiled as users have it, and so are
+    the slow tests; FCNN_TESTS_OPTIMISED=1 asks for that in all of them.
+    """
+    asked = os.environ.get("FCNN_TESTS_OPTIMISED") == "1" or config.option.markexpr == "slow"
+    if asked or getattr(config.option, "dist", "no") != "no":  # with workers, it is they who compile
+        return
+    before = os.environ.get("XLA_FLAGS")
+    os.environ["XLA_FLAGS"] = f"{before or ''} {QUICKLY}"
+    jax.devices()  # XLA reads its flags now and never again, so that children need not have them
+    if before is None:
+        del os.environ["XLA_FLAGS"]
+    else:
+        os.environ["XLA_FLAGS"] = before
 
 
 @pytest.fixture
@@ -32,10 +63,20 @@ def _names_in_examples(doctest_namespace):
     doctest_namespace.update(fcnn=fcnn, jax=jax, jnp=jnp)
 
 
+def bytes_in_use():
+    """Memory of this process; 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmRSS:\s*(\d+) kB", status.read_text()) if sys.platform.startswith("linux") else None
+    return 1024 * int(found.group(1)) if found else 0
+
+
 @pytest.fixture(autouse=True)
 def _bounded_memory(request):
-    """Forget compiled programs now and then: thousands of small ones would fill the memory of a small machine."""
+    """Forget compiled programs when they fill the memory: thousands of small ones would, on a small machine."""
     yield
-    request.config.tests_seen = getattr(request.config, "tests_seen", 0) + 1
-    if request.config.tests_seen % 300 == 0:
+    config = request.config
+    config.tests_seen = getattr(config, "tests_seen", 0) + 1
+    # memory that was given back may still count, so not at every test
+    if config.tests_seen >= 100 and (bytes_in_use() > MOST or not sys.platform.startswith("linux")):
+        config.tests_seen = 0
         jax.clear_caches()

@@ -1,12 +1,17 @@
-"""Random networks scanned by layers and by patches in float64: how far apart they are at worst.
+"""Random networks scanned by layers and by patches in float64: how far apart they are at worst, forward and gradients.
 
     python tests/scan_soak.py --networks 10000 --out benchmarks/results/scan_equality.json
+    python tests/scan_soak.py --compiled --minutes 60 --out benchmarks/results/scan_equality_compiled.json
 
-Networks are drawn from seeds 0, 1, 2, ... (see scans_drawn.py). Nearly all of the time is compiling, seconds for a
-network, so the run may be ended at any moment, with Ctrl-C or by ``--minutes``, and goes on where it was when it is
-started again with the same ``--out``. The result names the seeds, the count, and the worst case; a disagreement of more
-than 1e-12 is listed, and ends the run with status 1. ``--part 0/2`` takes the even seeds alone, for two processes at
-once; ``--join`` puts their results together.
+Networks are drawn from seeds 0, 1, 2, ... (see scans_drawn.py). The first form runs both ways by hand, with the layers
+and the backpropagation of ``fcnn.reference`` in NumPy: the window's network on every window, and the network that the
+scan is rewritten to on the whole input, a twentieth of a second for each. The second compiles ``Scan.apply`` and its
+gradient by both methods, which takes a second or more for each network, with XLA's optimisations left out.
+
+The run may be ended at any moment, with Ctrl-C or by ``--minutes``, and goes on where it was when it is started again
+with the same ``--out``. The result names the seeds, the count, and the worst case; a disagreement of more than 1e-12 is
+listed, and ends the run with status 1. ``--part 0/2`` takes the even seeds alone, for two processes at once; ``--join``
+puts their results together.
 """
 
 import argparse
@@ -25,11 +30,15 @@ import jax
 import fcnn
 
 LIMIT = 1e-12
+QUICKLY = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=int, default=10_000, help="seeds below this number")
+    parser.add_argument("--compiled", action="store_true", help="by XLA instead of by hand in NumPy")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--part", default="0/1", help="of all seeds, those that leave this rest")
     parser.add_argument("--out", type=Path, required=True)
@@ -39,14 +48,15 @@ def main():
         parts = [json.loads(path.read_text()) for path in options.join]
         write(options.out, join(parts))
         return
-    from scans_drawn import differences, drawn
+    os.environ["XLA_FLAGS"] = QUICKLY  # before the first computation; the arithmetic is the same
+    from scans_drawn import differences, differences_by_hand, drawn
 
     jax.config.update("jax_enable_x64", True)
-    # the arithmetic is the same; the compiler tries less hard
-    jax.config.update("jax_disable_most_optimizations", True)
-    found = json.loads(options.out.read_text()) if options.out.exists() else fresh()
-    if found["source"] != source():
-        raise SystemExit(f"{options.out} is of another source; move it away to begin anew")
+    way = "compiled by XLA" if options.compiled else "by hand in NumPy"
+    compare = differences if options.compiled else differences_by_hand
+    found = json.loads(options.out.read_text()) if options.out.exists() else fresh(way)
+    if (found["source"], found["way"]) != (source(), way):
+        raise SystemExit(f"{options.out} is of another source or way; move it away to begin anew")
     rest, of = map(int, options.part.split("/"))
     begun = time.time()
     try:
@@ -56,9 +66,9 @@ def main():
             if time.time() - begun > 60 * options.minutes:
                 break
             one = drawn(seed)
-            note(found, seed, one, differences(one, seed))
+            note(found, seed, one, compare(one, seed))
             found["next_seed"] = seed + of
-            if found["networks"] % 10 == 0:
+            if found["networks"] % (10 if options.compiled else 200) == 0:
                 jax.clear_caches()
                 write(options.out, found)
                 worst = max(found["worst_forward"]["difference"], found["worst_gradient"]["difference"])
@@ -69,9 +79,10 @@ def main():
     sys.exit(1 if found["above_the_limit"] else 0)
 
 
-def fresh():
+def fresh(way):
     return {
         "what": "largest difference of Scan by layers and by patches, relative to the largest value, float64",
+        "way": way,
         "limit": LIMIT,
         "networks": 0,
         "next_seed": 0,

@@ -3,13 +3,17 @@
 import dataclasses
 import random
 from typing import NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import fcnn
-from fcnn.scan import Scan
+from fcnn import reference
+from fcnn.analysis import bridge
+from fcnn.scan import Scan, fields
+from fcnn.scan import layer as scan_layer
 
 
 class Drawn(NamedTuple):
@@ -48,8 +52,8 @@ def drawn(seed):
     channels, limit = draw.randint(1, 3), draw.randint(1, 7)
     shape, parts = (*window, channels), []
     for _ in range(50):
-        part = draw.choice(_SPATIAL)(draw, shape)
         try:
+            part = draw.choice(_SPATIAL)(draw, shape)
             shape = fcnn.serial(part).out_shape(shape)
         except ValueError:  # does not fit
             continue
@@ -84,12 +88,105 @@ def differences(one, seed):
 
     answers = jax.jit(lambda p, x: (both(by_layers, p, x), both(by_patches, p, x)))(params, x)
     (y, gradients), (z, expected) = jax.tree.map(np.asarray, answers)
+    return _compared(y, z, gradients, expected, by_layers, one)
+
+
+def _compared(y, z, gradients, expected, scan, one):
     # a part whose gradient is rounding alone is measured by the largest gradient of all
     least = 1e-6 * max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
     pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True)
     gradient = max(_relative(a, b, least) for a, b in pairs)
-    report = by_layers.report(one.shape)
-    return Differences(_relative(y, z, 0.0), gradient, _product(report.positions), _product(report.fragments))
+    lattice = scan.rewritten(one.shape).value.lattice
+    return Differences(_relative(y, z, 0.0), gradient, _product(lattice.positions), _product(lattice.fragments))
+
+
+def differences_by_hand(one, seed):
+    """The same with both ways computed by the reference: layers and backpropagation by hand, in NumPy, no compiler.
+
+    By layers, the network that the scan is rewritten to is run; fragments are picked and put together by the library's
+    own code, on the numbers of the samples, which says for every value which sample it is.
+    """
+    scan = Scan(one.net, one.window, stride=one.stride)
+    draw = np.random.default_rng(seed)
+    declared = jax.eval_shape(lambda: (scan.init(jax.random.key(0), one.shape), scan.init_state(one.shape)))
+    params = jax.tree.map(lambda leaf: draw.normal(0.1, 0.7, leaf.shape), declared[0])
+    state = jax.tree.map(lambda leaf: draw.uniform(0.5, 1.5, leaf.shape), declared[1])
+    x = draw.normal(size=(2, *one.shape))
+
+    expected, totals = bridge.to_reference(scan, params, one.shape, state=state, batch=2)
+    z = expected.forward(x)
+    weights = draw.normal(size=z.shape)
+    by_patches = (*expected.backward(weights), totals())
+
+    lattice, _ = scan.placed(one.shape)
+    made = scan.rewritten(one.shape, fragments=one.fragments)
+    converted = made.convert(params)
+    gradients, untouched = jax.tree.map(np.zeros_like, converted), jax.tree.map(np.zeros_like, state)
+    place = bridge._Place((), None, converted, gradients, state, untouched)
+    node = _ByHand(False).build(made.net, place, 2, ((*lattice.count, one.shape[-1]),))
+    first = _Moved(lambda a: scan_layer.seen(a, lattice))
+    last = _Moved(lambda a: scan_layer.finished(a, made))
+    y = last.forward(node.forward(first.forward(x)))
+    (slope,) = first.backward(*node.backward(*last.backward(weights)))
+    gradients = jax.tree.map(lambda g, p: g.reshape(p.shape), gradients, params)
+    return _compared(y, z, (slope, gradients), by_patches, scan, one)
+
+
+class _Moved(reference.Node):
+    """A function that only picks values: which ones is seen by giving it their numbers."""
+
+    def __init__(self, function):
+        super().__init__()
+        self._function = function
+
+    def forward(self, x):
+        with mock.patch.object(fields, "jnp", np):
+            places = self._function(np.arange(x.size).reshape(x.shape))
+        return self.keep(x.ravel()[places], places, x.shape)
+
+    def backward(self, gradient):
+        places, shape = self.recall(gradient)
+        found = np.zeros(shape)
+        np.add.at(found.reshape(-1), places, gradient)
+        return (found,)
+
+
+class _Later(reference.Node):
+    """A node that is built when the number of its examples is known."""
+
+    def __init__(self, make):
+        super().__init__()
+        self._make, self._node = make, None
+
+    def forward(self, x):
+        self._node = self._make(len(x))
+        return self._node.forward(x)
+
+    def backward(self, gradient):
+        return self._node.backward(gradient)
+
+
+class _ByHand(bridge._Builder):
+    """Builds what stands for the parts of a scanned network, too."""
+
+    def build(self, layer, place, batch, shapes):
+        if isinstance(layer, fields.Cropped):
+            inner = self.build(layer.layer, place, batch, shapes)
+            return reference.Chain([inner, _Moved(lambda a: fields.cropped(a, layer.keep))])
+        if isinstance(layer, fields.AtPositions):
+            lead = []
+
+            def apart(a):
+                a = fields.cropped(a, layer.keep)
+                lead[:] = a.shape[: 1 + len(layer.keep)]
+                return a.reshape(-1, *layer.local)
+
+            inner = _Later(lambda examples: self.build(layer.layer, place, examples, (layer.local,)))
+            return reference.Chain([_Moved(apart), inner, _Moved(lambda a: a.reshape(*lead, *a.shape[1:]))])
+        if isinstance(layer, fields.Fragmented):
+            inner = self.build(layer.layer, place, batch, (layer.inside(shapes[0]),))
+            return reference.Chain([_Moved(layer.picked), inner, _Moved(layer.parted)])
+        return super().build(layer, place, batch, shapes)
 
 
 def _relative(a, b, least):

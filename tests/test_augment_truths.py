@@ -378,7 +378,7 @@ def test_cutmix_weights_labels_by_the_exact_share_of_the_samples(shape):
     n = 300
     x = np.broadcast_to(np.arange(n, dtype="float32").reshape(-1, *(1,) * len(shape)), (n, *shape))
     (y,), t = a.CutMix(1.0, classes=n)(jax.random.key(0), ((jnp.asarray(x),), jnp.arange(n)))
-    areas = []
+    areas, t = [], np.asarray(t)
     for i, example in enumerate(np.asarray(y)):
         shares = np.bincount(example.astype(int).ravel(), minlength=n) / example.size
         np.testing.assert_allclose(t[i], shares, atol=1e-6)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import QUICKLY
+
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -30,7 +32,9 @@ def modules(monkeypatch):
 
 
 def run(*words):
-    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, cwd=ROOT)
+    environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}"}
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     return done.returncode, done.stdout + done.stderr
 
 

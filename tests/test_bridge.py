@@ -140,6 +140,9 @@ CASES = {
     "a graph of several outputs last in a serial": (fcnn.serial(block(), to_dict), (VECTOR,)),
 }
 
+# of module scope, so that all tests of one case come together and find its operations compiled
+EACH = pytest.mark.parametrize("name", CASES, scope="module")
+
 
 def given(net, shapes):
     """Params and state that are not those of the start, and inputs."""
@@ -191,12 +194,12 @@ def compare(net, shapes, train=True, compiled=True):
 
 
 @pytest.mark.parametrize("compiled", [True, False], ids=["jit", "eager"])
-@pytest.mark.parametrize("name", CASES)
+@EACH
 def test_training_by_hand_is_training_by_autodiff(name, compiled, x64):
     compare(*CASES[name], compiled=compiled)
 
 
-@pytest.mark.parametrize("name", CASES)
+@EACH
 def test_use_by_hand_is_use_by_autodiff(name, x64):
     compare(*CASES[name], train=False)
 
@@ -207,7 +210,7 @@ def squares(outputs, targets):
     return sum(jnp.square(leaf - target).mean() for leaf, target in zip(leaves, targets, strict=False))
 
 
-@pytest.mark.parametrize("name", CASES)
+@EACH
 def test_check_gradients_of_all_of_them(name):
     net, shapes = CASES[name]
     with jax.enable_x64(True):

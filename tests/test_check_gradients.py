@@ -32,7 +32,7 @@ def agrees(actual, expected, what, least=1e-300):
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["used", "trained"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES, scope="module")
 def test_every_case_by_hand_gives_the_values_and_gradients_of_autodiff(name, train, x64):
     case, params, state, inputs = made(name)
     node, gradients = to_reference(

@@ -1,7 +1,7 @@
 """What every layer and composition promises, put to every one of them."""
 
 import pickle
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -11,31 +11,54 @@ from cases import CASES, NOT_LAYERS, inputs_of
 
 import fcnn
 
-ALL = pytest.mark.parametrize("name", CASES)
-SMALL = pytest.mark.parametrize("name", [name for name, case in CASES.items() if "large" not in case.tags])
+# of module scope, so that all tests of one case come together and find its operations compiled
+ALL = pytest.mark.parametrize("name", CASES, scope="module")
+SMALL = pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if "large" not in case.tags], scope="module"
+)
 PARAMETERS = {
     name: jax.eval_shape(partial(case.net.init, shape=case.shape), jax.random.key(0))
     for name, case in CASES.items()
     if not case.more_shapes
 }
-LEARNED = pytest.mark.parametrize("name", [name for name in CASES if PARAMETERS.get(name, True)])
+LEARNED = pytest.mark.parametrize("name", [name for name in CASES if PARAMETERS.get(name, True)], scope="module")
 KEY = 3
 
 
-def made(name, dtype=None, batch=3):
+def made(name, dtype=None):
+    return _made(name, dtype, jax.config.jax_enable_x64)
+
+
+@cache
+def _made(name, dtype, wide):
     case = CASES[name]
-    params = case.net.init(jax.random.key(0), *case.shapes)
-    state = case.net.init_state(*case.shapes)
+
+    def init(key):
+        return case.net.init(key, *case.shapes)
+
+    params = (jax.jit(init) if wide else init)(jax.random.key(0))
     if dtype is not None:
         params = jax.tree.map(lambda a: a.astype(dtype), params)
-    return case, params, state, inputs_of(case, batch, dtype)
+    return case, params, case.net.init_state(*case.shapes), inputs_of(case, 3, dtype)
+
+
+def use(net, params, state, inputs):
+    return net.apply(params, *inputs, state=state)
 
 
 def train(net, params, state, inputs):
     return net.apply_train(params, *inputs, key=jax.random.key(KEY), state=state)
 
 
-compiled_train = jax.jit(train)
+compiled_use, compiled_train = jax.jit(use), jax.jit(train)
+compiled_both = jax.jit(lambda *given: (use(*given), train(*given)))
+
+
+@cache
+def eager(name):
+    """What a case gives in use and in training, operation by operation."""
+    case, params, state, inputs = made(name)
+    return use(case.net, params, state, inputs), train(case.net, params, state, inputs)
 
 
 def shapes_of(tree):
@@ -51,12 +74,9 @@ def test_every_layer_at_the_door_has_a_case():
 
 @ALL
 def test_the_declared_shape_is_the_applied_shape(name):
-    case, params, state, inputs = made(name)
-    y = case.net.apply(params, *inputs, state=state)
-    assert case.net.out_shape(*case.shapes) == y.shape[1:]
-    assert y.shape[0] == 3
-    y, _ = train(case.net, params, state, inputs)
-    assert case.net.out_shape(*case.shapes) == y.shape[1:]
+    case = CASES[name]
+    used, (trained, _) = eager(name)
+    assert used.shape == trained.shape == (3, *case.net.out_shape(*case.shapes))
 
 
 @ALL
@@ -89,12 +109,8 @@ def test_params_are_nested_dicts_of_arrays_without_empty_entries(name):
 @ALL
 def test_compiled_equals_eager(name):
     case, params, state, inputs = made(name)
-    eager = train(case.net, params, state, inputs)
-    compiled = compiled_train(case.net, params, state, inputs)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6), eager, compiled)
-    used = case.net.apply(params, *inputs, state=state)
-    compiled = jax.jit(case.net.apply)(params, *inputs, state=state)
-    np.testing.assert_allclose(used, compiled, rtol=2e-5, atol=2e-6)
+    compiled = compiled_use(case.net, params, state, inputs), compiled_train(case.net, params, state, inputs)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6), eager(name), compiled)
 
 
 @ALL
@@ -104,8 +120,7 @@ def test_vmap_over_examples_equals_the_batch(name):
     def one(*xs):
         return case.net.apply(params, *(x[None] for x in xs), state=state)[0]
 
-    batch = case.net.apply(params, *inputs, state=state)
-    np.testing.assert_allclose(jax.vmap(one)(*inputs), batch, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(jax.jit(jax.vmap(one))(*inputs), eager(name)[0], rtol=2e-5, atol=2e-6)
 
 
 @LEARNED
@@ -113,9 +128,9 @@ def test_vmap_over_params_is_an_ensemble(name):
     case, _, state, inputs = made(name)
     members = [case.net.init(jax.random.key(i), *case.shapes) for i in range(2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-    together = jax.vmap(lambda p: case.net.apply(p, *inputs, state=state))(stacked)
+    together = jax.jit(jax.vmap(lambda p: case.net.apply(p, *inputs, state=state)))(stacked)
     for member, y in zip(members, together, strict=True):
-        np.testing.assert_allclose(case.net.apply(member, *inputs, state=state), y, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(compiled_use(case.net, member, state, inputs), y, rtol=2e-5, atol=2e-6)
 
 
 @SMALL
@@ -129,20 +144,18 @@ def test_gradients_are_those_of_finite_differences_forward_and_reverse(name, x64
         return jnp.vdot(weights, y)
 
     gradient = jax.jit(jax.grad(objective, (0, 1)))(params, inputs)
-    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     leaves, tree = jax.tree.flatten((params, inputs))
-    keys = jax.random.split(jax.random.key(5), len(leaves))
+    rng = np.random.default_rng(5)
     # small steps along one random direction: no value passes another, so no kink is crossed
-    direction = tree.unflatten(
-        [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
-    )
+    direction = tree.unflatten([rng.normal(size=leaf.shape) for leaf in leaves])
     step = 1e-6
 
     def moved(sign):
-        return objective(*jax.tree.map(lambda a, d: a + sign * step * d, (params, inputs), direction))
+        return objective(*jax.tree.map(lambda a, d: np.asarray(a) + sign * step * d, (params, inputs), direction))
 
     numeric = (moved(1) - moved(-1)) / (2 * step)
-    reverse = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
+    reverse = sum(np.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
     _, forward = jax.jit(lambda at, along: jax.jvp(objective, at, along))((params, inputs), direction)
     np.testing.assert_allclose(reverse, numeric, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(forward, reverse, rtol=1e-11, atol=1e-12)
@@ -156,7 +169,8 @@ def test_forward_over_reverse_is_the_derivative_of_the_gradient(name, x64):
     def slope(inputs):
         return jax.grad(lambda xs: jnp.sum(jnp.sin(train(case.net, params, state, xs)[0])))(inputs)
 
-    direction = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), inputs)
+    inputs = jax.tree.map(np.asarray, inputs)
+    direction = jax.tree.map(lambda x: np.cos(np.arange(x.size)).reshape(x.shape), inputs)
     _, product = jax.jit(lambda at, along: jax.jvp(slope, (at,), (along,)))(inputs, direction)
     step = 1e-6
     up = slope(jax.tree.map(lambda x, d: x + step * d, inputs, direction))
@@ -177,7 +191,7 @@ def test_per_example_gradients_sum_to_the_gradient_of_the_batch(name, x64):
 
     each = jax.jit(jax.vmap(jax.grad(one), in_axes=(None, 0)))(params, inputs)
     whole = jax.jit(jax.grad(objective))(params, inputs)
-    jax.tree.map(lambda e, w: np.testing.assert_allclose(e.sum(0), w, rtol=1e-10, atol=1e-11), each, whole)
+    jax.tree.map(lambda e, w: np.testing.assert_allclose(np.asarray(e).sum(0), w, rtol=1e-10, atol=1e-11), each, whole)
 
 
 @ALL
@@ -185,10 +199,9 @@ def test_per_example_gradients_sum_to_the_gradient_of_the_batch(name, x64):
 def test_dtypes_are_kept(name, dtype):
     with jax.enable_x64(dtype == "float64"):
         case, params, state, inputs = made(name, dtype)
-        assert case.net.apply(params, *inputs, state=state).dtype == dtype
-        y, new = train(case.net, params, state, inputs)
-        assert y.dtype == dtype
-        assert bool(jnp.isfinite(y.astype("float32")).all())
+        used, (y, new) = compiled_both(case.net, params, state, inputs)
+        assert used.dtype == y.dtype == dtype
+        assert np.isfinite(np.asarray(y, "float64")).all()
         assert shapes_of(new) == shapes_of(state)
         assert all(leaf.dtype == ("float64" if dtype == "float64" else "float32") for leaf in jax.tree.leaves(new))
 
@@ -198,16 +211,17 @@ def test_half_precision_is_close_to_single(name):
     case, params, state, inputs = made(name)
     half = jax.tree.map(lambda a: a.astype("bfloat16"), (params, inputs))
     single = jax.tree.map(lambda a: a.astype("float32"), half)
-    low = case.net.apply(half[0], *half[1], state=state).astype("float32")
-    high = case.net.apply(single[0], *single[1], state=state)
+    # operation by operation, so that every one of them rounds
+    low = np.asarray(use(case.net, half[0], state, half[1]), "float32")
+    high = np.asarray(compiled_use(case.net, single[0], state, single[1]))
     # bfloat16 has 8 significant bits; a handful of roundings one after the other
-    np.testing.assert_allclose(low, high, atol=0.03 * float(jnp.abs(high).max()) + 1e-6)
+    np.testing.assert_allclose(low, high, atol=0.03 * float(np.abs(high).max()) + 1e-6)
 
 
 @ALL
 def test_training_leaves_the_tree_of_the_state_as_it_was(name):
-    case, params, state, inputs = made(name)
-    answer = train(case.net, params, state, inputs)
+    _, _, state, _ = made(name)
+    _, answer = eager(name)
     assert type(answer) is tuple
     assert len(answer) == 2
     assert shapes_of(answer[1]) == shapes_of(state)
@@ -227,7 +241,7 @@ def test_a_missing_key_or_state_is_named_with_its_layer(name):
     if not state and not draws:
         y, new = case.net.apply_train(params, *inputs)
         assert new == {}
-        np.testing.assert_allclose(y, case.net.apply(params, *inputs), rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(y, eager(name)[0], rtol=1e-6, atol=1e-7)
 
 
 @ALL
@@ -256,7 +270,7 @@ def test_two_equal_networks_trace_once(name):
     @jax.jit
     def apply(net, params, state, inputs):
         traces.append(1)
-        return net.apply(params, *inputs, state=state)
+        net.apply(params, *inputs, state=state)  # what nobody asks for need not be compiled
 
     apply(case.net, params, state, inputs)
     apply(pickle.loads(pickle.dumps(case.net)), params, state, inputs)
@@ -282,7 +296,7 @@ def test_it_works_in_scan_and_under_checkpoint(name):
     remade = jax.jit(jax.grad(jax.checkpoint(objective)))(params, inputs)
     _, (scanned,) = jax.lax.scan(lambda c, _: (c, (jax.grad(objective)(params, inputs),)), 0, None, length=1)
     for leaf, a, b in zip(*map(jax.tree.leaves, (plain, remade, scanned)), strict=True):
-        scale = float(jnp.abs(leaf).max()) + 1e-6
+        scale = float(np.abs(leaf).max()) + 1e-6
         np.testing.assert_allclose(leaf, a, atol=1e-5 * scale)
         np.testing.assert_allclose(leaf, b[0], atol=1e-5 * scale)
 

@@ -52,7 +52,8 @@ NETWORKS = {
         wrap(fcnn.serial(fcnn.Conv(8, 3), jax.nn.relu, fcnn.MaxPool(2))), fcnn.Flatten(), wrap(fcnn.Dense(3))
     ),
 }
-ALL = pytest.mark.parametrize("name", NETWORKS)
+# of module scope, so that all tests of one network come together and find its operations compiled
+ALL = pytest.mark.parametrize("name", NETWORKS, scope="module")
 
 
 def pair(name):
@@ -91,7 +92,8 @@ def test_values_state_and_gradients_are_those_of_the_layer(name, jit, x64):
             return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(y)), (y, new_state)
 
         found = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
-        return (jax.jit(found) if jit else found)(params, x), net.apply(params, x, state=state)
+        run = jax.jit if jit else plain
+        return run(found)(params, x), run(net.apply)(params, x, state=state)
 
     close(everything(with_remat), everything(without))
 
@@ -102,10 +104,11 @@ def test_forward_over_reverse_and_per_example_gradients(name, x64):
 
     def curvature(net):
         slope = jax.grad(lambda x: jnp.sin(net.apply(params, x, state=state)).sum())
-        return jax.jvp(slope, (x,), (jnp.cos(x),))
+        return jax.jit(lambda x: jax.jvp(slope, (x,), (jnp.cos(x),)))(x)
 
     def per_example(net):
-        return jax.vmap(jax.grad(lambda p, x: net.apply(p, x[None], state=state).sum()), (None, 0))(params, x)
+        each = jax.vmap(jax.grad(lambda p, x: net.apply(p, x[None], state=state).sum()), (None, 0))
+        return jax.jit(each)(params, x)
 
     close(curvature(with_remat), curvature(without))
     close(per_example(with_remat), per_example(without))

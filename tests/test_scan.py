@@ -1,15 +1,18 @@
 """One network at every position: both ways of computing against windows cut out by NumPy, PyTorch and each other."""
 
+import dataclasses
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scans_drawn import differences, drawn
+from scans_drawn import differences, differences_by_hand, drawn
 
 import fcnn
 from fcnn.scan import Scan, ScanReport, multiply_adds
+from fcnn.scan.lattice import Lattice
+from fcnn.scan.rewrite import rewrite
 
 relu = jax.nn.relu
 
@@ -93,32 +96,44 @@ def test_layers_and_patches_give_what_the_network_makes_of_every_window(name, fr
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_drawn_networks(seed, x64):
-    found = differences(drawn(seed), seed)
-    assert found.forward <= 1e-12
-    assert found.gradient <= 1e-12
+@pytest.mark.parametrize("first", range(0, 200, 20))
+def test_two_hundred_drawn_networks_by_hand(first, x64):
+    """The rewritten network against the window's, both by the reference; tests/scan_soak.py takes 10,000."""
+    for seed in range(first, first + 20):
+        found = differences_by_hand(drawn(seed), seed)
+        assert found.forward <= 1e-12, seed
+        assert found.gradient <= 1e-12, seed
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, 200, 10))
-def test_two_hundred_drawn_networks(first, x64):
-    for seed in range(first, first + 10):
+@pytest.mark.parametrize(
+    "seeds", [range(6), *(pytest.param(range(n, n + 9), marks=pytest.mark.slow) for n in range(6, 60, 9))]
+)
+def test_drawn_networks_compiled(seeds, x64):
+    for seed in seeds:
         found = differences(drawn(seed), seed)
         assert found.forward <= 1e-12, seed
         assert found.gradient <= 1e-12, seed
 
 
 def test_the_comparison_of_drawn_networks_can_fail(x64, monkeypatch):
-    one = next(d for d in map(drawn, range(100)) if d.net.init(jax.random.key(0), (*d.window, d.shape[-1])))
-    apply = Scan.apply
+    after = Lattice.after
 
-    def wrong(self, params, x, **options):
-        y = apply(self, params, x, **options)
-        return y if self.method == "patches" else y.at[(0,) * y.ndim].multiply(1 + 1e-9)
+    def wrong(self, kernel, stride, dilation, *, fragments):  # the step inside the window forgotten
+        lattice, strides = after(self, kernel, stride, dilation, fragments=fragments)
+        return dataclasses.replace(lattice, step=self.step), strides
 
-    monkeypatch.setattr(Scan, "apply", wrong)
-    assert differences(one, 0).forward > 1e-12
+    monkeypatch.setattr(Lattice, "after", wrong)
+    rewrite.cache_clear()
+    failed = 0
+    for seed in range(20):
+        try:
+            found = differences_by_hand(drawn(seed), seed)
+        except (ValueError, ZeroDivisionError):
+            failed += 1
+        else:
+            failed += found.forward > 1e-12
+    rewrite.cache_clear()
+    assert failed > 3
 
 
 def test_example_21_an_mlp_that_scans_is_a_convolution_with_the_window_as_kernel(x64):

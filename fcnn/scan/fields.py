@@ -177,28 +177,30 @@ class Fragmented(Wrapped):
         return (*(split.length for split in self.splits), out[-1])
 
     def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
-        x = self._picked(inputs[0])
+        x = self.picked(inputs[0])
         y, state = self.layer.run(call, params, state, (x,))
-        return self._parted(y), state
+        return self.parted(y), state
 
-    def _picked(self, x: jax.Array) -> jax.Array:
+    def picked(self, x: jax.Array) -> jax.Array:
+        """The fragments that those after the layer are made of."""
         if not any(split.picks for split in self.splits):
             return x
         rank = len(self.splits)
         x = x.reshape(-1, *(split.before for split in self.splits), *x.shape[1:])
         for axis, split in enumerate(self.splits):
             if split.picks:
-                rows = [jnp.take(x, o, axis=1 + axis) for o, _ in split.picks]
-                place, last = rank + axis, x.shape[1 + rank + axis] - 1
-                starts = [min(start, last) for _, start in split.picks]  # past the end lies what no window holds
-                pieces = [
-                    fitted(jax.lax.slice_in_dim(row, start, last + 1, axis=place), place, split.need)
-                    for row, start in zip(rows, starts, strict=True)
-                ]
+                last = x.shape[1 + rank + axis] - 1
+                pieces = []
+                for fragment, start in split.picks:
+                    row = x[_along(1 + axis, fragment)]
+                    # past the end lies what no window holds
+                    row = row[_along(rank + axis, slice(min(start, last), None))]
+                    pieces.append(fitted(row, rank + axis, split.need))
                 x = jnp.stack(pieces, 1 + axis)
         return x.reshape(-1, *x.shape[1 + rank :])
 
-    def _parted(self, y: jax.Array) -> jax.Array:
+    def parted(self, y: jax.Array) -> jax.Array:
+        """What the layer made, parted into the fragments that its stride leaves."""
         rank = len(self.splits)
         for axis, split in enumerate(self.splits):
             y = fitted(y, 1 + axis, split.length * split.parts)
@@ -243,7 +245,7 @@ def gathered(field: jax.Array, lattice: Lattice) -> jax.Array:
     for axis in range(lattice.rank):
         g, scan, d = lattice.pitch[axis], lattice.stride[axis], lattice.step[axis]
         where = np.arange(lattice.positions[axis])[:, None] * (scan // g) + np.arange(lattice.local[axis]) * (d // g)
-        field = jnp.take(field, jnp.asarray(where), axis=1 + 2 * axis)
+        field = field[_along(1 + 2 * axis, where)]
     rank = lattice.rank
     positions, local = range(1, 1 + 2 * rank, 2), range(2, 2 + 2 * rank, 2)
     return field.transpose(0, *positions, *local, *range(1 + 2 * rank, field.ndim))
@@ -257,6 +259,11 @@ def cropped(y: jax.Array, keep: Shape) -> jax.Array:
 def fitted(x: jax.Array, axis: int, size: int) -> jax.Array:
     """Cut an axis to a size, or repeat its last value."""
     if x.shape[axis] >= size:
-        return x if x.shape[axis] == size else jax.lax.slice_in_dim(x, 0, size, axis=axis)
+        return x if x.shape[axis] == size else x[_along(axis, slice(0, size))]
     widths = [(0, size - n if place == axis else 0) for place, n in enumerate(x.shape)]
     return jnp.pad(x, widths, mode="edge")
+
+
+def _along(axis: int, index: Any) -> tuple[Any, ...]:
+    """An index into one axis."""
+    return (*(slice(None),) * axis, index)

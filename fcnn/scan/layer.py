@@ -108,8 +108,8 @@ class Scan(Layer):
         }
 
     def infer_shape(self, *shapes: Shape) -> Any:
-        lattice, seen = self.placed(shapes[0])
-        out = self.net.infer_shape(*self.net.accept_shapes((seen,)))
+        lattice, window = self.placed(shapes[0])
+        out = self.net.infer_shape(*self.net.accept_shapes((window,)))
         if self.method == "layers":
             self.rewritten(shapes[0])
         return jax.tree.map(lambda shape: (*lattice.positions, *shape), out, is_leaf=is_shape)
@@ -125,17 +125,17 @@ class Scan(Layer):
     def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         (shape,) = self._input_shapes(inputs)
         self.infer_shape(shape)
-        _, seen = self.placed(shape)
+        _, window = self.placed(shape)
         # one window, in shape only: what is wrong with params or state is said in the network's own words
-        one = jax.ShapeDtypeStruct((1, *seen), inputs[0].dtype)
+        one = jax.ShapeDtypeStruct((1, *window), inputs[0].dtype)
         jax.eval_shape(lambda x: self.net.run(Call(train=False), params, state, (x,))[0], one)
         compute = self._by_patches if self.method == "patches" else self._by_layers
         return compute(call, params, state, inputs[0])
 
     def rewritten(self, shape: Shape, *, fragments: bool = False, overlapping: bool = False) -> Rewritten:
         """The network that computes all positions of an input (*space, channels)."""
-        lattice, seen = self.placed(shape)
-        return rewrite.rewrite(self.net, seen, lattice, lattice.count, Way(fragments, overlapping=overlapping))
+        lattice, window = self.placed(shape)
+        return rewrite.rewrite(self.net, window, lattice, lattice.count, Way(fragments, overlapping=overlapping))
 
     def report(self, shape: Shape) -> ScanReport:
         """Count the work of both ways of computing.
@@ -157,13 +157,13 @@ class Scan(Layer):
             ((57, 57), (2, 2), 11.9)
         """
         (shape,) = self.check_shapes((shape,))
-        lattice, seen = self.placed(shape)
+        lattice, window = self.placed(shape)
         shared = replace(self, method="layers").rewritten(shape)
         fragments = replace(self, method="layers").rewritten(shape, fragments=True).value.lattice.fragments
         return ScanReport(
             positions=lattice.positions,
             fragments=fragments,
-            by_patches=multiply_adds(self.net, seen) * prod(lattice.positions),
+            by_patches=multiply_adds(self.net, window) * prod(lattice.positions),
             by_layers=multiply_adds(shared.net, (*lattice.count, shape[-1])),
         )
 
@@ -195,25 +195,23 @@ class Scan(Layer):
         if plain or fragments is None:
             fragments = not plain and jax.default_backend() == "cpu"
         made = self.rewritten(shape, fragments=fragments, overlapping=call.train)
-        if lattice.pitch != (1,) * lattice.rank:
-            x = x[(slice(None), *(slice(None, None, g) for g in lattice.pitch))]
-        y, state = made.net.run(call, made.convert(params), state, (cropped(x, lattice.count),))
-        return jax.tree.map(lambda leaf: _finished(leaf, made), y), state
+        y, state = made.net.run(call, made.convert(params), state, (seen(x, lattice),))
+        return jax.tree.map(lambda leaf: finished(leaf, made), y), state
 
     def _by_patches(self, call: Call, params: Params, state: State, x: jax.Array) -> tuple[Any, State]:
-        lattice, seen = self.placed(tuple(x.shape[1:]))
+        lattice, window = self.placed(tuple(x.shape[1:]))
         counts = (x.shape[0], *lattice.positions)
         total = prod(counts)
 
         def cut(index: jax.Array) -> jax.Array:
             batch, *places = jnp.unravel_index(index, counts)
             starts = [p * s for p, s in zip(places, lattice.stride, strict=True)]
-            return lax.dynamic_slice(x, (batch, *starts, jnp.zeros_like(batch)), (1, *seen))[0]
+            return lax.dynamic_slice(x, (batch, *starts, jnp.zeros_like(batch)), (1, *window))[0]
 
         def windows(indices: jax.Array) -> jax.Array:
             return jax.vmap(cut)(indices)
 
-        chunk = min(self.chunk or max(1, _CHUNK // prod(seen)), total)
+        chunk = min(self.chunk or max(1, _CHUNK // prod(window)), total)
         if chunk == total or call.events is not None or (call.train and state):
             y, state = self.net.run(call, params, state, (windows(jnp.arange(total)),))
             return jax.tree.map(lambda leaf: leaf.reshape(*counts, *leaf.shape[1:]), y), state
@@ -231,7 +229,14 @@ class Scan(Layer):
         ), state
 
 
-def _finished(y: jax.Array, made: Rewritten) -> jax.Array:
+def seen(x: jax.Array, lattice: Lattice) -> jax.Array:
+    """The samples that windows hold, of an image (batch, *space, channels)."""
+    if lattice.pitch != (1,) * lattice.rank:
+        x = x[(slice(None), *(slice(None, None, g) for g in lattice.pitch))]
+    return cropped(x, lattice.count)
+
+
+def finished(y: jax.Array, made: Rewritten) -> jax.Array:
     """What lies in fields, laid out by position: (batch, *positions, *out)."""
     value, lattice = made.value, made.value.lattice
     y = whole_field(y, made.fragments)

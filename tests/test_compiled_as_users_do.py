@@ -1,0 +1,30 @@
+"""`make test` compiles its programs quickly (conftest.py); the tests of numbers pass as users compile them, too."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import QUICKLY
+
+FILES = [
+    "test_against_scipy", "test_algorithms", "test_alone", "test_augment_truths", "test_check_gradients",
+    "test_contract", "test_neighbours", "test_nonfinite", "test_remat",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES)
+def test_numbers_are_right_as_users_compile_them(file):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment["FCNN_TESTS_OPTIMISED"] = "1"
+    path = Path(__file__).with_name(f"{file}.py")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_the_tests_start_is_compiled_as_users_do():
+    assert not set(QUICKLY.split()) & set(os.environ.get("XLA_FLAGS", "").split())
