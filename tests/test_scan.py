@@ -228,6 +228,24 @@ def test_lenet_at_every_position_against_pytorch(x64):
     )
 
 
+def test_on_cpus_a_large_kernel_after_pooling_goes_by_fragments(x64):
+    net = fcnn.serial(fcnn.MaxPool(2), fcnn.Flatten(), fcnn.Dense(3))
+    params, _ = filled(net, (14, 14, 2))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 17, 18, 2)))
+    expected = one_by_one(net, params, x, (14, 14), (1, 1))
+    np.testing.assert_allclose(Scan(net, 14).apply(params, x), expected, rtol=1e-12, atol=1e-13)
+    programs = {way: str(jax.make_jaxpr(Scan(net, 14, fragments=way).apply)(params, x)) for way in (None, True, False)}
+    assert (programs[None] == programs[True]) == (jax.default_backend() == "cpu")
+    assert programs[True] != programs[False]
+    small = [str(jax.make_jaxpr(Scan(POOLED, 12, fragments=way).apply)(*_pooled())) for way in (None, False)]
+    assert small[0] == small[1]
+
+
+def _pooled():
+    params, _ = filled(POOLED, (12, 12, 2))
+    return params, jnp.ones((1, 14, 14, 2), jax.tree.leaves(params)[0].dtype)
+
+
 # Training.
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from math import prod
 from typing import Any
 
@@ -17,7 +18,8 @@ from ..errors import shown
 from ..geometry import Shape, is_shape
 from ..given import Params, State
 from ..layer import Call, Layer
-from ..layers.conv import check_flag
+from ..layers.conv import Conv, check_flag
+from ..ops.convolution.choice import FOURIER_KERNEL
 from . import rewrite
 from .fields import cropped, gathered, whole_field
 from .lattice import Lattice
@@ -61,7 +63,8 @@ class Scan(Layer):
         stride: samples between neighbouring windows.
         method: "layers" or "patches".
         fragments: for "layers", whether strides inside the window leave fragments (True) or dilate what follows
-            (False); None: fragments on CPUs, dilation elsewhere and where the network cannot be computed on fragments.
+            (False); None: dilation, but on CPUs fragments where a large kernel would be dilated, which has no fast
+            algorithm there; always dilation in training with statistics.
         chunk: for "patches", windows computed at once; None: so many that their samples are two million.
 
     Shapes:
@@ -193,10 +196,19 @@ class Scan(Layer):
         # fragments may be longer than what the windows hold, and statistics would count that
         plain = call.events is not None or (call.train and bool(state))
         if plain or fragments is None:
-            fragments = not plain and jax.default_backend() == "cpu"
+            fragments = not plain and jax.default_backend() == "cpu" and self._large_kernels(shape)
         made = self.rewritten(shape, fragments=fragments, overlapping=call.train)
         y, state = made.net.run(call, made.convert(params), state, (seen(x, lattice),))
         return jax.tree.map(lambda leaf: finished(leaf, made), y), state
+
+    def _large_kernels(self, shape: Shape) -> bool:
+        """Whether some convolution would be dilated whose kernel is so large that Fourier transforms are faster."""
+        rank = len(shape) - 1
+        for conv in _convolutions(self.rewritten(shape).net):
+            kernel, dilation = (geometry.per_axis(n, rank, "kernel") for n in (conv.kernel, conv.dilation))
+            if prod(kernel) >= FOURIER_KERNEL and prod(dilation) > 1:
+                return True
+        return False
 
     def _by_patches(self, call: Call, params: Params, state: State, x: jax.Array) -> tuple[Any, State]:
         lattice, window = self.placed(tuple(x.shape[1:]))
@@ -227,6 +239,16 @@ class Scan(Layer):
         return jax.tree.map(
             lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:total].reshape(*counts, *leaf.shape[2:]), y
         ), state
+
+
+def _convolutions(layer: Any) -> Iterator[Conv]:
+    """Every convolution of a network."""
+    if isinstance(layer, Conv):
+        yield layer
+    inside = [getattr(layer, f.name) for f in fields(layer)] if isinstance(layer, Layer) else layer  # type: ignore[arg-type]
+    for value in inside:
+        if isinstance(value, (Layer, tuple)):
+            yield from _convolutions(value)
 
 
 def seen(x: jax.Array, lattice: Lattice) -> jax.Array:
