@@ -17,6 +17,13 @@ def ties(*shape):
     return np.random.default_rng(5).integers(-1, 2, shape).astype(float)
 
 
+def unfolded(x, window, stride):
+    """Every window of x (batch, rows, columns, channels) as a vector, by PyTorch's own unfold."""
+    down, right = stride if isinstance(stride, tuple) else (stride, stride)
+    windows = x.unfold(1, window, down).unfold(2, window, right)  # (batch, *positions, channels, rows, columns)
+    return windows.movedim(3, -1).flatten(3)
+
+
 @dataclass(frozen=True)
 class Case:
     """A node, its inputs, and the same in PyTorch: ``theirs(torch, params, *inputs)``."""
@@ -326,8 +333,20 @@ CASES = [
         (draw(3, 4),),
         lambda t, p, x: dense(t, x, p, "0.") + x**2,
     ),
+    Case(
+        "Scan",
+        lambda: ref.Scan(ref.Chain([ref.Flatten(), ref.Dense(kernel=draw(18, 4), bias=draw(4)), ref.Tanh()]), 3),
+        (draw(2, 5, 4, 2),),
+        lambda t, p, x: t.tanh(dense(t, unfolded(x, 3, 1), p, "1.")),
+    ),
+    Case(
+        "Scan with a stride",
+        lambda: ref.Scan(ref.Chain([ref.Flatten(), ref.Dense(kernel=draw(8, 3), bias=draw(3))]), 2, stride=(2, 3)),
+        (draw(2, 7, 6, 2),),
+        lambda t, p, x: dense(t, unfolded(x, 2, (2, 3)), p, "1."),
+    ),
 ]
-COMPOSED = (ref.Chain, ref.Residual, ref.Branches)
+COMPOSED = (ref.Chain, ref.Residual, ref.Branches, ref.Scan)
 
 
 def over(cases):

@@ -60,6 +60,7 @@ def losses(library, package):
     return json.loads(said.split("RESULT ")[-1].splitlines()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "package"),
     [("pytorch", "torch"), ("flax", "flax"), ("equinox", "equinox"), ("haiku", "haiku"), ("keras", "keras")],

@@ -405,6 +405,7 @@ def test_without_pillow_the_way_to_it_is_named(place, monkeypatch):
         data.cifar10()
 
 
+@pytest.mark.slow
 @needs("cifar10_jpeg.npz")
 def test_the_lossy_form_is_the_published_set():
     pytest.importorskip("PIL")

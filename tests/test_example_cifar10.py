@@ -186,6 +186,7 @@ def test_the_step_can_be_taken_in_bfloat16(recipe):
     assert {leaf.dtype for leaf in jax.tree.leaves((after.params, metrics))} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_a_few_steps_through_the_command(recipe, monkeypatch, tmp_path, capsys):
     data = fcnn.data.Dataset(forged(70, 1), forged(20, 2), tuple("abcdefghij"), "forged: nobody's")
     asked, runs, fit = [], [], fcnn.fit

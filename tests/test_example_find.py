@@ -306,6 +306,7 @@ def test_a_stretch_is_cut_around_its_word(examples):
 # The commands, in small
 
 
+@pytest.mark.slow
 def test_digits_are_sought_and_reported(examples, monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     example, (images, labels) = examples("find_digits"), marks(side=28)

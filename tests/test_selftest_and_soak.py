@@ -129,6 +129,7 @@ def test_relative_errors():
 # The check of a device.
 
 
+@pytest.mark.slow
 def test_the_selftest_passes_here():
     done = subprocess.run([sys.executable, "-W", "error", "-m", "fcnn.selftest"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
