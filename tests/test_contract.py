@@ -1,7 +1,7 @@
 """What every layer and composition promises, put to every one of them."""
 
 import pickle
-from functools import cache, partial
+from functools import cache, partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -216,6 +216,33 @@ def test_half_precision_is_close_to_single(name):
     high = np.asarray(compiled_use(case.net, single[0], state, single[1]))
     # bfloat16 has 8 significant bits; a handful of roundings one after the other
     np.testing.assert_allclose(low, high, atol=0.03 * float(np.abs(high).max()) + 1e-6)
+
+
+@LEARNED
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_gradients_of_params_in_half_precision_are_close_to_those_in_single(name, dtype):
+    """So many shares of one size are summed that a sum kept in half precision would stand still.
+
+    In bfloat16 256 + 1 is 256, in float16 2048 + 1 is 2048.
+    """
+    case, params, state, _ = made(name)
+    draw = np.random.default_rng(0)
+    inputs = [draw.uniform(0, 1, (6000, *shape)) for shape in case.shapes]
+    params, inputs = jax.tree.map(lambda a: jnp.asarray(a, dtype), (params, inputs))
+
+    @jax.jit
+    def gradients(params, inputs):
+        return jax.grad(lambda params: case.net.apply(params, *inputs, state=state).astype("float32").sum() / 64)(
+            params
+        )
+
+    low = gradients(params, inputs)
+    high = gradients(*jax.tree.map(lambda a: a.astype("float32"), (params, inputs)))
+    for path, expected in jax.tree_util.tree_leaves_with_path(high):
+        found = reduce(lambda tree, step: tree[step.key], path, low)
+        assert found.dtype == dtype
+        far = np.abs(found.astype("float32") - expected).max() / np.abs(expected).max()
+        assert far < 0.03, jax.tree_util.keystr(path)
 
 
 @ALL

@@ -282,3 +282,19 @@ def test_with_ceil_mode_the_window_that_begins_past_the_data_is_left_out(window,
     found = fcnn.ops.max_pool(jnp.asarray(x.reshape(1, -1, 1)), window, **options)
     np.testing.assert_allclose(found.ravel(), expected, rtol=1e-6)
     np.testing.assert_allclose(fcnn.reference.MaxPool(window, **options).forward(x.reshape(1, -1, 1)).ravel(), expected)
+
+
+@pytest.mark.parametrize(("dtype", "window"), [("bfloat16", 40), ("float16", 60)])
+def test_a_sample_that_is_the_maximum_of_many_windows_gets_the_gradients_of_all(dtype, window):
+    x = jnp.zeros((1, 2 * window - 1, 2 * window - 1, 1), dtype).at[0, window - 1, window - 1, 0].set(1)
+    slope = jax.grad(lambda x: fcnn.MaxPool(window, stride=1).apply({}, x).astype("float32").sum())(x)
+    assert float(slope.max()) == float(jnp.asarray(window**2, dtype))
+
+
+@pytest.mark.parametrize("method", ["layers", "patches"])
+def test_the_shares_of_many_windows_add_up_in_half_precision(method):
+    net = fcnn.Scan(fcnn.serial(fcnn.Flatten(), fcnn.Dense(1)), 3, method=method, chunk=1)
+    params = {"dense1": {"kernel": jnp.ones((3, 1), "bfloat16"), "bias": jnp.zeros(1, "bfloat16")}}
+    x = jnp.ones((1, 1026, 1), "bfloat16")
+    slope = jax.jit(jax.grad(lambda p: net.apply(p, x).astype("float32").sum()))(params)
+    assert [float(leaf[0]) for leaf in (slope["dense1"]["bias"], slope["dense1"]["kernel"][0])] == [1024, 1024]

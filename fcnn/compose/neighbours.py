@@ -32,6 +32,7 @@ from ..layers.pool import AvgPool, MaxPool
 from ..ops.conv import conv_in_phases, conv_space_first, phases_problem
 from ..ops.convolution import choose, refusal
 from ..ops.devices import explicit_axes, varying_axes
+from ..ops.dtypes import plus
 from ..ops.pool import max_of_phases, pool_windows
 
 #: functions that look at every number by itself, so that they may be computed in any order of axes
@@ -127,7 +128,7 @@ class _InPhases(Conv):
         if self.over is None:
             return conv_in_phases(inputs[0], params["kernel"], bias, self.phases, **options)
         largest = self.over.forward({}, conv_in_phases(inputs[0], params["kernel"], None, self.phases, **options))
-        return largest if bias is None else largest + bias
+        return plus(largest, bias)
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,7 +14,7 @@ from ..errors import at, shown
 from ..geometry import Padding
 from . import convolution
 from .convolution import Geometry
-from .dtypes import together
+from .dtypes import plus, together
 from .windows import pad
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def conv(
         x, placed = _placed(x, windows, groups)
         check_algorithm(algorithm, x, kernel, placed)
     y = convolution.convolve(x, kernel, placed, algorithm)
-    return y if bias is None else y + bias
+    return plus(y, bias)
 
 
 def conv_in_phases(
@@ -103,7 +103,7 @@ def conv_in_phases(
         windows = geometry.slide(x.shape[1:-1], kernel.shape[:rank], **options)
         x, placed = _placed(x, windows, groups)
     y = convolution.convolve(x, kernel, in_phases(placed, windows.out, phases))
-    return y if bias is None else y + bias.reshape(-1, *[1] * (rank + 2))
+    return plus(y, None if bias is None else bias.reshape(-1, *[1] * (rank + 2)))
 
 
 def conv_space_first(
@@ -122,7 +122,7 @@ def conv_space_first(
         ones = (1,) * windows.rank
         placed = Geometry(windows.stride, windows.pads, windows.dilation, groups, ones, ones, space_first=True)
     y = convolution.convolve(x, kernel, placed)
-    return y if bias is None else y + bias
+    return plus(y, bias)
 
 
 def phases_problem(x: geometry.Shape, kernel: geometry.Shape, dtype: str, phases: geometry.Shape, **options: Any):
@@ -234,7 +234,7 @@ def conv_transpose(
     with at("conv_transpose"):
         check_algorithm(algorithm, x, turned, placed)
     y = convolution.convolve(x, turned, placed, algorithm)
-    return y if bias is None else y + bias
+    return plus(y, bias)
 
 
 def check_algorithm(algorithm: str | None, x: Array, kernel: Array, placed: Geometry) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ..errors import at, shown
 from .devices import explicit_axes
-from .dtypes import floating, together, wide
+from .dtypes import floating, plus, together, wide
 
 if TYPE_CHECKING:
     from jax import Array
@@ -60,7 +60,7 @@ def dense(
             raise ValueError(f"bias has shape {shown(bias.shape)}, the kernel asks for {shown(kernel.shape[1:])}")
     one = math.prod(x.shape[:-1]) == 1 and not explicit_axes(x) and not explicit_axes(kernel)
     y = _one_row(x, kernel) if one else jnp.matmul(x, kernel)
-    return y if bias is None else y + bias
+    return plus(y, bias)
 
 
 @jax.custom_jvp

@@ -12,7 +12,7 @@ from .. import geometry
 from ..errors import at, shown
 from ..geometry import Padding
 from .conv import check_groups
-from .dtypes import together
+from .dtypes import plus, together
 from .windows import patches
 
 if TYPE_CHECKING:
@@ -88,4 +88,4 @@ def locally_connected(
     weights = kernel.reshape(positions, samples, channels // groups, groups, features // groups)
     y = jnp.einsum("npsgc,pscgf->npgf", seen, weights)
     y = y.reshape(batch, *windows.out, features)
-    return y if bias is None else y + bias
+    return plus(y, bias)

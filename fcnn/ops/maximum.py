@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec
 from ..geometry import Windows
 from . import alone
 from .devices import explicit_axes
+from .dtypes import wide
 from .windows import fold, shifted
 
 
@@ -59,9 +60,12 @@ def _picked(t: Array, place: Array, windows: Windows) -> Array:
         here = place.reshape(batch, *spread, channels) == numbers.reshape(1, *ones, 1)
         inner = tuple(2 + 2 * axis for axis in range(windows.rank))
         return jnp.where(here, t.reshape(batch, *split, channels), jnp.zeros((), t.dtype)).sum(inner, dtype=t.dtype)
+    # a sample gets the gradients of all windows whose maximum it is: their sum is kept in the wide dtype
+    half, t = t.dtype, t.astype(wide(t.dtype))
     zero = jnp.zeros((), t.dtype)
     offsets = product(*map(range, windows.kernel))
-    return reduce(add, [jnp.where(place == numbers[j], shifted(t, windows, j), zero) for j in offsets])
+    picked = reduce(add, [jnp.where(place == numbers[j], shifted(t, windows, j), zero) for j in offsets])
+    return picked.astype(half)
 
 
 @jax.custom_jvp

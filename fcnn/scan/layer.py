@@ -20,6 +20,7 @@ from ..given import Params, State
 from ..layer import Call, Layer
 from ..layers.conv import Conv, check_flag
 from ..ops.convolution.choice import FOURIER_KERNEL
+from ..ops.dtypes import wide
 from . import rewrite
 from .fields import cropped, gathered, whole_field
 from .lattice import Lattice
@@ -215,13 +216,16 @@ class Scan(Layer):
         counts = (x.shape[0], *lattice.positions)
         total = prod(counts)
 
+        # what comes back to a sample from all windows adds up, and to params chunk by chunk: of halves in a wider dtype
+        samples, sums = jax.tree.map(lambda a: a.astype(wide(a.dtype)), (x, params))
+
         def cut(index: jax.Array) -> jax.Array:
             batch, *places = jnp.unravel_index(index, counts)
             starts = [p * s for p, s in zip(places, lattice.stride, strict=True)]
-            return lax.dynamic_slice(x, (batch, *starts, jnp.zeros_like(batch)), (1, *window))[0]
+            return lax.dynamic_slice(samples, (batch, *starts, jnp.zeros_like(batch)), (1, *window))[0]
 
         def windows(indices: jax.Array) -> jax.Array:
-            return jax.vmap(cut)(indices)
+            return jax.vmap(cut)(indices).astype(x.dtype)
 
         chunk = min(self.chunk or max(1, _CHUNK // prod(window)), total)
         if chunk == total or call.events is not None or (call.train and state):
@@ -231,7 +235,8 @@ class Scan(Layer):
         @jax.checkpoint  # so that gradients keep no more than one chunk of what lies between the parts
         def step(group: tuple[jax.Array, jax.Array]) -> Any:
             number, indices = group
-            return self.net.run(call.copy(number), params, state, (windows(indices),))[0]
+            own = jax.tree.map(lambda a, p: a.astype(p.dtype), sums, params)
+            return self.net.run(call.copy(number), own, state, (windows(indices),))[0]
 
         rows = -(-total // chunk)
         indices = np.minimum(np.arange(rows * chunk), total - 1).reshape(rows, chunk)
