@@ -28,7 +28,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from itertools import product
 from pathlib import Path
@@ -206,15 +205,6 @@ def by_tiles(size: int) -> dict[str, object]:
     """LeNet-5 over a large image in a file, into a file."""
     net = Scan(fcnn.models.lenet5(padding="VALID"), 32)
     params = net.init(jax.random.key(0), (64, 64, 1))
-    own: list[int] = []  # KiB of memory of the process itself, ten times a second
-    done = threading.Event()
-
-    def watch() -> None:
-        status = Path("/proc/self/status")
-        while status.exists() and not done.wait(0.1):
-            own.append(int(status.read_text().split("RssAnon:")[1].split()[0]))
-
-    threading.Thread(target=watch, daemon=True).start()
     with tempfile.TemporaryDirectory() as folder:
         image = np.memmap(Path(folder) / "image.bin", np.float32, "w+", shape=(size, size, 1))
         draw = np.random.default_rng(0)
@@ -225,7 +215,6 @@ def by_tiles(size: int) -> dict[str, object]:
         begun = time.perf_counter()
         fcnn.scan_tiles(net, params, image, tile=512, out=out, progress=False)
         seconds = time.perf_counter() - begun
-        done.set()
         rows = out[size // 2, : size // 2]
         expected = net.apply(params, jnp.asarray(image[size // 2 : size // 2 + 32, : size // 2 + 31])[None])[0, 0]
         worst = float(np.abs(rows - expected).max() / np.abs(expected).max())
@@ -234,9 +223,7 @@ def by_tiles(size: int) -> dict[str, object]:
         "network": "LeNet-5, 32 x 32, every position",
         "tile": 512,
         "seconds": round(seconds, 1),
-        "peak_gib": round(max(own, default=0) / 2**20, 2),
-        # with the pages of both files that lie in memory, which the system takes back when it needs them
-        "peak_with_files_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),  # pages of the files as well
         "largest_relative_difference_from_a_strip_computed_whole": worst,
     }
 

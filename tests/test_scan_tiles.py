@@ -75,8 +75,8 @@ def test_random_networks_by_tiles_are_those_on_the_whole(x64, monkeypatch, first
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(1000, 2000, 100))
-def test_a_thousand_random_networks(x64, monkeypatch, first):
+@pytest.mark.parametrize("first", range(1000, 1300, 100))
+def test_three_hundred_more_random_networks(x64, monkeypatch, first):
     for seed in range(first, first + 100):
         check_on_reference(seed, monkeypatch)
 
@@ -297,6 +297,36 @@ def test_from_and_to_memory_maps(params, tmp_path):
     out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", "float32", (35, 30, 3))
     assert scan_tiles(NET, params, image, tile=24, out=out, progress=False) is out
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), whole_of(params), atol=1e-5)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="the system does not say which pages are in memory")
+def test_memory_maps_leave_no_more_in_memory_than_the_tiles_at_work(tmp_path, monkeypatch):
+    np.save(tmp_path / "image.npy", np.random.default_rng(0).normal(size=(1024, 1024, 1)).astype("float32"))
+    image = np.load(tmp_path / "image.npy", mmap_mode="r")
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", "float32", (1024, 1024, 1))
+    write, seen = tiles._write, []
+
+    def watched(*arguments):
+        write(*arguments)
+        with open("/proc/self/smaps") as maps:
+            text = maps.read()
+        found = [re.findall(rf"{tmp_path}/{name}.npy\n(?:.*\n)*?Rss: +(\d+) kB", text) for name in ("image", "out")]
+        seen.append([1024 * sum(map(int, sizes)) for sizes in found])
+
+    monkeypatch.setattr(tiles, "_write", watched)
+    net = fcnn.Conv(1, 1)
+    scan_tiles(net, net.init(jax.random.key(0), image.shape), image, tile=128, out=out, progress=False)
+    assert len(seen) == 64
+    for read, written in seen:
+        assert 0 < read < image.nbytes / 3
+        assert 0 < written < image.nbytes / 3
+
+
+def test_a_result_that_is_in_memory_alone_stays_there(params, tmp_path):
+    np.save(tmp_path / "out.npy", np.zeros((35, 30, 3), "float32"))
+    out = np.load(tmp_path / "out.npy", mmap_mode="c")  # changes do not reach the file
+    scan_tiles(NET, params, IMAGE, tile=24, out=out, progress=False)
+    np.testing.assert_allclose(out, whole_of(params), atol=1e-5)
 
 
 def test_an_interruption_leaves_what_is_written(params, tmp_path):

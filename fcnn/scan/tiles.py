@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import mmap
 from bisect import bisect_left
 from dataclasses import dataclass
 from fractions import Fraction
@@ -59,7 +60,8 @@ def scan_tiles(
     was measured; Winograd's algorithm went farthest.
 
     Tiles are read, computed and written one batch after another; the next is read and the one before written
-    while the devices compute. Where the call is interrupted, what has been written stays.
+    while the devices compute. Where the call is interrupted, what has been written stays. Of memory maps no more is
+    held in memory than the tiles at work.
 
     Args:
         net: a network that does the same at every position, of convolutions, poolings over windows, functions of single
@@ -344,6 +346,8 @@ def _stream(
                 if ready is not None:
                     _write(out, lines, here, ready)
                     bar.add(len(here))
+                _give_back(image)
+                _give_back(out)
                 if computing is None:
                     break
         finally:
@@ -367,6 +371,17 @@ def _write(out: Any, lines: tuple[Line, ...], places: list[Any], y: np.ndarray) 
         kept = [along.kept[n] for along, n in zip(lines, place, strict=True)]
         taken = row[tuple(slice(begin, end) for begin, end, _ in kept)]
         out[tuple(slice(first, first + end - begin) for begin, end, first in kept)] = taken
+
+
+def _give_back(array: Any) -> None:
+    """Take the pages of a memory map out of this process; they stay in the file, or on their way to it.
+
+    Else every page that was read or written would count as memory of the process until the end. Not for maps of mode
+    "c", whose changes are in memory alone.
+    """
+    mapped = getattr(array, "_mmap", None) if isinstance(array, np.memmap) and array.mode != "c" else None
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 class _Bar:
