@@ -9,10 +9,16 @@ import pytest
 
 from conftest import QUICKLY
 
-FILES = [
-    "test_against_scipy", "test_algorithms", "test_alone", "test_augment_truths", "test_check_gradients",
-    "test_contract", "test_neighbours", "test_nonfinite", "test_remat",
-]  # fmt: skip
+#: files, and which of their tests: those of numbers that XLA's optimisations could change
+FILES = {
+    "test_against_scipy": "",
+    "test_algorithms": "definition or rounding or in_rows",
+    "test_alone": "",
+    "test_augment_truths": "affine or map_coordinates or cutmix",
+    "test_contract": "compiled_equals_eager or vmap_over_examples",
+    "test_neighbours": "results_and_gradients or equal_values or nan or in_one_order or phases",
+    "test_nonfinite": "place_is_named",
+}
 
 
 @pytest.mark.slow
@@ -21,7 +27,7 @@ def test_numbers_are_right_as_users_compile_them(file):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment["FCNN_TESTS_OPTIMISED"] = "1"
     path = Path(__file__).with_name(f"{file}.py")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", str(path)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", "-k", FILES[file], str(path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
 

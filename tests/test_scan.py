@@ -105,14 +105,21 @@ def test_two_hundred_drawn_networks_by_hand(first, x64):
         assert found.gradient <= 1e-12, seed
 
 
-@pytest.mark.parametrize(
-    "seeds", [range(6), *(pytest.param(range(n, n + 9), marks=pytest.mark.slow) for n in range(6, 60, 9))]
-)
+@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 24), marks=pytest.mark.slow)])
 def test_drawn_networks_compiled(seeds, x64):
+    """Both ways by XLA; tests/scan_soak.py --compiled takes thousands."""
     for seed in seeds:
         found = differences(drawn(seed), seed)
         assert found.forward <= 1e-12, seed
         assert found.gradient <= 1e-12, seed
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="np.longdouble has no more digits here than float64")
+@pytest.mark.parametrize("seed", [3929, 4496])
+def test_the_two_of_ten_thousand_that_differ_most_differ_by_rounding(seed, x64):
+    """With three digits more, three digits of the difference go: it is not in what is computed."""
+    assert differences_by_hand(drawn(seed), seed).gradient > 1e-12
+    assert differences_by_hand(drawn(seed), seed, np.longdouble).gradient < 1e-14
 
 
 def test_the_comparison_of_drawn_networks_can_fail(x64, monkeypatch):
