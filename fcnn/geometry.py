@@ -322,6 +322,8 @@ def per_axis(value: int | Sequence[int], rank: int, name: str, minimum: int = 1)
 
 def check_sizes(value: Any, name: str, minimum: int = 1) -> int | Shape:
     """A whole number or a tuple of them, at least ``minimum``, as plain Python integers."""
+    if getattr(value, "ndim", 0) == 1 and hasattr(value, "tolist"):  # an array of NumPy stands for a tuple
+        value = tuple(value.tolist())
     if isinstance(value, (tuple, list)):
         if not value:
             raise ValueError(f"{name} is empty; give one number for each space axis, or one that holds along all")

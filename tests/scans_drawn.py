@@ -60,6 +60,9 @@ def drawn(seed):
         parts.append(part)
         if len(parts) == limit:
             break
+    within = random.Random(f"{seed}, a scan inside")  # its own numbers, so that all else is as without it
+    if within.random() < 0.2:
+        parts.append(_inside(within, shape))
     parts += _ending(draw)
     stride = tuple(draw.choice((1, 1, 2, 3, 4, 6)) for _ in range(rank))
     most = {1: 9, 2: 4, 3: 2}[rank]
@@ -122,8 +125,8 @@ def differences_by_hand(one, seed, dtype=np.float64):
 
     lattice, _ = scan.placed(one.shape)
     made = scan.rewritten(one.shape, fragments=one.fragments)
-    node, gradients = _node(made.net, made.convert(params), state, (*lattice.count, one.shape[-1]))
-    first = _Moved(lambda a: scan_layer.seen(a, lattice))
+    node, gradients = _node(made.net, made.convert(params), state, (*lattice.extent, one.shape[-1]))
+    first = _Moved(lambda a: fields.cropped(a, lattice.extent))
     last = _Moved(lambda a: scan_layer.finished(a, made))
     y = last.forward(node.forward(first.forward(x)))
     (slope,) = first.backward(*node.backward(*last.backward(weights)))
@@ -179,6 +182,12 @@ class _ByHand(bridge._Builder):
         if isinstance(layer, fields.Cropped):
             inner = self.build(layer.layer, place, batch, shapes)
             return reference.Chain([inner, _Moved(lambda a: fields.cropped(a, layer.keep))])
+        if isinstance(layer, fields.Thinned):
+            parts = [
+                (layer.first, bridge._Place((), None, {}, {}, {}, {}), shapes[0]),
+                (layer.layer, place, layer.inside(shapes[0])),
+            ]
+            return reference.Chain([self.build(part, place, batch, (shape,)) for part, place, shape in parts])
         if isinstance(layer, fields.AtPositions):
             lead = []
 
@@ -273,6 +282,21 @@ def _residual(draw, shape):
 
 def _repeat(draw, shape):
     return fcnn.repeat(fcnn.residual(fcnn.serial(jnp.tanh, fcnn.Conv(shape[-1], 1))), 2)
+
+
+def _inside(draw, shape):
+    """A scan inside the scanned window; windows of one sample and steps that leave samples out among them."""
+    window, parts = _sizes(draw, shape, 4), []
+    stride, inner = tuple(draw.choice((1, 1, 2, 3)) for _ in window), (*window, shape[-1])
+    for _ in range(draw.randint(0, 3)):
+        try:
+            part = draw.choice((_conv, _pool, _function, _by_position))(draw, inner)
+            inner = fcnn.serial(part).out_shape(inner)
+        except ValueError:  # does not fit
+            continue
+        parts.append(part)
+    parts += [draw.choice((fcnn.GlobalMaxPool(), fcnn.Flatten())), fcnn.Dense(2)]
+    return fcnn.Scan(fcnn.serial(*parts), window, stride=stride)
 
 
 _SPATIAL = (

@@ -400,5 +400,16 @@ def test_params_of_another_network_and_traced_ones():
             convert(net, {}, (6, 2))
         with pytest.raises(TypeError, match="params must be a dict"):
             convert(net, None, (6, 2))
-        with pytest.raises(TypeError, match="call as_cascade and as_mlp outside jit"):
+        with pytest.raises(TypeError, match=r"^as_(cascade|mlp): 'mlp' is neither a layer nor a function"):
+            convert("mlp", {}, (6, 2))
+        with pytest.raises(TypeError, match=r"^as_(cascade|mlp): .* call as_cascade and as_mlp outside jit"):
             jax.jit(lambda p, convert=convert: convert(net, p, (6, 2))[1])(params)
+
+
+def test_weights_that_cannot_be_compared_and_a_network_without_any():
+    net = fcnn.serial(fcnn.Flatten(), fcnn.Dense(2))
+    params = jax.tree.map(lambda a: a * jnp.nan, net.init(jax.random.key(0), (6, 2)))
+    with pytest.raises(ValueError, match="as_cascade: dense1 has weights that are not finite"):
+        as_cascade(net, params, (6, 2))
+    with pytest.raises(ValueError, match=r"as_cascade: the network is Flatten\(\) alone"):
+        as_cascade(fcnn.Flatten(), {}, (6, 2))

@@ -293,6 +293,27 @@ def test_in_a_scan_the_positions_are_those_of_the_scan(x64):
             np.testing.assert_allclose(shares[i], window, **CLOSE)
 
 
+def test_in_a_scan_of_branches_and_of_what_looks_at_single_windows(x64):
+    """Layers that are cropped to the positions that count, and layers that have the positions as examples."""
+    branches = fcnn.branches(fcnn.Conv(2, 3, stride=2), fcnn.Conv(2, 4, stride=2))
+    single = fcnn.serial(fcnn.Conv(3, 4), jnp.tanh, fcnn.LocallyConnected(2, 1), fcnn.Flatten(), fcnn.Dense(2))
+    cropped = fcnn.serial(branches, jnp.tanh, fcnn.Flatten(), fcnn.Dense(2))
+    for inner, window, names in (
+        (cropped, 8, ("branches1/conv1", "branches1/conv2", "dense1")),
+        (single, 4, ("conv1", "locally_connected1", "dense1")),
+    ):
+        net = fcnn.serial(Scan(inner, window))
+        params, x, y = made(net, (10, 11, 2))
+        for name in names:
+            shares = gradient_by_use(net, params, x, y, f"scan1/{name}", loss=weighted)
+            total = whole(net, params, x, y, f"scan1/{name}", weighted)
+            np.testing.assert_allclose(shares.sum((0, 1)), total, **CLOSE)
+            for i, j in np.ndindex(shares.shape[:2]) if inner is single else ():
+                cut = x[:, i : i + window, j : j + window]
+                alone = whole(inner, params["scan1"], cut, y[:, i, j], name, weighted)
+                np.testing.assert_allclose(shares[i, j], alone, **CLOSE)
+
+
 def test_tied_weights_by_hand(x64):
     params, x, y = made(autoencoder, (5,))
     kernel, x_, y_ = (np.asarray(a) for a in (params["encode"]["kernel"], x, y))
@@ -439,11 +460,29 @@ MISTAKES = {
     "x a list": (NET, {"layer": "conv1", "x": [[1.0]]}, TypeError, "x must be an array (batch, *space, channels)"),
     "params": (NET, {"layer": "conv1", "params": None}, TypeError, "params must be a dict as net.init(key, shape)"),
     "other params": (NET, {"layer": "conv1", "params": {}}, ValueError, "conv1: params have no 'kernel'"),
+    "no network": ("lenet", {"layer": "conv1"}, TypeError, "gradient_by_use: 'lenet' is neither a layer nor"),
+    "a layer alone in a scan": (
+        fcnn.serial(Scan(fcnn.Conv(2, 3), 3), fcnn.Flatten()),
+        {"layer": "scan1"},
+        ValueError,
+        "scan1 scans a single layer, whose kernel has no path of its own; make it a part",
+    ),
+    "one label for two": (NET, {"layer": "conv1", "y": jnp.array([0])}, ValueError, "y has shape (1,), outputs (2, "),
+    "labels that are no classes": (
+        NET,
+        {"layer": "conv1", "y": jnp.array([0, 9])},
+        ValueError,
+        "y has labels from 0 to",
+    ),
+    "labels of floats": (NET, {"layer": "conv1", "y": jnp.zeros(2)}, TypeError, "y has dtype float32, softmax cross"),
+    "no labels": (NET, {"layer": "conv1", "y": None}, TypeError, "y must be an array of targets, not None"),
+    "a name for a loss": (NET, {"layer": "conv1", "loss": "mse"}, TypeError, "loss is 'mse', it must be a function"),
+    "a loss of nothing": (NET, {"layer": "conv1", "loss": lambda *_: None}, ValueError, "loss returned a NoneType"),
     "several outputs": (
         fcnn.graph(conv1=fcnn.Conv(2, 3))(lambda layer, x: (layer.conv1(x), x)),
         {"layer": "conv1"},
         ValueError,
-        "the network gives several outputs, and softmax cross-entropy takes one; give loss=",
+        "the network gives several outputs, ((2, 3, 2), (2, 5, 2)), and softmax cross-entropy takes one; give loss=",
     ),
 }
 
@@ -452,7 +491,7 @@ MISTAKES = {
 def test_mistakes_are_explained(name):
     net, given, kind, message = MISTAKES[name]
     arguments = {
-        "params": net.init(jax.random.key(0), (5, 2)),
+        "params": {} if isinstance(net, str) else net.init(jax.random.key(0), (5, 2)),
         "x": jnp.ones((2, 5, 2)),
         "y": jnp.array([0, 1]),
         **given,

@@ -113,3 +113,25 @@ def test_every_name_at_the_door_that_makes_a_layer_is_listed():
 
     for name in set(fcnn.__all__) - {"Layer", "Parameter", "__version__"}:
         assert f"`{name}`" in TEXT, name
+
+
+def test_figures_of_the_scan_are_those_of_the_committed_results():
+    results = ROOT / "benchmarks" / "results"
+    speed = json.loads((results / "scan.json").read_text())
+    for case in speed["cases"].values():
+        both = [case["speed_up_over_patches"], case["ratio_of_multiply_adds"]]
+        assert " of ".join(f"{n:,.0f}" if n >= 100 else f"{n:.1f}" for n in both) + " |" in TEXT
+        assert case["share_of_the_ratio"] >= 0.6
+    assert f"{speed['tiles']['seconds']:.0f} s and {speed['tiles']['peak_gib']} GiB of memory" in TEXT
+    assert speed["tiles"]["peak_with_files_gib"] < 4
+    equal = json.loads((results / "scan_equality.json").read_text())
+    assert f"{equal['networks']:,} random networks" in TEXT
+    assert f"{equal['worst_forward']['difference']:.0e} of the largest" in TEXT
+    assert f"{equal['worst_gradient']['difference']:.1e}, where a sum cancels" in TEXT
+    digits = json.loads((results / "find_digits.json").read_text())["trained_on"]
+    for way in digits.values():
+        found = way["average_precision"]
+        assert f"{found['mean']:.3f} (mean of {found['n']}, spread {found['std']:.3f})" in TEXT
+    words = json.loads((results / "find_words.json").read_text())
+    assert f"{words['all_hits']['mean']:.1%} (mean of {words['all_hits']['n']}" in TEXT
+    assert f"at {words['all_false_alarms_per_hour']['mean']:.0f} false alarms per hour" in TEXT

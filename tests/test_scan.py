@@ -280,6 +280,24 @@ def test_batch_norm_in_training_takes_all_windows_as_one_batch(stride, x64):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), slope, by_hand)
 
 
+@pytest.mark.parametrize("strides", [(1, 1), (7, 1), (2, 2), (1, 3)])
+def test_batch_norm_in_a_scan_inside_a_scan_takes_the_windows_of_all_windows(strides, x64):
+    outer_stride, inner_stride = strides
+    inner = fcnn.serial(fcnn.Conv(2, 2), fcnn.BatchNorm(), relu, fcnn.Flatten(), fcnn.Dense(2), fcnn.BatchNorm())
+    net = fcnn.serial(Scan(inner, 4, stride=inner_stride), relu, fcnn.Flatten(), fcnn.Dense(2))
+    shape = (15, 16, 1)
+    params, state = filled(Scan(net, 7), shape)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *shape)))
+    # by hand: the windows of the windows are the batch of the inner network
+    cut = windows_of(windows_of(x, (7, 7), (outer_stride,) * 2).reshape(-1, 7, 7, 1), (4, 4), (inner_stride,) * 2)
+    y, moved = inner.apply_train(params["scan1"], jnp.asarray(cut.reshape(-1, 4, 4, 1)), state=state["scan1"])
+    rows = relu(y).reshape(-1, params["dense1"]["kernel"].shape[0])
+    expected = rows @ params["dense1"]["kernel"] + params["dense1"]["bias"]
+    found, new = Scan(net, 7, stride=outer_stride).apply_train(params, x, state=state)
+    np.testing.assert_allclose(found.reshape(-1, 2), expected, rtol=1e-11, atol=1e-12)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), new["scan1"], moved)
+
+
 def test_dropout_by_layers_draws_for_every_value_and_by_patches_for_every_window(key):
     x = jnp.ones((1, 400, 1))
     net = fcnn.serial(fcnn.Dropout(0.25), fcnn.Flatten())
@@ -377,6 +395,34 @@ def test_classifiers_of_the_library(make):
         assert converted["dense1"]["kernel"].shape == (6, 6, 256, 4096)
     assert conv.out_shape(shape) == (1, 1, net.out_shape(shape)[0])
     assert sum(a.size for a in jax.tree.leaves(converted)) == sum(a.size for a in jax.tree.leaves(params))
+
+
+def test_windows_of_one_sample_a_step_apart_inside_others(x64):
+    """What no window holds is left out in a scan, in one inside another, and in the network of convolutions."""
+    points = Scan(fcnn.serial(fcnn.Flatten(), fcnn.Dense(1, bias=False)), 1, stride=2)
+    params, x = {"dense1": {"kernel": jnp.ones((1, 1))}}, jnp.arange(8.0).reshape(1, 8, 1)
+    assert points.apply(params, x).ravel().tolist() == [0, 2, 4, 6]
+    conv, converted = fcnn.fully_convolutional(points, params, (8, 1))
+    assert conv.apply(converted, x).ravel().tolist() == [0, 2, 4, 6]
+    pairs = Scan(fcnn.serial(points, fcnn.Flatten()), 4)
+    assert pairs.apply({"scan1": params}, x)[0].tolist() == [[0, 2], [1, 3], [2, 4], [3, 5], [4, 6]]
+    mixed = fcnn.serial(Scan(fcnn.serial(fcnn.Flatten(), fcnn.Dense(2)), (1, 3), stride=(2, 1)), fcnn.Flatten())
+    params, _ = filled(mixed, (5, 6, 2))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 11, 2)))
+    expected = one_by_one(mixed, params, x, (5, 6), (1, 2))
+    for fragments in (True, False):
+        scan = Scan(mixed, (5, 6), stride=(1, 2), fragments=fragments)
+        np.testing.assert_allclose(scan.apply(params, x), expected, rtol=1e-12, atol=1e-13)
+
+
+def test_a_network_in_a_scan_counts_at_all_its_positions():
+    conv, times = fcnn.Conv(4, 3), 18**2 * 9 * 4
+    for net in (conv, fcnn.serial(conv)):
+        for outer in (Scan(net, 8), fcnn.serial(Scan(net, 8))):
+            assert multiply_adds(outer, (20, 20, 1)) == times
+        assert multiply_adds(Scan(net, 8, method="patches"), (20, 20, 1)) == 13**2 * 6**2 * 9 * 4
+    shared = fcnn.serial(conv, fcnn.graph(a=fcnn.Dense(5))(lambda layer, x: layer.a(x)))  # on what single windows make
+    assert Scan(shared, 3).report((20, 20, 1)).by_layers == times + 18**2 * 4 * 5
 
 
 def test_multiply_adds_by_hand():

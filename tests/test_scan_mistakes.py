@@ -1,5 +1,7 @@
 """What a scan refuses, in which words, and which functions may be scanned."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from test_scan import filled, one_by_one
 
 import fcnn
+from fcnn.layer import Parameter
 from fcnn.scan import Scan
 from fcnn.scan.positionwise import why_not_positionwise
 
@@ -105,12 +108,105 @@ MISTAKES = {
         ValueError,
         "more than one vector",
     ),
+    "cells within one value": (
+        lambda: Scan(fcnn.serial(fcnn.Conv(2, 4), fcnn.AdaptiveAvgPool(3)), 4).out_shape((7, 8, 3)),
+        ValueError,
+        r"^adaptive_avg_pool1: .*lays several cells over one of the \(1, 1\) values",
+    ),
+    "a report of a window that is too large": (
+        lambda: Scan(GOOD, 8).report((5, 9, 1)),
+        ValueError,
+        r"^scan: a window of \(8, 8\) does not fit an input of \(5, 9, 1\)",
+    ),
+    "no network, as convolutions": (
+        lambda: fcnn.fully_convolutional("lenet", {}, (8, 8, 1)),
+        TypeError,
+        "^fully_convolutional: 'lenet' is neither a layer nor a function",
+    ),
+    "params that are lists, as convolutions": (
+        lambda: fcnn.fully_convolutional(
+            fcnn.serial(fcnn.Conv(1, 1, bias=False)), {"conv1": {"kernel": [1.0]}}, (4, 1)
+        ),
+        TypeError,
+        "conv1: params entry 'kernel' must be an array, not a list",
+    ),
+    "params that are integers, as convolutions": (
+        lambda: fcnn.fully_convolutional(
+            fcnn.serial(fcnn.Conv(1, 1, bias=False)), {"conv1": {"kernel": jnp.ones((1, 1, 1), int)}}, (4, 1)
+        ),
+        TypeError,
+        "conv1: params entry 'kernel' has dtype int",
+    ),
+    "a transposed layout, as convolutions": (
+        lambda: fcnn.fully_convolutional(fcnn.serial(lambda x: x.swapaxes(1, 2), fcnn.Flatten()), {}, (8, 8, 1)),
+        ValueError,
+        "function1: .*mixes positions.*; it is no convolution; leave it out",
+    ),
     "no space to convolve over": (
         lambda: fcnn.fully_convolutional(fcnn.Dense(2), {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}, (3,)),
         ValueError,
         "no space",
     ),
 }
+
+
+LARGE_SPACE = {
+    "another function on large spaces": lambda x: 2 * x if x.shape[1] < 20 else x,
+    "fewer axes": lambda x: x.max(-1),
+    "more axes": lambda x: x[..., None],
+}
+
+
+@pytest.mark.parametrize("function", LARGE_SPACE.values(), ids=LARGE_SPACE)
+def test_functions_that_would_be_another_on_the_whole_image_are_refused(function):
+    """Followed by something that looks along the last axis: it would look along another."""
+    net = fcnn.serial(fcnn.MaxPool(2), function, jax.nn.softmax)
+    with pytest.raises(ValueError, match=r"^function1: <lambda> (computes with|makes \(4, 4).*method=\"patches\""):
+        Scan(net, 8).apply({}, jnp.ones((1, 40, 41, 3)))
+    assert Scan(net, 8, method="patches").out_shape((40, 41, 3))[:2] == (33, 34)
+
+
+def test_a_layer_that_mixes_positions_in_training_alone_is_refused_there():
+    net = ending_in(Centred())
+    scan = Scan(net, 8)
+    params = scan.init(jax.random.key(0), (9, 9, 1))
+    assert scan.apply(params, jnp.ones((1, 9, 9, 1))).shape == (1, 2, 2, 2)
+    with pytest.raises(ValueError, match=r"centred1: Centred\(\) in training mixes positions"):
+        scan.apply_train(params, jnp.ones((1, 9, 9, 1)))
+
+
+@dataclass(frozen=True)
+class Centred(fcnn.Layer):
+    """Something that looks at all positions in training alone."""
+
+    def forward_eval(self, params, state, x):
+        return x
+
+    def forward_train(self, params, state, key, x):
+        return x - x.mean((1, 2), keepdims=True), state
+
+
+@dataclass(frozen=True)
+class Slope(fcnn.Layer):
+    """A leaky rectifier with a slope that is learnt: a parameter of one number."""
+
+    def parameters(self, shape):
+        return {"slope": Parameter((), jax.nn.initializers.constant(0.25))}
+
+    def forward(self, params, x):
+        return jnp.where(x > 0, x, params["slope"] * x)
+
+
+def test_what_is_looked_into_may_hold_traced_values(x64):
+    scan = Scan(fcnn.serial(Slope(), fcnn.MaxPool(2), fcnn.Flatten(), fcnn.Dense(3)), 4)
+    params = jax.jit(lambda key: scan.init(key, (9, 9, 2)))(jax.random.key(0))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 9, 9, 2)))
+    expected = one_by_one(scan.net, params, x, (4, 4), (1, 1))
+    np.testing.assert_allclose(jax.jit(scan.apply)(params, x), expected, rtol=1e-12, atol=1e-13)
+    times = jax.grad(lambda a: Scan(fcnn.serial(lambda x: a * x, fcnn.MaxPool(2)), 4).apply({}, x[..., :1] ** 2).sum())
+    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(x[0, ..., 0]) ** 2, (2, 2)).max((2, 3))
+    counts = np.array([1, 1, 2, 2, 2, 2, 1, 1])  # of the windows of 4 and their maxima of 2, a step of 2 apart
+    np.testing.assert_allclose(times(2.0), (windows * np.outer(counts, counts)).sum(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -148,6 +244,16 @@ POSITIONWISE = {
     "laid out": (lambda x: x.reshape(x.shape[0], -1, 3), "mixes positions"),
     "weights of the positions": (lambda x: x * jnp.arange(8.0).reshape(8, 1, 1), "differ from position to position"),
     "divided by the size": (lambda x: x / x.shape[1], "computes with the size of the space"),
+    "divided by the number of positions": (lambda x: x / jnp.ones(x.shape[1:3]).sum(), "computes with the size"),
+    "divided by the sizes' product": (
+        lambda x: x / jnp.asarray(x.shape[1:3], "float32").prod(),
+        "computes with the size",
+    ),
+    "weights of the channels, by the size": (lambda x: x * (np.ones(3, "float32") / x.shape[1]), "computes with the"),
+    "to the power of the size": (lambda x: x ** x.shape[1], "computes with the size of the space"),
+    "so many channels": (lambda x: x[..., : 1 + x.shape[1] % 2], "computes with the size of the space"),
+    "zeros of the space": (lambda x: x + jnp.zeros(x.shape), None),
+    "a choice": (lambda x: jnp.where(x > 0, x, jnp.zeros_like(x)), None),
     "one size alone": (lambda x: x + jnp.zeros((8, 8, 3)), "alone"),
     "a constant": (lambda x: jnp.ones(x.shape), "does not depend"),
 }

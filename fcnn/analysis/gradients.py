@@ -15,6 +15,7 @@ from ..errors import at, shown
 from ..geometry import integer
 from ..given import Params, State, check_inputs, check_key, check_mapping
 from ..layer import Layer
+from .targets import check_targets
 
 #: what autodiff and the hand-written gradient may differ by, relative to the largest entry of the array (or to a
 #: ten-thousandth of the largest of all arrays, where that is more)
@@ -220,16 +221,12 @@ def check_gradients(
     with jax.enable_x64(True):
         params, state, inputs = _double((params, state or {}, inputs))
         outputs = jax.eval_shape(lambda p, i: _outputs(net, p, i, state, key, train), params, inputs)
-        if loss is None and not hasattr(outputs, "shape"):
-            raise ValueError(
-                f"check_gradients: the network gives several outputs, {jax.tree.map(lambda a: a.shape, outputs)}, and "
-                "softmax cross-entropy takes one; give loss=, a function of (outputs, targets)"
-            )
-        y = jnp.asarray(y) if hasattr(outputs, "shape") else _arrays(y)
+        with at("check_gradients"):
+            y, measured = check_targets(y, outputs, loss)
 
         @jax.jit
         def objective(params: Any, inputs: Any) -> Any:
-            return jnp.mean(_loss(loss)(_outputs(net, params, inputs, state, key, train), y))
+            return jnp.mean(measured(_outputs(net, params, inputs, state, key, train), y))
 
         value = objective(params, inputs)
         autodiff = _named(jax.jit(jax.grad(objective, (0, 1)))(params, inputs))
@@ -343,19 +340,6 @@ def _outputs(net: Layer, params: Any, inputs: Any, state: Any, key: Any, train: 
     if train:
         return net.apply_train(params, *inputs, key=key, state=state)[0]
     return net.apply(params, *inputs, state=state)
-
-
-def _loss(loss: Any) -> Any:
-    if loss is not None:
-        return loss
-    from optax import losses
-
-    return losses.softmax_cross_entropy_with_integer_labels
-
-
-def _arrays(y: Any) -> Any:
-    """Targets of several outputs: a list is an array, a tuple or dict is several."""
-    return jax.tree.map(jnp.asarray, y, is_leaf=lambda value: isinstance(value, list))
 
 
 def _double(tree: Any) -> Any:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import geometry
+from ..compose.parts import lift
 from ..compose.remat import Remat
 from ..compose.repeat import Repeat
 from ..errors import at, shown
@@ -23,7 +24,9 @@ from ..layers.conv import Conv, ConvTranspose, LocallyConnected
 from ..layers.dense import Dense
 from ..ops.dtypes import common, together
 from ..ops.windows import patches
-from .gradients import _arrays, _loss
+from ..scan import Scan
+from ..scan.fields import AtPositions, Cropped, cropped
+from .targets import check_targets
 
 
 def gradient_by_use(
@@ -69,8 +72,9 @@ def gradient_by_use(
     Returns:
         An array (uses, copies, \*positions, \*kernel shape). There is an axis of uses where there are several and
         ``use`` is None, and an axis of copies inside ``repeat``. Positions are those of the output for convolutions,
-        the space of the input for ``Dense``, and inside ``Scan`` those that are computed once for all windows; a
-        locally connected layer shares nothing, and has its gradient here. The sum over uses and positions is what
+        the space of the input for ``Dense``, and inside ``Scan`` those that are computed once for all windows (but in a
+        ``graph``, which has them as its batch: their shares are summed); a locally connected layer shares nothing, and
+        has its gradient here. The sum over uses and positions is what
         ``jax.grad`` gives, up to rounding. A pure function: it can be jitted.
 
     Raises:
@@ -92,6 +96,7 @@ def gradient_by_use(
          [0.30000001192092896, 0.4000000059604645])
     """
     with at("gradient_by_use"):
+        net = lift(net)
         inputs = tuple(x) if isinstance(x, (tuple, list)) else (x,)
         check_inputs(inputs)
         params, state = check_mapping("params", params), check_mapping("state", {} if state is None else state)
@@ -101,12 +106,7 @@ def gradient_by_use(
     walk, params, events, outputs = _rehearsed(net, params, state, inputs)
     with at("gradient_by_use"):
         calls = _calls(events, layer)
-        if loss is None and not hasattr(outputs, "shape"):
-            raise ValueError(
-                "the network gives several outputs, and softmax cross-entropy takes one; give loss=, a function of "
-                "(outputs, targets)"
-            )
-    targets = jnp.asarray(y) if hasattr(outputs, "shape") else _arrays(y)
+        targets, measured = check_targets(y, outputs, loss)
     steps = layer.split("/")
     own = reduce(getitem, steps, params)
 
@@ -114,7 +114,7 @@ def gradient_by_use(
         noted: list[Event] = []
         out = walk(_replaced(params, [*steps, "kernel"], kernel), inputs, noted, nudges)
         seen = {event.path: event.inputs[0] for event in noted if event.path in nudges}
-        return jnp.mean(_loss(loss)(out, targets)), seen
+        return jnp.mean(measured(out, targets)), seen
 
     nudges = {call.path: jnp.zeros(call.output.shape, call.output.dtype) for call in calls}
     reads = _reaches(lambda kernel: objective(kernel, nudges)[0], own["kernel"])
@@ -167,6 +167,11 @@ def _calls(events: list[Event], layer: str) -> list[Event]:
     calls = [event for event in events if _home(event.path) == layer]
     if calls and _kind(calls[0].layer) is not None:
         return calls
+    if calls and isinstance(calls[0].layer, Scan):
+        raise ValueError(
+            f"{layer} scans a single layer, whose kernel has no path of its own; make it a part, "
+            f"fcnn.Scan(fcnn.serial(...), ...), and ask for it as '{layer}/...'"
+        )
     known = ", ".join(dict.fromkeys(_home(event.path) for event in events if _kind(event.layer) is not None))
     if calls:
         way_out = f"those that have are {known}" if known else "no layer of this network has"
@@ -188,7 +193,7 @@ def _home(path: str) -> str:
 
 def _kind(layer: Layer) -> type[Layer] | None:
     """The class whose arithmetic a layer has; None: one that is not known here."""
-    while isinstance(layer, (Remat, Repeat)):
+    while isinstance(layer, (Remat, Repeat, Cropped, AtPositions)):
         layer = layer.layer
     for kind in (Conv, ConvTranspose, LocallyConnected, Dense):
         if isinstance(layer, kind) and type(layer).forward is kind.forward:
@@ -220,9 +225,11 @@ def _wanted(use: int | None, layer: str, calls: list[Event], reads: bool) -> Seq
 
 
 def _positions(call: Event) -> Shape:
-    if _kind(call.layer) is LocallyConnected:
-        return ()
-    return tuple(call.output.shape[len(call.copies) + 1 : -1])
+    positions = tuple(call.output.shape[len(call.copies) + 1 : -1])
+    if _kind(call.layer) is not LocallyConnected:
+        return positions
+    # its kernel has the positions itself, but for those of a scan around it
+    return call.layer.keep if isinstance(call.layer, AtPositions) else ()
 
 
 def _reaches(function: Callable[[Any], Any], argument: Any) -> bool:
@@ -256,6 +263,16 @@ def _share(layer: Layer, params: Params, x: jax.Array, slope: jax.Array) -> jax.
         return _share(layer.layer, params, x, slope)
     if isinstance(layer, Repeat):
         return _share_of_copies(layer, params, x, slope)
+    if isinstance(layer, Cropped):  # what is left out is not used
+        widths = zip(layer.layer.infer_shape(x.shape[1:]), slope.shape[1:], strict=True)
+        slope = jnp.pad(slope, [(0, 0), *((0, whole - kept) for whole, kept in widths)])
+        return _share(layer.layer, params, x, slope)[tuple(slice(0, n) for n in layer.keep)]
+    if isinstance(layer, AtPositions):  # at each position a layer of its own
+        first, rank = prod(layer.keep), len(layer.keep)
+        x = cropped(x, layer.keep).reshape(len(x), first, *layer.local)
+        slope = slope.reshape(len(x), first, *slope.shape[1 + rank :])
+        found = jax.vmap(partial(_share, layer.layer, params), 1)(x, slope)
+        return found.reshape(*layer.keep, *found.shape[1:])
     x, slope = together(x, slope)
     if isinstance(layer, Dense):
         return jnp.einsum("n...c,n...o->...co", x, slope)

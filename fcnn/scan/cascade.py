@@ -19,6 +19,7 @@ from jax.core import Tracer
 
 from .. import geometry
 from ..compose import serial
+from ..compose.parts import lift
 from ..compose.remat import Remat
 from ..compose.serial import Serial
 from ..errors import at, shown
@@ -95,7 +96,7 @@ def as_cascade(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params
         (48, 5)
     """
     with at("as_cascade"):
-        seen = check_shape(shape)
+        net, seen = lift(net), check_shape(shape)
         if not 2 <= len(seen) <= 4:
             raise ValueError(f"shape is (*window, channels) with 1, 2 or 3 space dimensions, not {shown(seen)}")
         chain = _chain(net, params)
@@ -104,6 +105,12 @@ def as_cascade(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params
                 f"the network begins with {chain[0].name} ({chain[0].layer!r}); an MLP over a window begins with "
                 "Flatten(), and what is not an MLP can be written out as one by as_mlp"
             )
+        if len(chain) == 1:
+            raise ValueError("the network is Flatten() alone, which leaves no layer for a cascade")
+        _check_values(params)
+        for name, _, own in chain:
+            if not all(np.isfinite(np.asarray(leaf, float)).all() for leaf in jax.tree.leaves(own)):
+                raise ValueError(f"{name} has weights that are not finite, which cannot be compared")
     _check_params(net, params, seen)
     layers: dict[str, Layer] = {}
     found: Params = {}
@@ -166,8 +173,9 @@ def as_mlp(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params]:
          [0.0, 0.0, 0.30000001192092896, 0.5]]
     """
     with at("as_mlp"):
-        seen = check_shape(shape)
+        net, seen = lift(net), check_shape(shape)
         chain = _chain(net, params)
+        _check_values(params)
     for name, layer, _ in chain:
         with at(name):
             _check_writable(layer)
@@ -212,13 +220,17 @@ def _chain(net: Layer, params: Params, before: str = "") -> list[Part]:
     return found
 
 
-def _check_params(net: Layer, params: Params, shape: Shape) -> None:
-    """Raise unless the params are those of the network, and have values."""
+def _check_values(params: Params) -> None:
+    """Raise unless the params have values."""
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params)):
         raise TypeError(
             "the weights of a cascade are compared and laid out by value, but these params are traced; call as_cascade "
             "and as_mlp outside jit, grad and vmap"
         )
+
+
+def _check_params(net: Layer, params: Params, shape: Shape) -> None:
+    """Raise unless the params are those of the network."""
     jax.eval_shape(net.apply, params, jax.ShapeDtypeStruct((1, *shape), jnp.zeros(()).dtype))
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from ..compose.parts import lift
 from ..compose.serial import Serial
 from ..errors import at_top, shown
 from ..geometry import Shape
@@ -66,8 +67,9 @@ def fully_convolutional(
         ((12, 12, 6, 10), (1, 1, 10), (19, 19, 10))
     """
     with at_top("fully_convolutional"):
+        net = lift(net)
         (shape,) = net.check_shapes((shape,))
-        one = jax.ShapeDtypeStruct((1, *shape), next((a.dtype for a in jax.tree.leaves(params)), jnp.zeros(()).dtype))
+        one = jax.ShapeDtypeStruct((1, *shape), jnp.zeros(()).dtype)
         given = jax.eval_shape(lambda: net.init_state(shape)) if state is None else state
         jax.eval_shape(lambda p, s, x: net.apply(p, x, state=s), params, given, one)
         if isinstance(net, Scan):

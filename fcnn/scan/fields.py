@@ -77,6 +77,25 @@ class Cropped(Wrapped):
 
 
 @dataclass(frozen=True, repr=False)
+class Thinned(Wrapped):
+    """A layer that sees what another makes, which has no parameters: every so many samples.
+
+    Args:
+        layer: the layer.
+        first: what comes before it.
+    """
+
+    first: Layer
+
+    def inside(self, shape: Shape) -> Shape:
+        return self.first.infer_shape(shape)
+
+    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        x, _ = self.first.run(call, {}, {}, inputs)
+        return self.layer.run(call, params, state, (x,))
+
+
+@dataclass(frozen=True, repr=False)
 class AtPositions(Wrapped):
     """A layer of what one window makes, used at all positions: they are examples of the batch.
 
@@ -109,9 +128,16 @@ class OverlappingBatchNorm(BatchNorm):
 
     Args:
         lattice: where the values lie.
+        held: for each axis, how often the values inside one window count, where they are shared by windows of a scan
+            inside it; (): once.
     """
 
     lattice: Lattice | None = None
+    held: tuple[Shape, ...] = ()
+
+    def uses(self, axis: int) -> np.ndarray:
+        """For every value along an axis, how many windows hold it."""
+        return self.lattice.uses(axis, self.held[axis] if self.held else None) if self.lattice else np.ones(1, int)
 
     def forward_train(
         self, params: Params, state: State, key: jax.Array | None, *inputs: jax.Array
@@ -124,7 +150,7 @@ class OverlappingBatchNorm(BatchNorm):
         weight = np.ones((1,) * lattice.rank)
         for axis in range(lattice.rank):
             uses = np.zeros(x.shape[1 + axis])
-            uses[: lattice.count[axis]] = lattice.uses(axis)
+            uses[: lattice.count[axis]] = self.uses(axis)
             weight = weight * uses.reshape([-1 if other == axis else 1 for other in range(lattice.rank)])
         count = float(weight.sum()) * x.shape[0]
         if count < 2:  # the same words as without overlap

@@ -68,6 +68,11 @@ class Lattice:
         return tuple(((p - 1) * s + (n - 1) * d) // g + 1 for p, s, n, d, g in rows)
 
     @cached_property
+    def extent(self) -> Shape:
+        """Samples from the first to the last of these values."""
+        return tuple((n - 1) * g + 1 for n, g in zip(self.count, self.pitch, strict=True))
+
+    @cached_property
     def single(self) -> bool:
         """Whether a window holds one value."""
         return all(n == 1 for n in self.local)
@@ -98,8 +103,12 @@ class Lattice:
             steps.append(d * s if left > 1 or fragments or not scan else scan)
         return Lattice(self.positions, self.stride, tuple(local), tuple(steps)), tuple(strides)
 
-    def uses(self, axis: int) -> np.ndarray:
+    def uses(self, axis: int, held: Shape | None = None) -> np.ndarray:
         """For every value along an axis, how many windows hold it.
+
+        Args:
+            axis: the axis.
+            held: how often each of the values inside one window counts; None: once.
 
         Example:
             >>> Lattice((4,), (1,), (3,), (2,)).uses(0).tolist()
@@ -107,4 +116,5 @@ class Lattice:
         """
         where = np.arange(self.positions[axis])[:, None] * self.stride[axis]
         where = where + np.arange(self.local[axis]) * self.step[axis]
-        return np.bincount(where.ravel() // self.pitch[axis], minlength=self.count[axis])
+        often = np.broadcast_to(np.ones(self.local[axis], int) if held is None else held, where.shape)
+        return np.bincount(where.ravel() // self.pitch[axis], often.ravel(), self.count[axis]).astype(int)

@@ -14,15 +14,16 @@ from jax import lax
 
 from .. import geometry
 from ..compose.parts import lift
-from ..errors import shown
+from ..errors import at_top, shown
 from ..geometry import Shape, is_shape
 from ..given import Params, State
 from ..layer import Call, Layer
 from ..layers.conv import Conv, check_flag
+from ..layers.pool import MaxPool
 from ..ops.convolution.choice import FOURIER_KERNEL
 from ..ops.dtypes import wide
 from . import rewrite
-from .fields import cropped, gathered, whole_field
+from .fields import Thinned, cropped, gathered, whole_field
 from .lattice import Lattice
 from .report import ScanReport, multiply_adds
 from .value import FLAT, POINT, Rewritten, Value, Way
@@ -132,14 +133,22 @@ class Scan(Layer):
         _, window = self.placed(shape)
         # one window, in shape only: what is wrong with params or state is said in the network's own words
         one = jax.ShapeDtypeStruct((1, *window), inputs[0].dtype)
-        jax.eval_shape(lambda x: self.net.run(Call(train=False), params, state, (x,))[0], one)
+        try:
+            jax.eval_shape(lambda x: self.net.run(Call(train=False), params, state, (x,))[0], one)
+        except (ValueError, TypeError) as error:
+            error.add_note(f"x of shape {shown(one.shape)} is one window of the input, {shown(inputs[0].shape)}")
+            raise
         compute = self._by_patches if self.method == "patches" else self._by_layers
         return compute(call, params, state, inputs[0])
 
-    def rewritten(self, shape: Shape, *, fragments: bool = False, overlapping: bool = False) -> Rewritten:
+    def rewritten(self, shape: Shape, *, fragments: bool = False, train: bool = False) -> Rewritten:
         """The network that computes all positions of an input (*space, channels)."""
         lattice, window = self.placed(shape)
-        return rewrite.rewrite(self.net, window, lattice, lattice.count, Way(fragments, overlapping=overlapping))
+        made = rewrite.rewrite(self.net, window, lattice, lattice.count, Way(fragments, train=train))
+        if lattice.pitch == (1,) * lattice.rank:
+            return made
+        # samples that no window holds are left out: a maximum over windows of one sample
+        return replace(made, net=Thinned(made.net, MaxPool(1, stride=lattice.pitch)))
 
     def report(self, shape: Shape) -> ScanReport:
         """Count the work of both ways of computing.
@@ -160,15 +169,17 @@ class Scan(Layer):
             >>> report.positions, report.fragments, round(report.ratio, 1)
             ((57, 57), (2, 2), 11.9)
         """
-        (shape,) = self.check_shapes((shape,))
-        lattice, window = self.placed(shape)
-        shared = replace(self, method="layers").rewritten(shape)
-        fragments = replace(self, method="layers").rewritten(shape, fragments=True).value.lattice.fragments
+        with at_top(self.label):
+            (shape,) = self.check_shapes((shape,))
+            lattice, window = self.placed(shape)
+            self.net.infer_shape(*self.net.accept_shapes((window,)))
+            shared = replace(self, method="layers").rewritten(shape)
+            fragments = replace(self, method="layers").rewritten(shape, fragments=True).value.lattice.fragments
         return ScanReport(
             positions=lattice.positions,
             fragments=fragments,
             by_patches=multiply_adds(self.net, window) * prod(lattice.positions),
-            by_layers=multiply_adds(shared.net, (*lattice.count, shape[-1])),
+            by_layers=multiply_adds(shared.net, (*lattice.extent, shape[-1])),
         )
 
     def placed(self, shape: Shape) -> tuple[Lattice, Shape]:
@@ -198,8 +209,8 @@ class Scan(Layer):
         plain = call.events is not None or (call.train and bool(state))
         if plain or fragments is None:
             fragments = not plain and jax.default_backend() == "cpu" and self._large_kernels(shape)
-        made = self.rewritten(shape, fragments=fragments, overlapping=call.train)
-        y, state = made.net.run(call, made.convert(params), state, (seen(x, lattice),))
+        made = self.rewritten(shape, fragments=fragments, train=call.train)
+        y, state = made.net.run(call, made.convert(params), state, (cropped(x, lattice.extent),))
         return jax.tree.map(lambda leaf: finished(leaf, made), y), state
 
     def _large_kernels(self, shape: Shape) -> bool:
@@ -256,13 +267,6 @@ def _convolutions(layer: Any) -> Iterator[Conv]:
             yield from _convolutions(value)
 
 
-def seen(x: jax.Array, lattice: Lattice) -> jax.Array:
-    """The samples that windows hold, of an image (batch, *space, channels)."""
-    if lattice.pitch != (1,) * lattice.rank:
-        x = x[(slice(None), *(slice(None, None, g) for g in lattice.pitch))]
-    return cropped(x, lattice.count)
-
-
 def finished(y: jax.Array, made: Rewritten) -> jax.Array:
     """What lies in fields, laid out by position: (batch, *positions, *out)."""
     value, lattice = made.value, made.value.lattice
@@ -275,7 +279,7 @@ def finished(y: jax.Array, made: Rewritten) -> jax.Array:
 
 
 def _inside(scan: Scan, value: Value, way: Way) -> Any:
-    made = replace(scan, method="layers").rewritten(value.shape)
+    made = replace(scan, method="layers").rewritten(value.shape, train=way.train)
     positions = scan.placed(value.shape)[0].positions
     return rewrite.inlined(made, positions, scan, value, way)
 

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import Literal
 
 from ..errors import shown
 from ..geometry import Shape
+from ..layer import Call, Layer
 
 #: operations on single numbers
 _NUMBERS = frozenset({
@@ -58,13 +60,18 @@ class Mixes(Exception):
     """Raised where a function mixes positions, or cannot be seen not to."""
 
 
-def why_not_positionwise(function: Callable[..., Any], shape: Shape, lead: int | None = None) -> str | None:
+def why_not_positionwise(
+    function: Callable[..., Any], shape: Shape, lead: int | None = None, larger: Shape | None = None
+) -> str | None:
     """Say why a function of x (batch, *space, channels) may not be used at every position of a larger space.
+
+    The function is traced for the space given and for larger ones, and must do the same in all.
 
     Args:
         function: of one array.
         shape: shape of one example.
         lead: number of leading axes, the batch among them, that count as positions; None: all but the last.
+        larger: the space on which it will be used; it is tried beside one that is larger by 3 along every axis.
 
     Returns:
         The reason, to follow the function's name in a sentence; None where the function is positionwise.
@@ -76,52 +83,69 @@ def why_not_positionwise(function: Callable[..., Any], shape: Shape, lead: int |
         'mixes positions (reduce_sum along the space)'
     """
     lead = len(shape) if lead is None else lead
+    said: list[Any] = []
     try:
-        closed = _traced(function, shape)
-        outs = follow(closed, [Seen("x")], lead)
+        outs = follow(_traced(function, shape), [Seen("x")], lead, said)
     except Mixes as error:
         return str(error)
     except (jax.errors.JAXTypeError, jax.errors.ConcretizationTypeError):
         return "looks at values, so it cannot be followed"
     if any(out.mark is None for out in outs):
         return "makes something that does not depend on its input"
-    try:
-        larger = _traced(function, (*(n + 3 for n in shape[: lead - 1]), *shape[lead - 1 :]))
-    except Exception:  # whatever a user's function raises on a space that it is not made for
-        return f"works for a space of {shown(shape[: lead - 1])} alone"
-    return None if _numbers(closed) == _numbers(larger) else "computes with the size of the space"
+    space, rest = shape[: lead - 1], shape[lead - 1 :]
+    for other in {tuple(n + 3 for n in space), space if larger is None else larger} - {space}:
+        again: list[Any] = []
+        try:
+            follow(_traced(function, (*other, *rest)), [Seen("x")], lead, again)
+        except Exception:  # whatever a user's function raises on a space that it is not made for
+            return f"works for a space of {shown(space)} alone"
+        if again != said:
+            return "computes with the size of the space"
+    return None
+
+
+def applied(layer: Layer, shape: Shape, *, train: bool = False) -> Callable[[jax.Array], jax.Array]:
+    """A layer as a function of its input; its parameters are constants, so that their axes count as positions do."""
+    made = jax.eval_shape(lambda key: layer.init_part(key, (shape,)), jax.random.key(0))
+    kept = jax.eval_shape(lambda: layer.state_part((shape,)))
+    # of NumPy: values even where JAX is tracing
+    params, state = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), (made, kept))
+    call = Call(train=train, root=jax.random.key(0) if train else None)
+    return lambda x: layer.run(call, params, state, (x,))[0]
 
 
 def _traced(function: Callable[..., Any], shape: Shape) -> Any:
     return jax.make_jaxpr(function)(jax.ShapeDtypeStruct((2, *shape), jnp.zeros(()).dtype))
 
 
-def _numbers(closed: Any) -> list[Any]:
-    """The operations of a traced function with the numbers that stand in it, without shapes."""
-    jaxpr = getattr(closed, "jaxpr", closed)
-    found: list[Any] = [_number(value) for value in getattr(closed, "consts", ()) if jnp.size(value) == 1]
-    for eqn in jaxpr.eqns:
-        found.append(eqn.primitive.name)
-        found += [_number(atom.val) for atom in eqn.invars if isinstance(atom, Literal) and jnp.size(atom.val) == 1]
-        if eqn.primitive.name in _CALLS:
-            found += _numbers(eqn.params[_CALLS[eqn.primitive.name]])
+def _value(value: Any) -> Any:
+    """Something that is equal for equal arrays; one that is traced, or is a random key, is equal to itself alone."""
+    if isinstance(value, Tracer) or not isinstance(getattr(value, "dtype", None), (np.dtype, type(None))):
+        return id(value)
+    array = np.asarray(value)
+    return array.shape, array.dtype.name, array.tobytes()
+
+
+def _settings(params: Any, lead: int) -> list[Any]:
+    """What the parameters of an operation say, but for the sizes of the leading axes."""
+    found = []
+    for name, value in sorted(params.items()):
+        if isinstance(value, (bool, int, float, str)):
+            found.append((name, value))
+        elif isinstance(value, tuple) and all(isinstance(item, (int, tuple)) for item in value):
+            found.append((name, value[lead:]))
     return found
 
 
-def _number(value: Any) -> float:
-    return float(np.asarray(value).ravel()[0])
-
-
-def follow(
-    closed: Any, given: list[Seen], lead: int, special: Callable[[Any, list[Seen]], list[Seen] | None] | None = None
-) -> list[Seen]:
+def follow(closed: Any, given: list[Seen], lead: int, said: list[Any]) -> list[Seen]:
     """Follow marks through a traced function.
 
     Args:
         closed: the closed jaxpr.
         given: what is known of its arguments.
         lead: number of leading axes, batch and space, that must be kept.
-        special: asked first about every operation: what is known of its results, or None for the usual rules.
+        said: where it is noted down what the function does, without the sizes of the space: the same for all of them
+            where the function does not compute with these sizes.
 
     Returns:
         What is known of its results.
@@ -131,8 +155,9 @@ def follow(
     """
     jaxpr: Any = closed.jaxpr if hasattr(closed, "jaxpr") else closed
     known: dict[Any, Seen] = {}
-    for var in jaxpr.constvars:
+    for var, value in zip(jaxpr.constvars, getattr(closed, "consts", jaxpr.constvars), strict=True):
         known[var] = _constant(var.aval.shape)
+        said.append(_value(value))
     known.update(zip(jaxpr.invars, given, strict=True))
 
     def look(atom: Any) -> Seen:
@@ -140,10 +165,10 @@ def follow(
 
     for eqn in jaxpr.eqns:
         seen = [look(atom) for atom in eqn.invars]
-        outs = special(eqn, seen) if special is not None else None
-        if outs is None:
-            outs = _through(eqn, seen, lead, special)
-        known.update(zip(eqn.outvars, outs, strict=True))
+        said.append(eqn.primitive.name)
+        said += [_value(atom.val) for atom in eqn.invars if isinstance(atom, Literal)]
+        said += _settings(eqn.params, lead)
+        known.update(zip(eqn.outvars, _through(eqn, seen, lead, said), strict=True))
     return [look(atom) for atom in jaxpr.outvars]
 
 
@@ -151,12 +176,14 @@ def _constant(shape: Shape) -> Seen:
     return Seen(None, frozenset(axis for axis, size in enumerate(shape) if size == 1))
 
 
-def _through(eqn: Any, seen: list[Seen], lead: int, special: Any) -> list[Seen]:
+def _through(eqn: Any, seen: list[Seen], lead: int, said: list[Any]) -> list[Seen]:
     name = eqn.primitive.name
     if name in _CALLS:
-        return follow(eqn.params[_CALLS[name]], seen, lead, special)
+        return follow(eqn.params[_CALLS[name]], seen, lead, said)
     marks = {value.mark for value in seen if value.mark is not None}
     if not marks:
+        if name != "broadcast_in_dim" and name not in _NUMBERS:  # a sum of ones is the size of the space
+            said += [atom.aval.shape for atom in eqn.invars]
         return [Seen(None, _uniform(eqn, seen, out.aval)) for out in eqn.outvars]
     if len(marks) > 1:
         raise Mixes(f"joins values that lie at different positions ({name})")

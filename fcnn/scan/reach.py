@@ -27,9 +27,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-import jax
-import numpy as np
-
 from .. import geometry, names
 from ..compose.graph import Graph
 from ..compose.neighbours import is_elementwise
@@ -40,7 +37,7 @@ from ..compose.repeat import Repeat
 from ..compose.serial import Serial
 from ..errors import at, at_top, shown
 from ..geometry import Shape
-from ..layer import Call, Layer
+from ..layer import Layer
 from ..layers import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,
@@ -65,7 +62,7 @@ from ..layers import (
 )
 from ..ops.pool import pool_windows
 from .layer import Scan
-from .positionwise import why_not_positionwise
+from .positionwise import applied, why_not_positionwise
 
 
 @dataclass(frozen=True)
@@ -314,7 +311,7 @@ def _positionwise(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
     """A function, or a layer that is not fcnn's own: its operations say whether it keeps positions apart."""
     if is_elementwise(layer):
         return shape, axes
-    function = layer.function if isinstance(layer, Function) else _alone(layer, shape)
+    function = layer.function if isinstance(layer, Function) else applied(layer, shape)
     reason = why_not_positionwise(function, shape, len(axes) + 1)
     if reason is not None:
         raise ValueError(
@@ -322,14 +319,6 @@ def _positionwise(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
             "poolings to join positions"
         )
     return tuple(layer.infer_shape(shape)), axes
-
-
-def _alone(layer: Layer, shape: Shape) -> Callable[[Any], Any]:
-    """A layer as a function of its input; its parameters are constants, so that their axes count as positions do."""
-    made = jax.eval_shape(lambda key: layer.init_part(key, (shape,)), jax.random.key(0))
-    kept = jax.eval_shape(lambda: layer.state_part((shape,)))
-    params, state = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), (made, kept))
-    return lambda x: layer.run(Call(train=False), params, state, (x,))[0]
 
 
 def _refused(reason: str, way_out: str) -> Callable[[Any, Shape, Axes], Any]:

@@ -14,7 +14,7 @@ from ..errors import shown
 from ..geometry import Shape
 from ..layer import Call, Event, Layer
 from ..layers import Conv, ConvTranspose, Dense, LocallyConnected
-from .fields import Wrapped
+from .fields import AtPositions, Wrapped
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,33 @@ def multiply_adds(net: Layer, shape: Shape) -> int:
 
 
 def _of(event: Event) -> int:
-    layer, copies = event.layer, prod(event.copies)
-    while isinstance(layer, (Wrapped, Remat, Repeat)):  # what is composed inside of them has events of its own
-        copies *= layer.n if isinstance(layer, Repeat) else 1
-        layer = layer.layer
+    first = len(event.copies)
+    # the network is given one example, so that there are more where windows are its batch
+    examples, *seen = event.inputs[0].shape[first:]
+    return prod(event.copies) * examples * _times(event.layer, tuple(seen))
+
+
+def _times(layer: Layer, seen: Shape) -> int:
+    """The multiply-adds of a layer for one example; none for a composition, whose parts have events of their own."""
+    from .layer import Scan  # which asks for reports itself
+
+    if isinstance(layer, Repeat):
+        return layer.n * _times(layer.layer, seen)
+    if isinstance(layer, AtPositions):
+        return prod(layer.keep) * _times(layer.layer, layer.local)
+    if isinstance(layer, Wrapped):
+        return _times(layer.layer, layer.inside(seen))
+    if isinstance(layer, Remat):
+        return _times(layer.layer, seen)
+    if isinstance(layer, Scan) and layer.method == "patches":
+        lattice, window = layer.placed(seen)
+        return prod(lattice.positions) * _times(layer.net, window)
+    if isinstance(layer, Scan):
+        return _times(layer.rewritten(seen).net, seen)
     if not isinstance(layer, (Conv, ConvTranspose, Dense, LocallyConnected)):
         return 0
-    first = 1 + len(event.copies)
-    seen = tuple(event.inputs[0].shape[first:])
     kernel = prod(layer.parameters(seen)["kernel"].shape)
     if isinstance(layer, LocallyConnected):
-        return copies * kernel
-    places = seen if isinstance(layer, ConvTranspose) else tuple(event.output.shape[first:])
-    return copies * prod(places[:-1]) * kernel
+        return kernel
+    places = seen if isinstance(layer, ConvTranspose) else layer.infer_shape(seen)
+    return prod(places[:-1]) * kernel

@@ -30,7 +30,7 @@ from ..compose.repeat import Repeat
 from ..compose.serial import Serial
 from ..errors import at, shown
 from ..geometry import Shape, is_shape
-from ..layer import Call, Layer
+from ..layer import Layer
 from ..layers import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,
@@ -53,13 +53,14 @@ from ..layers import (
     MaxPool,
 )
 from ..layers.function import Function
-from .fields import AtPositions, Cropped, Fragmented, OverlappingBatchNorm, split_axis
+from .fields import AtPositions, Cropped, Fragmented, OverlappingBatchNorm, Thinned, split_axis
 from .lattice import Lattice
-from .positionwise import why_not_positionwise
+from .positionwise import applied, why_not_positionwise
 from .value import FIELD, FLAT, POINT, Part, Rewritten, Value, Way
 
-#: what to do about a part that cannot share its work
-_WAY_OUT = 'Scan(..., method="patches") computes it position by position'
+#: what to do about a part that cannot share its work, in a scan and in a network that is written as convolutions
+_PATCHES = 'Scan(..., method="patches") computes it position by position'
+_NO_CONVOLUTION = "it is no convolution; leave it out, or convert the network up to it"
 
 
 @functools.lru_cache(maxsize=256)
@@ -92,9 +93,10 @@ def _rewrite(layer: Layer, value: Value, way: Way) -> Part:
     return _other(layer, value, way)
 
 
-def refuse(layer: Layer, reason: str, way_out: str | None = None) -> NoReturn:
+def refuse(layer: Layer, reason: str, way: Way, instead: str = "") -> NoReturn:
     """Raise for a part that cannot be computed for all positions together."""
-    raise ValueError(f"{names.code(layer)} {reason}, so positions cannot share its work; {way_out or _WAY_OUT}")
+    way_out = (instead and f"{instead}, or ") + (_NO_CONVOLUTION if way.whole else _PATCHES)
+    raise ValueError(f"{names.code(layer)} {reason}, so positions cannot share its work; {way_out}")
 
 
 # Parts that slide a window.
@@ -105,7 +107,7 @@ def _conv(layer: Conv, value: Value, way: Way) -> Part:
         return _as_it_is(layer, value)
     if value.kind != FIELD:
         return _other(layer, value, way)
-    _check_border(layer, geometry.slide(value.shape[:-1], layer.kernel, **_options(layer)))
+    _check_border(layer, geometry.slide(value.shape[:-1], layer.kernel, **_options(layer)), way)
     return _slid(layer, layer.kernel, layer.stride, layer.dilation, value, way)
 
 
@@ -115,7 +117,7 @@ def _pool(layer: Any, value: Value, way: Way) -> Part:
     if value.kind != FIELD:
         return _other(layer, value, way)
     options = {**_options(layer), "stride": layer.window if layer.stride is None else layer.stride}
-    _check_border(layer, geometry.slide(value.shape[:-1], layer.window, ceil_mode=layer.ceil_mode, **options))
+    _check_border(layer, geometry.slide(value.shape[:-1], layer.window, ceil_mode=layer.ceil_mode, **options), way)
     plain = dataclasses.replace(layer, ceil_mode=False)
     return _slid(plain, layer.window, options["stride"], layer.dilation, value, way)
 
@@ -124,13 +126,14 @@ def _options(layer: Any) -> dict[str, Any]:
     return {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
 
 
-def _check_border(layer: Layer, windows: geometry.Windows) -> None:
+def _check_border(layer: Layer, windows: geometry.Windows, way: Way) -> None:
     if any(map(any, windows.constant_pads)):
         refuse(
             layer,
             f"pads the window of {shown(windows.space)}: its border is part of what it computes, and lies elsewhere in "
             "every window",
-            f'use padding="VALID", or {_WAY_OUT}',
+            way,
+            'use padding="VALID"',
         )
 
 
@@ -189,7 +192,9 @@ def _adaptive(pool: Callable[..., Layer]) -> Callable[[Any, Value, Way], Part]:
         windows = tuple(_regular([stop - start for start, stop in axis]) for axis in bounds)
         steps = tuple(_regular([b - a for (a, _), (b, _) in pairwise(axis)] or [1]) for axis in bounds)
         if None in windows or None in steps:
-            refuse(layer, f"lays cells of different sizes over the {shown(local)} values of a window")
+            refuse(layer, f"lays cells of different sizes over the {shown(local)} values of a window", way)
+        if 0 in steps:
+            refuse(layer, f"lays several cells over one of the {shown(local)} values of a window", way)
         return _slid(pool(windows, stride=steps), windows, steps, 1, value, way)
 
     return rule
@@ -237,7 +242,8 @@ def _part_wise(layer: Layer, value: Value, way: Way) -> Part:
         refuse(
             layer,
             "follows Flatten and sees all values of a window at once",
-            f"put it before Flatten or after a Dense, or {_WAY_OUT}",
+            way,
+            "put it before Flatten or after a Dense",
         )
     if value.kind == POINT and len(value.shape) != 1:
         return _at_positions(layer, value, way)
@@ -253,14 +259,21 @@ def _dropout(layer: Dropout, value: Value, way: Way) -> Part:
 
 
 def _batch_norm(layer: BatchNorm, value: Value, way: Way) -> Part:
-    if (
-        value.kind != FLAT
-        and way.overlapping
-        and len(value.shape) == (1 if value.kind == POINT else len(value.extent) + 1)
-    ):
-        fields = {f.name: getattr(layer, f.name) for f in dataclasses.fields(layer)}
-        return Part(OverlappingBatchNorm(**fields, lattice=value.lattice), value)
-    return _part_wise(layer, value, way)
+    vectors = len(value.shape) == (1 if value.kind == POINT else len(value.extent) + 1)
+    if value.kind == FLAT or not way.train or not vectors:
+        return _part_wise(layer, value, way)
+    fields = {f.name: getattr(layer, f.name) for f in dataclasses.fields(BatchNorm)}
+    held = _held(layer, value.lattice) if isinstance(layer, OverlappingBatchNorm) else ()
+    return Part(OverlappingBatchNorm(**fields, lattice=value.lattice, held=held), value)
+
+
+def _held(layer: OverlappingBatchNorm, lattice: Lattice) -> tuple[Shape, ...]:
+    """How often the values inside a window count for a norm in a scan of it: once for each of its own windows."""
+    found = []
+    for axis, n in enumerate(lattice.local):
+        uses = layer.uses(axis).tolist()
+        found.append((*uses, *(0,) * (n - len(uses))))
+    return tuple(found)
 
 
 def _whole_space(reason: str) -> Callable[[Layer, Value, Way], Part]:
@@ -269,7 +282,7 @@ def _whole_space(reason: str) -> Callable[[Layer, Value, Way], Part]:
             return _as_it_is(layer, value)
         if value.lattice.single:
             return _at_positions(layer, value, way)
-        refuse(layer, reason)
+        refuse(layer, reason, way)
 
     return rule
 
@@ -279,30 +292,32 @@ def _other(layer: Layer, value: Value, way: Way) -> Part:
     if isinstance(layer, Function) and is_elementwise(layer):
         return Part(layer, value)
     if value.lattice.single:
-        as_it_is = isinstance(layer, Function) and value.kind == POINT and _along_channels(layer, value)
+        as_it_is = isinstance(layer, Function) and value.kind == POINT and _along_channels(layer, value, way)
         return Part(layer, value) if as_it_is else _at_positions(layer, value, way)
     if layer.init_state(value.shape):
-        refuse(layer, "keeps a state of its own, which cannot be seen to be the same at all positions")
-    flat = value.kind == FLAT
-    reason = why_not_positionwise(_applied(layer, value.shape), value.shape, 2 if flat else None)
-    if reason is not None:
-        refuse(
-            layer, reason if not flat else f"follows Flatten and {reason.replace('positions', 'values of a window')}"
-        )
-    return Part(layer, value._replace(shape=layer.infer_shape(value.shape)))
+        refuse(layer, "keeps a state of its own, which cannot be seen to be the same at all positions", way)
+    flat, rank = value.kind == FLAT, value.lattice.rank
+    shape = layer.infer_shape(value.shape)
+    if not flat and not (is_shape(shape) and len(shape) == rank + 1):
+        axes = f"{rank} axis" if rank == 1 else f"{rank} axes"
+        refuse(layer, f"makes {shown(shape)} of {shown(value.shape)}, which is not (*space, channels) of {axes}", way)
+    # the array that holds a flattened field has as many numbers as ever, so a function of numbers may see any of them
+    larger = None if flat or way.whole else value.extent
+    for train in (False, True) if way.train and not isinstance(layer, Function) else (False,):
+        function = applied(layer, value.shape, train=train)
+        reason = why_not_positionwise(function, value.shape, 2 if flat else rank + 1, larger)
+        if reason is not None:
+            reason = f"follows Flatten and {reason.replace('positions', 'values of a window')}" if flat else reason
+            refuse(layer, f"{'in training ' * train}{reason}", way)
+    return Part(layer, value._replace(shape=shape))
 
 
-def _along_channels(layer: Layer, value: Value) -> bool:
+def _along_channels(layer: Layer, value: Value, way: Way) -> bool:
     """Whether a function of vectors does the same with a field of them, such as a softmax along the last axis."""
     if not is_shape(value.shape) or len(value.shape) != 1 or layer.infer_shape(value.shape) != value.shape:
         return False
-    return why_not_positionwise(_applied(layer, value.shape), (2,) * value.lattice.rank + value.shape) is None
-
-
-def _applied(layer: Layer, shape: Shape) -> Callable[[jax.Array], jax.Array]:
-    params = jax.eval_shape(lambda: layer.init_part(jax.random.key(0), (shape,)))
-    zeros = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), params)
-    return lambda x: layer.run(Call(train=False), zeros, {}, (x,))[0]
+    field = (2,) * value.lattice.rank + value.shape
+    return why_not_positionwise(applied(layer, value.shape), field, None, _least(value.lattice, way)) is None
 
 
 def _at_positions(layer: Layer, value: Value, way: Way) -> Part:
@@ -345,9 +360,9 @@ def _parallel(net: Any, value: Value, way: Way) -> Part:
     first = next(iter(values.values()))
     for name, other in values.items():
         if (other.kind, other.lattice) != (first.kind, first.lattice):
-            refuse(net, f"joins {_where(first)} and, in {name}, {_where(other)}")
+            refuse(net, f"joins {_where(first)} and, in {name}, {_where(other)}", way)
     if first.kind == FLAT and isinstance(net, Branches) and net.join == "concat" and len(values) > 1:
-        refuse(net, "joins flattened values of a window", f"put Flatten after the branches, or {_WAY_OUT}")
+        refuse(net, "joins flattened values of a window", way, "put Flatten after the branches")
     keep = tuple(map(min, *(v.extent for v in values.values()))) if len(values) > 1 else first.extent
     layers: dict[str, Layer | None] = {}
     for name, part in found.items():
@@ -377,7 +392,7 @@ def _repeat(net: Repeat, value: Value, way: Way) -> Part:
     if part.layer is None:
         return Part(None, value)
     if part.value != value:
-        refuse(net, f"takes {_where(value)} and gives {_where(part.value)}")
+        refuse(net, f"takes {_where(value)} and gives {_where(part.value)}", way)
     return Part(dataclasses.replace(net, layer=part.layer), value, part.kernels)
 
 
@@ -385,6 +400,14 @@ def _remat(net: Remat, value: Value, way: Way) -> Part:
     part = _rewrite(net.layer, value, way)
     layer = None if part.layer is None else dataclasses.replace(net, layer=part.layer)
     return part._replace(layer=layer)
+
+
+def _thinned(net: Thinned, value: Value, way: Way) -> Part:
+    first = _rewrite(net.first, value, way)
+    part = _rewrite(net.layer, first.value, way)
+    if first.layer is None or part.layer is None:
+        return part._replace(layer=first.layer or part.layer)
+    return part._replace(layer=Thinned(part.layer, first.layer))
 
 
 def _cropped(net: Cropped, value: Value, way: Way) -> Part:
@@ -395,6 +418,8 @@ def _cropped(net: Cropped, value: Value, way: Way) -> Part:
 def _positions(net: AtPositions, value: Value, way: Way) -> Part:
     """Positions of a scan inside the window."""
     value = value._replace(lattice=dataclasses.replace(value.lattice, local=net.keep))
+    if way.train and not value.lattice.single and net.layer.init_state(net.local):
+        refuse(net.layer, "in training takes statistics over positions that several windows hold", way)
     keep = _least(value.lattice, way)
     shape = net.infer_shape(value.shape)
     return Part(AtPositions(net.layer, keep, net.local), value._replace(shape=shape, extent=keep))
@@ -413,9 +438,9 @@ def _fewer(part: Part, local: Shape, way: Way) -> Part:
 def inlined(made: Rewritten, positions: Shape, layer: Layer, value: Value, way: Way) -> Part:
     """A scan inside the window: the layers that it is made of are parts of the window's network like any other."""
     if value.kind != FIELD:
-        refuse(layer, "scans what is no space")
+        refuse(layer, "scans what is no space", way)
     if made.value.kind != POINT or not is_shape(made.value.shape) or len(made.value.shape) != 1:
-        refuse(layer, "makes more than one vector for each of its own windows")
+        refuse(layer, "makes more than one vector for each of its own windows", way)
     part = _rewrite(made.net, value, way)
     if part.value.lattice.local != positions:
         part = _fewer(part, positions, way)
@@ -425,7 +450,7 @@ def inlined(made: Rewritten, positions: Shape, layer: Layer, value: Value, way: 
 def _graph(net: Graph, value: Value, way: Way) -> Part:
     if value.lattice.single:
         return _at_positions(net, value, way)
-    refuse(net, "wires its layers by a function, which is not looked into")
+    refuse(net, "wires its layers by a function, which is not looked into", way)
 
 
 _PER_WINDOW = "takes its statistics over the whole window"
@@ -441,7 +466,7 @@ RULES: dict[type[Layer], Callable[[Any, Value, Way], Part]] = {
     Dense: _dense,
     **dict.fromkeys((LayerNorm, LocalResponseNorm, Maxout), _part_wise),
     Dropout: _dropout,
-    BatchNorm: _batch_norm,
+    **dict.fromkeys((BatchNorm, OverlappingBatchNorm), _batch_norm),
     **dict.fromkeys((GroupNorm, InstanceNorm), _whole_space(_PER_WINDOW)),
     LocallyConnected: _whole_space("has a kernel of its own for every place in the window"),
     ConvTranspose: _whole_space("pads the window, and makes values between the samples"),
@@ -450,6 +475,7 @@ RULES: dict[type[Layer], Callable[[Any, Value, Way], Part]] = {
     Repeat: _repeat,
     Remat: _remat,
     Graph: _graph,
+    Thinned: _thinned,
     Cropped: _cropped,
     AtPositions: _positions,
 }

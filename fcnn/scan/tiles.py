@@ -272,13 +272,19 @@ def _followed(net: Layer, shape: Shape) -> Reach:
 
 def _rehearsed(net: Layer, params: Params, state: State | None, image: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype of the result; raises what ``apply`` would raise."""
-    try:
-        dtype = jax.dtypes.canonicalize_dtype(image.dtype)
-    except TypeError:
-        raise TypeError(f"image has dtype {image.dtype}, which is none of NumPy's; use np.asarray") from None
-    x = jax.ShapeDtypeStruct((1, *map(int, image.shape)), dtype)
+    x = jax.ShapeDtypeStruct((1, *map(int, image.shape)), _dtype(image))
     y = jax.eval_shape(lambda x: net.apply(params, x, state=state), x)
     return jax.ShapeDtypeStruct(y.shape[1:], y.dtype)
+
+
+def _dtype(image: Any) -> Any:
+    """The dtype of the tiles, in the order of bytes of this machine; files may have the other."""
+    try:
+        return jnp.result_type(jax.dtypes.canonicalize_dtype(np.dtype(image.dtype).newbyteorder("=")))
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"image has dtype {image.dtype}, with which nothing can be computed; convert it, image.astype('float32')"
+        ) from None
 
 
 def _check_out(out: Any, made: jax.ShapeDtypeStruct, image: Any) -> Any:
@@ -358,7 +364,7 @@ def _stream(
 def _read(image: Any, lines: tuple[Line, ...], places: list[Any], batch: int, divided: Any) -> Any:
     """A batch of tiles on the devices; the last is filled up with copies, which nobody looks at."""
     sizes = tuple(along.tile for along in lines)
-    x = np.empty((batch, *sizes, image.shape[-1]), jax.dtypes.canonicalize_dtype(image.dtype))
+    x = np.empty((batch, *sizes, image.shape[-1]), _dtype(image))
     for row, place in zip(x, places, strict=False):
         corner = [along.starts[n] for along, n in zip(lines, place, strict=True)]
         row[...] = np.asarray(image[tuple(slice(a, a + size) for a, size in zip(corner, sizes, strict=True))])

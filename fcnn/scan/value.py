@@ -37,12 +37,12 @@ class Way(NamedTuple):
     Attributes:
         fragments: whether steps inside the window leave fragments; otherwise they dilate what follows.
         whole: whether nothing is scanned, and only what comes after the space becomes convolution.
-        overlapping: whether batch normalisation counts values as often as windows hold them.
+        train: whether it is for training, where batch normalisation counts values as often as windows hold them.
     """
 
     fragments: bool = False
     whole: bool = False
-    overlapping: bool = False
+    train: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,76 @@
+"""What the outputs of a network are compared with: targets and a loss, checked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from ..errors import shown
+from ..geometry import Shape
+
+
+def check_targets(y: Any, outputs: Any, loss: Any) -> tuple[Any, Callable[[Any, Any], Any]]:
+    """The targets as arrays, and the loss as a function.
+
+    Args:
+        y: targets; where the network gives several outputs, an array or a tuple or dict of arrays.
+        outputs: the shapes and dtypes of what the network gives.
+        loss: (outputs, targets) to one number for each example, or one for the batch; None: softmax cross-entropy with
+            integer labels.
+
+    Raises:
+        ValueError: several outputs without a loss, labels of another shape than the outputs ask for or that are no
+            classes, a loss whose result is no array of numbers.
+        TypeError: targets that are no arrays, labels that are no integers, a loss that is no function.
+    """
+    if loss is not None and not callable(loss):
+        raise TypeError(
+            f"loss is {loss!r}, it must be a function of (outputs, targets), such as optax.losses.squared_error"
+        )
+    one = hasattr(outputs, "shape")
+    if loss is None and not one:
+        raise ValueError(
+            f"the network gives several outputs, {jax.tree.map(lambda a: a.shape, outputs)}, and softmax cross-entropy "
+            "takes one; give loss=, a function of (outputs, targets)"
+        )
+    try:  # of several outputs a list is an array, a tuple or dict is several
+        y = jnp.asarray(y) if one else jax.tree.map(jnp.asarray, y, is_leaf=lambda value: isinstance(value, list))
+    except (TypeError, ValueError):
+        raise TypeError(f"y must be an array of targets, not {y!r}") from None
+    if loss is None:
+        _check_labels(y, outputs.shape)
+        from optax import losses  # heavy, and only where it is asked for
+
+        return y, losses.softmax_cross_entropy_with_integer_labels
+    made = jax.eval_shape(lambda outputs: loss(outputs, y), outputs)
+    if not hasattr(made, "shape"):
+        raise ValueError(
+            f"loss returned a {type(made).__name__}, it must return an array: one number for each example, or one for "
+            "the batch"
+        )
+    return y, loss
+
+
+def _check_labels(y: jax.Array, outputs: Shape) -> None:
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        raise TypeError(
+            f"y has dtype {y.dtype}, softmax cross-entropy takes integer labels; convert them, y.astype('int32'), or "
+            "give loss= for other targets, such as optax.losses.softmax_cross_entropy for one-hot ones"
+        )
+    if y.shape != outputs[:-1]:
+        raise ValueError(
+            f"y has shape {shown(y.shape)}, outputs {shown(outputs)} ask for {shown(outputs[:-1])}, a label for each; "
+            "give loss= for other targets"
+        )
+    if isinstance(y, Tracer) or not y.size:
+        return
+    least, most = int(np.min(y)), int(np.max(y))
+    if least < 0 or most >= outputs[-1]:
+        raise ValueError(
+            f"y has labels from {least} to {most}, the network has {outputs[-1]} classes, 0 to {outputs[-1] - 1}"
+        )
