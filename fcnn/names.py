@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import math
 import pickle
 import re
 from collections.abc import Callable
@@ -78,17 +79,23 @@ def code(value: Any) -> str:
         >>> import jax
         >>> code((3, jax.nn.relu, functools.partial(jax.nn.leaky_relu, negative_slope=0.1)))
         '(3, jax.nn.relu, functools.partial(jax.nn.leaky_relu, negative_slope=0.1))'
+        >>> code(float("inf")), code(jax.numpy.dtype("float32")), code(abs)
+        ("float('inf')", "jax.numpy.dtype('float32')", 'abs')
     """
     if isinstance(value, tuple):
         return "(" + ", ".join(map(code, value)) + ("," if len(value) == 1 else "") + ")"
     if isinstance(value, functools.partial):
         parts = [code(value.func), *map(code, value.args), *(f"{k}={code(v)}" for k, v in value.keywords.items())]
         return f"functools.partial({', '.join(parts)})"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float({str(value)!r})"
+    if type(value).__module__.startswith("numpy") and hasattr(value, "newbyteorder"):
+        return f"jax.numpy.{value!r}"
     if dataclasses.is_dataclass(value) or not callable(value):
         return repr(value)
     name = public(value)
     if name is not None:
-        return name[1] if name[0] == "__main__" else ".".join(name)
+        return name[1] if name[0] in ("__main__", "builtins") else ".".join(name)
     return getattr(value, "__qualname__", None) or repr(value)
 
 

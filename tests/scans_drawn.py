@@ -182,12 +182,13 @@ class _ByHand(bridge._Builder):
         if isinstance(layer, fields.Cropped):
             inner = self.build(layer.layer, place, batch, shapes)
             return reference.Chain([inner, _Moved(lambda a: fields.cropped(a, layer.keep))])
-        if isinstance(layer, fields.Thinned):
-            parts = [
-                (layer.first, bridge._Place((), None, {}, {}, {}, {}), shapes[0]),
-                (layer.layer, place, layer.inside(shapes[0])),
-            ]
-            return reference.Chain([self.build(part, place, batch, (shape,)) for part, place, shape in parts])
+        if isinstance(layer, fields.Between):
+            nothing, inner = bridge._Place((), None, {}, {}, {}, {}), layer.inside(shapes[0])
+            parts = [] if layer.before is None else [self.build(layer.before, nothing, batch, shapes)]
+            parts.append(self.build(layer.layer, place, batch, (inner,)))
+            if layer.after is not None:
+                parts.append(self.build(layer.after, nothing, batch, (layer.layer.infer_shape(inner),)))
+            return reference.Chain(parts)
         if isinstance(layer, fields.AtPositions):
             lead = []
 

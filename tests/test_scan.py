@@ -415,6 +415,18 @@ def test_windows_of_one_sample_a_step_apart_inside_others(x64):
         np.testing.assert_allclose(scan.apply(params, x), expected, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3, 6])
+@pytest.mark.parametrize("fragments", [False, True])
+def test_a_scan_inside_that_leaves_one_of_its_positions(fragments, stride, x64):
+    """The convolution leaves 4 values, 3 samples apart, and the scan inside has one window of 4."""
+    inside = Scan(fcnn.serial(fcnn.MaxPool(3), fcnn.Flatten(), fcnn.Dense(2)), 4)
+    net = fcnn.serial(fcnn.Conv(2, 1, stride=3), inside, fcnn.Flatten(), fcnn.Dense(2))
+    params, _ = filled(net, (11, 1))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 31, 1)))
+    found = Scan(net, 11, stride=stride, fragments=fragments).apply(params, x)
+    np.testing.assert_allclose(found, one_by_one(net, params, x, (11,), (stride,)), rtol=1e-12, atol=1e-13)
+
+
 def test_a_network_in_a_scan_counts_at_all_its_positions():
     conv, times = fcnn.Conv(4, 3), 18**2 * 9 * 4
     for net in (conv, fcnn.serial(conv)):

@@ -77,22 +77,30 @@ class Cropped(Wrapped):
 
 
 @dataclass(frozen=True, repr=False)
-class Thinned(Wrapped):
-    """A layer that sees what another makes, which has no parameters: every so many samples.
+class Between(Wrapped):
+    """A layer between others that have no parameters, such as poolings of one sample that leave samples out.
 
     Args:
         layer: the layer.
-        first: what comes before it.
+        before: what comes before it; None: nothing.
+        after: what comes after it; None: nothing.
     """
 
-    first: Layer
+    before: Layer | None
+    after: Layer | None
 
     def inside(self, shape: Shape) -> Shape:
-        return self.first.infer_shape(shape)
+        return shape if self.before is None else self.before.infer_shape(shape)
+
+    def infer_shape(self, *shapes: Shape) -> Any:
+        out = super().infer_shape(*shapes)
+        return out if self.after is None else self.after.infer_shape(out)
 
     def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
-        x, _ = self.first.run(call, {}, {}, inputs)
-        return self.layer.run(call, params, state, (x,))
+        if self.before is not None:
+            inputs = (self.before.run(call, {}, {}, inputs)[0],)
+        y, state = self.layer.run(call, params, state, inputs)
+        return y if self.after is None else self.after.run(call, {}, {}, (y,))[0], state
 
 
 @dataclass(frozen=True, repr=False)

@@ -23,7 +23,7 @@ from ..layers.pool import MaxPool
 from ..ops.convolution.choice import FOURIER_KERNEL
 from ..ops.dtypes import wide
 from . import rewrite
-from .fields import Thinned, cropped, gathered, whole_field
+from .fields import Between, cropped, gathered, whole_field
 from .lattice import Lattice
 from .report import ScanReport, multiply_adds
 from .value import FLAT, POINT, Rewritten, Value, Way
@@ -148,7 +148,7 @@ class Scan(Layer):
         if lattice.pitch == (1,) * lattice.rank:
             return made
         # samples that no window holds are left out: a maximum over windows of one sample
-        return replace(made, net=Thinned(made.net, MaxPool(1, stride=lattice.pitch)))
+        return replace(made, net=Between(made.net, MaxPool(1, stride=lattice.pitch), None))
 
     def report(self, shape: Shape) -> ScanReport:
         """Count the work of both ways of computing.

@@ -53,7 +53,7 @@ from ..layers import (
     MaxPool,
 )
 from ..layers.function import Function
-from .fields import AtPositions, Cropped, Fragmented, OverlappingBatchNorm, Thinned, split_axis
+from .fields import AtPositions, Between, Cropped, Fragmented, OverlappingBatchNorm, split_axis
 from .lattice import Lattice
 from .positionwise import applied, why_not_positionwise
 from .value import FIELD, FLAT, POINT, Part, Rewritten, Value, Way
@@ -402,12 +402,18 @@ def _remat(net: Remat, value: Value, way: Way) -> Part:
     return part._replace(layer=layer)
 
 
-def _thinned(net: Thinned, value: Value, way: Way) -> Part:
-    first = _rewrite(net.first, value, way)
-    part = _rewrite(net.layer, first.value, way)
-    if first.layer is None or part.layer is None:
-        return part._replace(layer=first.layer or part.layer)
-    return part._replace(layer=Thinned(part.layer, first.layer))
+def _between(net: Between, value: Value, way: Way) -> Part:
+    before = Part(None, value) if net.before is None else _rewrite(net.before, value, way)
+    part = _rewrite(net.layer, before.value, way)
+    after = Part(None, part.value) if net.after is None else _rewrite(net.after, part.value, way)
+    return part._replace(layer=_joined(before.layer, part.layer, after.layer), value=after.value)
+
+
+def _joined(before: Layer | None, layer: Layer | None, after: Layer | None) -> Layer | None:
+    """A layer between others that have no parameters, each of which may be nothing."""
+    if before is None and after is None:
+        return layer
+    return Between(layer if layer is not None else Function(same), before, after)
 
 
 def _cropped(net: Cropped, value: Value, way: Way) -> Part:
@@ -420,9 +426,11 @@ def _positions(net: AtPositions, value: Value, way: Way) -> Part:
     value = value._replace(lattice=dataclasses.replace(value.lattice, local=net.keep))
     if way.train and not value.lattice.single and net.layer.init_state(net.local):
         refuse(net.layer, "in training takes statistics over positions that several windows hold", way)
-    keep = _least(value.lattice, way)
+    first = _settled(value, way)
+    value, keep = first.value, _least(first.value.lattice, way)
     shape = net.infer_shape(value.shape)
-    return Part(AtPositions(net.layer, keep, net.local), value._replace(shape=shape, extent=keep))
+    layer = _joined(first.layer, AtPositions(net.layer, keep, net.local), None)
+    return Part(layer, value._replace(shape=shape, extent=keep))
 
 
 def _fewer(part: Part, local: Shape, way: Way) -> Part:
@@ -432,7 +440,21 @@ def _fewer(part: Part, local: Shape, way: Way) -> Part:
     )
     keep = _least(value.lattice, way)
     layer = Cropped(part.layer if part.layer is not None else Function(same), keep)
-    return part._replace(layer=layer, value=value._replace(extent=keep))
+    last = _settled(value._replace(extent=keep), way)
+    return part._replace(layer=_joined(None, layer, last.layer), value=last.value)
+
+
+def _settled(value: Value, way: Way) -> Part:
+    """Leave out what is at no scanned position, where one value of a window is left.
+
+    As long as a window holds several, there are values between the positions. :meth:`Lattice.after` does the same where
+    a part with a stride leaves one.
+    """
+    lattice = value.lattice
+    axes = zip(lattice.local, lattice.stride, lattice.pitch, strict=True)
+    if all(n > 1 or not scan or scan == g for n, scan, g in axes):
+        return Part(None, value)
+    return _slid(MaxPool(1), 1, 1, 1, value, way)
 
 
 def inlined(made: Rewritten, positions: Shape, layer: Layer, value: Value, way: Way) -> Part:
@@ -475,7 +497,7 @@ RULES: dict[type[Layer], Callable[[Any, Value, Way], Part]] = {
     Repeat: _repeat,
     Remat: _remat,
     Graph: _graph,
-    Thinned: _thinned,
+    Between: _between,
     Cropped: _cropped,
     AtPositions: _positions,
 }
