@@ -115,7 +115,10 @@ def check_entries(kind: str, given: Mapping[str, Any], declared: dict[str, Param
                 f"make new ones by {source}, or give the input they were made for"
             )
         if kind == "params" and not jnp.issubdtype(value.dtype, jnp.floating):
-            raise TypeError(f"{kind} entry {name!r} has dtype {value.dtype}, expected floating point")
+            raise TypeError(
+                f"{kind} entry {name!r} has dtype {value.dtype}, expected floating point; "
+                f"convert it, {name}.astype('float32')"
+            )
 
 
 def draw_initial(name: str, parameter: Parameter, key: jax.Array, dtype: Any) -> jax.Array:

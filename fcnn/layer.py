@@ -300,7 +300,10 @@ class Layer:
 
     def _check_count(self, count: int) -> None:
         if self.inputs is not None and count != self.inputs:
-            raise TypeError(f"takes {self.inputs} input{'s' * (self.inputs != 1)}, {count} were given")
+            raise TypeError(
+                f"takes {self.inputs} input{'s' * (self.inputs != 1)}, {count} were given; "
+                "a network of several inputs is made by fcnn.graph"
+            )
 
     def _input_shapes(self, inputs: tuple[Any, ...]) -> tuple[Shape, ...]:
         self._check_count(len(inputs))

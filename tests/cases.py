@@ -13,18 +13,12 @@ import fcnn
 
 @dataclass(frozen=True)
 class Case:
-    """A network, the shape of one example, and what is true of it.
-
-    kinks: the function has them, so finite differences are taken on inputs whose values keep apart.
-    mixes_batch: in training, examples see each other, so vmap over examples is another function.
-    """
+    """A network, the shape of one example, the shapes of further inputs, and the name at the door that it covers."""
 
     net: fcnn.Layer
     shape: tuple
     more_shapes: tuple = ()
     covers: str = ""
-    kinks: bool = False
-    mixes_batch: bool = False
     tags: frozenset = field(default_factory=frozenset)
 
     @property
@@ -67,23 +61,21 @@ CASES = {
     "dense": Case(fcnn.Dense(3), VECTOR, covers="Dense"),
     "dense at every position": Case(fcnn.Dense(3, bias=False), IMAGE, covers="Dense"),
     "flatten": Case(fcnn.Flatten(), IMAGE, covers="Flatten"),
-    "maxout": Case(fcnn.Maxout(2), IMAGE, covers="Maxout", kinks=True),
+    "maxout": Case(fcnn.Maxout(2), IMAGE, covers="Maxout"),
     "dropout": Case(fcnn.Dropout(0.4), IMAGE, covers="Dropout"),
     "dropout of channels": Case(fcnn.Dropout(0.4, whole_channels=True), IMAGE, covers="Dropout"),
-    "max pool": Case(fcnn.MaxPool(2), IMAGE, covers="MaxPool", kinks=True),
-    "max pool overlapping": Case(
-        fcnn.MaxPool(3, stride=2, padding="SAME", ceil_mode=True), IMAGE, covers="MaxPool", kinks=True
-    ),
-    "max pool dilated": Case(fcnn.MaxPool(2, stride=1, dilation=2), VOLUME, covers="MaxPool", kinks=True),
+    "max pool": Case(fcnn.MaxPool(2), IMAGE, covers="MaxPool"),
+    "max pool overlapping": Case(fcnn.MaxPool(3, stride=2, padding="SAME", ceil_mode=True), IMAGE, covers="MaxPool"),
+    "max pool dilated": Case(fcnn.MaxPool(2, stride=1, dilation=2), VOLUME, covers="MaxPool"),
     "avg pool": Case(fcnn.AvgPool(2, padding=1, count_padding=True), IMAGE, covers="AvgPool"),
     "avg pool of sound": Case(fcnn.AvgPool(3, stride=2, padding="SAME"), SOUND, covers="AvgPool"),
-    "lp pool": Case(fcnn.LpPool(2, power=3), IMAGE, covers="LpPool", kinks=True),
-    "global max pool": Case(fcnn.GlobalMaxPool(), IMAGE, covers="GlobalMaxPool", kinks=True),
+    "lp pool": Case(fcnn.LpPool(2, power=3), IMAGE, covers="LpPool"),
+    "global max pool": Case(fcnn.GlobalMaxPool(), IMAGE, covers="GlobalMaxPool"),
     "global avg pool": Case(fcnn.GlobalAvgPool(), VOLUME, covers="GlobalAvgPool"),
     "adaptive avg pool": Case(fcnn.AdaptiveAvgPool((4, 2)), IMAGE, covers="AdaptiveAvgPool"),
-    "adaptive max pool": Case(fcnn.AdaptiveMaxPool(2), IMAGE, covers="AdaptiveMaxPool", kinks=True),
-    "batch norm": Case(fcnn.BatchNorm(), IMAGE, covers="BatchNorm", mixes_batch=True),
-    "batch norm plain": Case(fcnn.BatchNorm(scale=False, bias=False), VECTOR, covers="BatchNorm", mixes_batch=True),
+    "adaptive max pool": Case(fcnn.AdaptiveMaxPool(2), IMAGE, covers="AdaptiveMaxPool"),
+    "batch norm": Case(fcnn.BatchNorm(), IMAGE, covers="BatchNorm"),
+    "batch norm plain": Case(fcnn.BatchNorm(scale=False, bias=False), VECTOR, covers="BatchNorm"),
     "layer norm": Case(fcnn.LayerNorm(), IMAGE, covers="LayerNorm"),
     "group norm": Case(fcnn.GroupNorm(2), IMAGE, covers="GroupNorm"),
     "instance norm": Case(fcnn.InstanceNorm(), IMAGE, covers="InstanceNorm"),
@@ -94,8 +86,6 @@ CASES = {
         ),
         IMAGE,
         covers="serial",
-        kinks=True,
-        mixes_batch=True,
     ),
     "serial of a function": Case(fcnn.serial(jnp.tanh, square), IMAGE, covers="serial"),
     "residual": Case(fcnn.residual(fcnn.serial(fcnn.Conv(4, 3, padding="SAME"), jnp.tanh)), IMAGE, covers="residual"),
@@ -112,7 +102,6 @@ CASES = {
         fcnn.repeat(fcnn.serial(fcnn.Conv(4, 3, padding="SAME"), fcnn.BatchNorm(), jnp.tanh, fcnn.Dropout(0.3)), 3),
         IMAGE,
         covers="repeat",
-        mixes_batch=True,
     ),
     "remat": Case(
         fcnn.remat(
@@ -123,7 +112,6 @@ CASES = {
         ),
         IMAGE,
         covers="remat",
-        mixes_batch=True,
     ),
     "remat in a repeat": Case(
         fcnn.repeat(fcnn.residual(fcnn.remat(fcnn.serial(fcnn.Conv(4, 3, padding="SAME"), jnp.tanh))), 3),
@@ -140,15 +128,13 @@ CASES = {
         ),
         IMAGE,
         covers="Scan",
-        kinks=True,
-        mixes_batch=True,
     ),
     "scan by patches": Case(
         fcnn.Scan(fcnn.serial(fcnn.Flatten(), fcnn.Dense(3), jnp.tanh), (3, 2), stride=2, method="patches", chunk=4),
         IMAGE,
         covers="Scan",
     ),
-    "lenet5": Case(fcnn.models.lenet5(3), (28, 28, 1), covers="models", kinks=True, tags=frozenset({"large"})),
+    "lenet5": Case(fcnn.models.lenet5(3), (28, 28, 1), covers="models", tags=frozenset({"large"})),
 }
 
 #: what the door offers that is not a layer and does not make one

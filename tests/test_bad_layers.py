@@ -370,7 +370,12 @@ FITTING = [
         SHAPE,
         *(TypeError, "pair1", "returned a tuple", "expected one array"),
     ),
-    misfit("a function of two arrays", jnp.add, SHAPE, TypeError, "add1", "missing", "'y'"),
+    misfit(
+        "a function of two arrays",
+        jnp.add,
+        SHAPE,
+        *(TypeError, "add1", "was given 1 array", "missing", "'y'", "join several by fcnn.graph"),
+    ),
     misfit("a shape with the batch as None", relu, (None, 28, 28, 1), TypeError, "serial", "None", "no batch axis"),
     misfit(
         "an array instead of its shape",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from ..errors import at, shown
 from ..geometry import Shape, is_shape
 from ..given import Params, State
 from ..layer import Call, Layer
-from ..layers.function import PROBES, abstract, lost_batch
+from ..layers.function import PROBES, abstract, called, lost_batch
 from .parts import Composite, Parts, named, walked
 from .serial import calling
 
@@ -47,13 +46,13 @@ class Graph(Composite):
 
     def _probed(self, shapes: tuple[Shape, ...], batch: int) -> tuple[Any, _Shapes]:
         used = _Shapes(dict(self.parts))
-        out = jax.eval_shape(functools.partial(self.wiring, used), *abstract(shapes, batch))
+        out = jax.eval_shape(lambda *inputs: called(self.wiring, inputs, _INPUTS, used), *abstract(shapes, batch))
         _check_outputs(out, batch)
         return out, used
 
     def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         layers = _Run(dict(self.parts), call, params, state)
-        y = self.wiring(layers, *inputs)
+        y = called(self.wiring, inputs, _INPUTS, layers)
         for name, _ in self.parts:
             if name not in layers._uses:
                 raise ValueError(f"the layer {name!r} is named but the wiring never calls it; call it or leave it out")
@@ -76,6 +75,10 @@ class Graph(Composite):
 
     def _identity(self) -> tuple[Any, ...]:
         return self.parts, names.identity(self.wiring)
+
+
+#: what to do about a wiring that takes another number of inputs
+_INPUTS = "init and out_shape take the shape of every input, apply every input"
 
 
 def _check_outputs(out: Any, batch: int) -> None:
@@ -141,7 +144,9 @@ class _Shapes(_Layers):
         with at(name):
             for x in inputs:
                 if not hasattr(x, "shape"):
-                    raise TypeError(f"takes arrays, the wiring gave it a {type(x).__name__}")
+                    raise TypeError(
+                        f"takes arrays, the wiring gave it a {type(x).__name__}; make it one, such as by jnp.stack"
+                    )
             shapes = part.accept_shapes(tuple(tuple(x.shape[1:]) for x in inputs))
             out = part.infer_shape(*shapes)
             first = self._seen.setdefault(name, shapes)

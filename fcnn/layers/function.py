@@ -70,14 +70,17 @@ class Function(Layer):
         for kind, given in (("params", params), ("state", state)):
             if given:
                 raise extra_entry(kind, next(iter(given)), f"{names.code(self.function)} is a function and has none")
-        y = self.function(*inputs)
+        y = called(self.function, inputs, "join several by fcnn.graph")
         self.checked_output(y, inputs[0].shape[0] if getattr(inputs[0], "ndim", 0) else None)
         return y, state
 
     def checked_output(self, y: Any, batch: int | None) -> Shape:
         shape = getattr(y, "shape", None)
         if shape is None:
-            raise TypeError(f"{names.code(self.function)} returned a {type(y).__name__}, expected one array")
+            raise TypeError(
+                f"{names.code(self.function)} returned a {type(y).__name__}, expected one array; "
+                "join several, such as by jnp.concatenate, or let a fcnn.graph return them"
+            )
         if not shape or shape[0] != batch:
             raise ValueError(
                 f"{names.code(self.function)} made {lost_batch(shape)}; "
@@ -100,8 +103,22 @@ class Function(Layer):
 
 @functools.lru_cache(maxsize=1024)
 def _probed(layer: Function, shapes: tuple[Shape, ...]) -> Shape:
-    found = [layer.checked_output(jax.eval_shape(layer.function, *abstract(shapes, n)), n) for n in PROBES]
+    def made(*inputs: Any) -> Any:
+        return called(layer.function, inputs, "join several by fcnn.graph")
+
+    found = [layer.checked_output(jax.eval_shape(made, *abstract(shapes, n)), n) for n in PROBES]
     return found[-1]
+
+
+def called(function: Callable[..., Any], inputs: tuple[Any, ...], way_out: str, *before: Any) -> Any:
+    """Call a function; where it takes another number of arrays, say what it was given and what to do."""
+    try:
+        return function(*before, *inputs)
+    except TypeError as error:
+        if "positional argument" not in str(error) or "was given" in str(error):  # the second: it has been said
+            raise
+        given = f"{len(inputs)} array{'s' * (len(inputs) != 1)}"
+        raise TypeError(f"{names.code(function)} was given {given} ({error}); {way_out}") from error
 
 
 def abstract(shapes: tuple[Shape, ...], batch: int) -> list[jax.ShapeDtypeStruct]:

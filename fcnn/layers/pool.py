@@ -133,7 +133,8 @@ class LpPool(_Windowed):
         stride: step between windows; None: the window.
         padding: as for ``MaxPool``; zeros add nothing.
         dilation: distance between neighbouring samples of a window.
-        ceil_mode: as for ``MaxPool``.
+        ceil_mode: as for ``MaxPool``; a window that is cut short is the norm of what it has, where PyTorch's
+            ``LPPool2d`` scales it up as if it were full.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).

@@ -295,7 +295,10 @@ def local_response_norm(
 def check_divides(channels: int, groups: int) -> None:
     """Raise unless groups divide the channels."""
     if channels % geometry.integer(groups, "groups"):
-        raise ValueError(f"groups {groups} do not divide {channels} channels; the groups must be of equal size")
+        raise ValueError(
+            f"groups {groups} do not divide {channels} channels; the groups must be of equal size; "
+            f"use a divisor of {channels}"
+        )
 
 
 def check_variance(count: int, shape: geometry.Shape, place: str, way_out: str) -> None:

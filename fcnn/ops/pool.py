@@ -380,7 +380,10 @@ def check_has_space(shape: geometry.Shape) -> None:
 def check_pieces(channels: int, pieces: int) -> None:
     """Raise unless pieces divide the channels."""
     if channels % geometry.integer(pieces, "pieces"):
-        raise ValueError(f"pieces {pieces} do not divide {channels} channels; the groups must be of equal size")
+        raise ValueError(
+            f"pieces {pieces} do not divide {channels} channels; the groups must be of equal size; "
+            f"use a divisor of {channels}"
+        )
 
 
 def check_power(power: float) -> float:

@@ -22,10 +22,12 @@ from ..layers.conv import Conv, check_flag
 from ..layers.pool import MaxPool
 from ..ops.convolution.choice import FOURIER_KERNEL
 from ..ops.dtypes import wide
-from . import rewrite
+from .compositions import inlined
 from .fields import Between, cropped, gathered, whole_field
 from .lattice import Lattice
 from .report import ScanReport, multiply_adds
+from .rewrite import rewrite
+from .rules import RULES
 from .value import FLAT, POINT, Rewritten, Value, Way
 
 METHODS = ("layers", "patches")
@@ -144,7 +146,7 @@ class Scan(Layer):
     def rewritten(self, shape: Shape, *, fragments: bool = False, train: bool = False) -> Rewritten:
         """The network that computes all positions of an input (*space, channels)."""
         lattice, window = self.placed(shape)
-        made = rewrite.rewrite(self.net, window, lattice, lattice.count, Way(fragments, train=train))
+        made = rewrite(self.net, window, lattice, lattice.count, Way(fragments, train=train))
         if lattice.pitch == (1,) * lattice.rank:
             return made
         # samples that no window holds are left out: a maximum over windows of one sample
@@ -281,7 +283,7 @@ def finished(y: jax.Array, made: Rewritten) -> jax.Array:
 def _inside(scan: Scan, value: Value, way: Way) -> Any:
     made = replace(scan, method="layers").rewritten(value.shape, train=way.train)
     positions = scan.placed(value.shape)[0].positions
-    return rewrite.inlined(made, positions, scan, value, way)
+    return inlined(made, positions, scan, value, way)
 
 
-rewrite.RULES[Scan] = _inside
+RULES[Scan] = _inside

@@ -1,0 +1,120 @@
+"""Parts that look at every position, or every number, by itself, and those that may only look at single windows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from ..compose.neighbours import is_elementwise
+from ..errors import shown
+from ..geometry import Shape, is_shape
+from ..layer import Layer
+from ..layers import BatchNorm, Dropout
+from ..layers.function import Function
+from .fields import AtPositions, OverlappingBatchNorm
+from .lattice import Lattice
+from .positionwise import applied, why_not_positionwise
+from .rules import least, refuse
+from .value import FIELD, FLAT, POINT, Part, Value, Way
+
+
+def as_it_is(layer: Layer, value: Value) -> Part:
+    """A layer of a network that is not scanned, but written as convolutions: it stays."""
+    shape = layer.infer_shape(value.shape)
+    lattice = dataclasses.replace(value.lattice, local=shape[:-1])
+    return Part(layer, Value(FIELD, lattice, shape, shape[:-1]))
+
+
+def part_wise(layer: Layer, value: Value, way: Way) -> Part:
+    """A layer that works along the channels, at every position by itself."""
+    if value.kind == FLAT:
+        refuse(
+            layer,
+            "follows Flatten and sees all values of a window at once",
+            way,
+            "put it before Flatten or after a Dense",
+        )
+    if value.kind == POINT and len(value.shape) != 1:
+        return at_positions(layer, value, way)
+    return Part(layer, value._replace(shape=layer.infer_shape(value.shape)))
+
+
+def dropout(layer: Dropout, value: Value, way: Way) -> Part:
+    """Every value is drawn for by itself, whole channels for single windows."""
+    if layer.whole_channels and value.kind == FLAT:
+        return part_wise(layer, value, way)
+    if value.lattice.single and layer.whole_channels:
+        return at_positions(layer, value, way)
+    return Part(layer, value)
+
+
+def batch_norm(layer: BatchNorm, value: Value, way: Way) -> Part:
+    """In use it works along the channels; in training values count as often as windows hold them."""
+    vectors = len(value.shape) == (1 if value.kind == POINT else len(value.extent) + 1)
+    if value.kind == FLAT or not way.train or not vectors:
+        return part_wise(layer, value, way)
+    fields = {f.name: getattr(layer, f.name) for f in dataclasses.fields(BatchNorm)}
+    held = _held(layer, value.lattice) if isinstance(layer, OverlappingBatchNorm) else ()
+    return Part(OverlappingBatchNorm(**fields, lattice=value.lattice, held=held), value)
+
+
+def _held(layer: OverlappingBatchNorm, lattice: Lattice) -> tuple[Shape, ...]:
+    """How often the values inside a window count for a norm in a scan of it: once for each of its own windows."""
+    found = []
+    for axis, n in enumerate(lattice.local):
+        uses = layer.uses(axis).tolist()
+        found.append((*uses, *(0,) * (n - len(uses))))
+    return tuple(found)
+
+
+def whole_space(reason: str) -> Callable[[Layer, Value, Way], Part]:
+    """The rule for layers that need to see a whole window."""
+
+    def rule(layer: Layer, value: Value, way: Way) -> Part:
+        if value.kind == FIELD and way.whole:
+            return as_it_is(layer, value)
+        if value.lattice.single:
+            return at_positions(layer, value, way)
+        refuse(layer, reason, way)
+
+    return rule
+
+
+def other(layer: Layer, value: Value, way: Way) -> Part:
+    """A function or a layer of somebody's own: as it stands if it looks at every position by itself."""
+    if isinstance(layer, Function) and is_elementwise(layer):
+        return Part(layer, value)
+    if value.lattice.single:
+        as_it_is = isinstance(layer, Function) and value.kind == POINT and _along_channels(layer, value, way)
+        return Part(layer, value) if as_it_is else at_positions(layer, value, way)
+    if layer.init_state(value.shape):
+        refuse(layer, "keeps a state of its own, which cannot be seen to be the same at all positions", way)
+    flat, rank = value.kind == FLAT, value.lattice.rank
+    shape = layer.infer_shape(value.shape)
+    if not flat and not (is_shape(shape) and len(shape) == rank + 1):
+        axes = f"{rank} axis" if rank == 1 else f"{rank} axes"
+        refuse(layer, f"makes {shown(shape)} of {shown(value.shape)}, which is not (*space, channels) of {axes}", way)
+    # the array that holds a flattened field has as many numbers as ever, so a function of numbers may see any of them
+    larger = None if flat or way.whole else value.extent
+    for train in (False, True) if way.train and not isinstance(layer, Function) else (False,):
+        function = applied(layer, value.shape, train=train)
+        reason = why_not_positionwise(function, value.shape, 2 if flat else rank + 1, larger)
+        if reason is not None:
+            reason = f"follows Flatten and {reason.replace('positions', 'values of a window')}" if flat else reason
+            refuse(layer, f"{'in training ' * train}{reason}", way)
+    return Part(layer, value._replace(shape=shape))
+
+
+def _along_channels(layer: Layer, value: Value, way: Way) -> bool:
+    """Whether a function of vectors does the same with a field of them, such as a softmax along the last axis."""
+    if not is_shape(value.shape) or len(value.shape) != 1 or layer.infer_shape(value.shape) != value.shape:
+        return False
+    field = (2,) * value.lattice.rank + value.shape
+    return why_not_positionwise(applied(layer, value.shape), field, None, least(value.lattice, way)) is None
+
+
+def at_positions(layer: Layer, value: Value, way: Way) -> Part:
+    """Use a layer on what single windows make, as if they were examples of a batch."""
+    keep = least(value.lattice, way)
+    out = layer.infer_shape(*layer.accept_shapes((value.shape,)))
+    return Part(AtPositions(layer, keep, value.shape), Value(POINT, value.lattice, out, keep))

@@ -1,0 +1,53 @@
+"""One rule for each kind of part: how it is asked what becomes of it, and what all rules use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import jax
+
+from .. import names
+from ..geometry import Shape
+from ..layer import Layer
+from .lattice import Lattice
+from .value import Part, Value, Way
+
+#: what becomes of each kind of layer, see :mod:`fcnn.scan.rewrite`
+RULES: dict[type[Layer], Callable[[Any, Value, Way], Part]] = {}
+
+#: what to do about a part that cannot share its work, in a scan and in a network that is written as convolutions
+_PATCHES = 'Scan(..., method="patches") computes it position by position'
+_NO_CONVOLUTION = "it is no convolution; leave it out, or convert the network up to it"
+
+
+def rewritten(layer: Layer, value: Value, way: Way) -> Part:
+    """What becomes of a layer that sees a value.
+
+    Raises:
+        ValueError: a layer that cannot be computed for all positions together.
+    """
+    return RULES.get(type(layer), RULES[Layer])(layer, value, way)
+
+
+def refuse(layer: Layer, reason: str, way: Way, instead: str = "") -> NoReturn:
+    """Raise for a part that cannot be computed for all positions together."""
+    way_out = (instead and f"{instead}, or ") + (_NO_CONVOLUTION if way.whole else _PATCHES)
+    raise ValueError(f"{names.code(layer)} {reason}, so positions cannot share its work; {way_out}")
+
+
+def same(x: jax.Array) -> jax.Array:
+    """The value itself, where nothing is left to do."""
+    return x
+
+
+def least(lattice: Lattice, way: Way) -> Shape:
+    """Values along each axis that all windows together hold, in the longest fragment where there are fragments."""
+    if not way.fragments:
+        return lattice.count
+    return tuple(-(-n // f) for n, f in zip(lattice.count, lattice.fragments, strict=True))
+
+
+def plain(sizes: Shape) -> int | Shape:
+    """Sizes along the axes as they are written: one number where they are equal."""
+    return sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
