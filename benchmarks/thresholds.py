@@ -99,6 +99,17 @@ GRIDS = {
         lambda p: (min(p.channels, p.features),), lambda: (choice.WINOGRAD_CHANNELS[5],),
         tuple(Problem(5, "VALID", 128, 14, c, 2 * c) for c in (8, 16, 32, 64)),
     ),
+    "winograd_side": Grid(
+        ("WINOGRAD_SIDE",), "winograd", False,
+        lambda p: (p.side,), lambda: (choice.WINOGRAD_SIDE,),
+        tuple(Problem(k, "SAME", max(1, 2**15 // n**2), n, c, f)
+              for k, c, f in ((3, 64, 64), (5, 16, 64), (5, 32, 64)) for n in (16, 24, 32, 48, 64, 96, 160)),
+    ),
+    "winograd_side_many": Grid(
+        ("WINOGRAD_SIDE_MANY",), "winograd", False,
+        lambda p: (p.side,), lambda: (choice.WINOGRAD_SIDE_MANY,),
+        tuple(Problem(3, "SAME", max(1, 2**15 // n**2), n, 128, 128) for n in (16, 24, 32, 48, 64, 96, 160)),
+    ),
     "few": Grid(
         ("FEW_CHANNELS", "FEW_FEATURES"), "blocks", False,
         lambda p: (p.channels, p.features), lambda: (choice.FEW_CHANNELS, choice.FEW_FEATURES),

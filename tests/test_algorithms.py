@@ -470,6 +470,10 @@ CHOICES = [
     (problem((4, 16, 16, 16, 16), (3, 3, 3, 16, 16)), "direct", "two dimensions"),
     (problem((64, 32, 32, 3), (3, 3, 3, 64)), "patches", "3 channels are few"),
     (problem((64, 14, 14, 8), (5, 5, 8, 16)), "winograd", "5x5 over 8 channels"),
+    (problem((1, 48, 40, 16), (5, 5, 16, 120)), "winograd", "5x5 over 16 channels"),
+    (problem((1, 40, 49, 16), (5, 5, 16, 120)), "direct", "XLA's convolution"),  # transforms of long rows cost more
+    (problem((1, 96, 96, 128), WIDE), "winograd", "3x3 over 128 channels"),
+    (problem((1, 97, 97, 128), WIDE), "direct", "XLA's convolution"),
     (problem(LARGE, (1, 1, 128, 32), pads=((0, 0),)), "patches", "matrix product"),
     (problem(LARGE, (1, 1, 128, 32), stride=2, pads=((0, 0),)), "patches", "matrix product"),
     (problem(LARGE, (3, 3, 1, 128), groups=128), "depthwise", "one channel"),

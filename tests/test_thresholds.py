@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-GRIDS = ("winograd3", "winograd5", "few", "blocks_patch")
+GRIDS = ("winograd3", "winograd5", "winograd_side", "winograd_side_many", "few", "blocks_patch")
 
 
 @pytest.fixture

@@ -23,6 +23,9 @@ ALGORITHMS = ("direct", "patches", "depthwise", "blocks", "winograd", "fourier")
 #: Winograd's products are fast from this many channels and features on, and its transforms pay from this many samples
 #: of channels, features and positions
 WINOGRAD_CHANNELS = {3: 64, 4: 32, 5: 8}
+#: ... up to so many samples along an axis of the image, because every one of them takes part in the transform of every
+#: tile; the products of many channels are worth more
+WINOGRAD_SIDE, WINOGRAD_SIDE_MANY, MANY_CHANNELS = 48, 96, 128
 #: blocks beat XLA's convolution where a patch has at most so many samples and pooling follows
 BLOCKS_PATCH = 160
 #: Fourier transforms beat a convolution where an output takes so many times the multiplications of a sample of the
@@ -115,7 +118,7 @@ def choose(problem: Problem) -> Choice:
             return Choice("patches", f"{channels} channels are few: patches of {patch} samples")
     if refusal("fourier", problem) is None and _large(problem):
         return Choice("fourier", f"a kernel of {prod(sizes)} samples is large: products of Fourier transforms")
-    if refusal("winograd", problem) is None and min(channels, features) >= WINOGRAD_CHANNELS[max(sizes)]:
+    if refusal("winograd", problem) is None and _suits_winograd(problem):
         saved = prod(k * winograd.TILE / (k + winograd.TILE - 1) for k in sizes)
         size = "x".join(map(str, sizes))
         return Choice("winograd", f"{size} over {channels} channels: {saved:.1f} times fewer multiplications")
@@ -124,6 +127,13 @@ def choose(problem: Problem) -> Choice:
     if geometry.rank == 3:
         return Choice("direct", "XLA's convolution in two dimensions, the third beside the channels")
     return Choice("direct", "XLA's convolution, its gradients in the layout that stays fast inside loops")
+
+
+def _suits_winograd(problem: Problem) -> bool:
+    """Whether there are channels enough for Winograd's products, and few enough samples for its transforms."""
+    *sizes, channels, features = problem.kernel
+    most = WINOGRAD_SIDE_MANY if min(channels, features) >= MANY_CHANNELS else WINOGRAD_SIDE
+    return min(channels, features) >= WINOGRAD_CHANNELS[max(sizes)] and max(problem.x[1:-1]) <= most
 
 
 def _large(problem: Problem) -> bool:
