@@ -10,7 +10,8 @@ import pytest
 from scans_drawn import differences, differences_by_hand, drawn
 
 import fcnn
-from fcnn.scan import Scan, ScanReport, multiply_adds
+from fcnn.scan import Scan, ScanReport, in_turn, multiply_adds
+from fcnn.scan import layer as scan_layer
 from fcnn.scan.lattice import Lattice
 from fcnn.scan.rewrite import rewrite
 
@@ -246,6 +247,51 @@ def test_on_cpus_a_large_kernel_after_pooling_goes_by_fragments(x64):
     assert programs[True] != programs[False]
     small = [str(jax.make_jaxpr(Scan(POOLED, 12, fragments=way).apply)(*_pooled())) for way in (None, False)]
     assert small[0] == small[1]
+
+
+@pytest.mark.parametrize("together", [1, 40, 10**6])
+@pytest.mark.parametrize("net", [POOLED, VARIED], ids=["pooled", "varied"])
+def test_fragments_in_turn_are_fragments_at_once(net, together, x64, monkeypatch):
+    monkeypatch.setattr(in_turn, "TOGETHER", together)
+    shape = (23, 22, 2)
+    scan = Scan(net, 15, stride=(1, 2), fragments=True)
+    params, state = filled(scan, shape)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(3, *shape)))
+    expected = one_by_one(scan.net, params, x, (15, 15), (1, 2), state)
+    y = jax.jit(lambda p, x: scan.apply(p, x, state=state))(params, x)
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-13)
+    weights = np.random.default_rng(2).normal(size=y.shape)
+    dilated = Scan(net, 15, stride=(1, 2), fragments=False)
+    found, expected = (
+        jax.jit(jax.grad(lambda p, x, s=s: jnp.vdot(weights, s.apply(p, x, state=state)), (0, 1)))(params, x)
+        for s in (scan, dilated)
+    )
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+    loops = str(jax.make_jaxpr(lambda p: scan.apply(p, x, state=state))(params)).count("scan[")
+    alone = str(jax.make_jaxpr(lambda p: dilated.apply(p, x, state=state))(params)).count("scan[")
+    assert loops - alone == (1 if together < 10**6 and jax.device_count() == 1 else 0)
+
+
+def test_on_cpus_many_positions_go_by_fragments(monkeypatch):
+    monkeypatch.setattr(scan_layer, "_MANY", 18)
+    params, _ = filled(POOLED, (12, 12, 2))
+    for batch, fragments in ((1, False), (2, jax.default_backend() == "cpu")):  # 9 positions, and 18
+        x = jnp.ones((batch, 14, 14, 2), jax.tree.leaves(params)[0].dtype)
+        programs = [str(jax.make_jaxpr(Scan(POOLED, 12, fragments=way).apply)(params, x)) for way in (None, fragments)]
+        assert programs[0] == programs[1]
+        trained = [Scan(POOLED, 12, fragments=way).apply_train for way in (None, False)]
+        assert len({str(jax.make_jaxpr(train)(params, x)) for train in trained}) == 1
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_gradients_in_half_precision_add_up_from_fragment_to_fragment(dtype, monkeypatch):
+    monkeypatch.setattr(in_turn, "TOGETHER", 1)
+    net = fcnn.serial(fcnn.MaxPool(64), fcnn.Flatten(), fcnn.Dense(1))
+    params = {"dense1": {"kernel": jnp.ones((2, 1), dtype), "bias": jnp.zeros(1, dtype)}}
+    scan, x = Scan(net, 128, fragments=True), jnp.ones((1, 128 + 4095, 1), dtype)  # 64 fragments of 64 positions
+    slope = jax.jit(jax.grad(lambda p: scan.apply(p, x).astype("float32").sum()))(params)
+    assert [float(leaf[0]) for leaf in (slope["dense1"]["bias"], slope["dense1"]["kernel"][0])] == [4096, 4096]
 
 
 def _pooled():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -24,6 +23,7 @@ from ..ops.convolution.choice import FOURIER_KERNEL
 from ..ops.dtypes import wide
 from .compositions import inlined
 from .fields import Between, cropped, gathered, whole_field
+from .in_turn import layers, run_in_turn
 from .lattice import Lattice
 from .report import ScanReport, multiply_adds
 from .rewrite import rewrite
@@ -33,6 +33,8 @@ from .value import FLAT, POINT, Rewritten, Value, Way
 METHODS = ("layers", "patches")
 #: numbers in the patches that are computed at once
 _CHUNK = 2**21
+#: positions from which on fragments that go through the network in turn are faster on CPUs than dilation
+_MANY = 200_000
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,8 +69,8 @@ class Scan(Layer):
         stride: samples between neighbouring windows.
         method: "layers" or "patches".
         fragments: for "layers", whether strides inside the window leave fragments (True) or dilate what follows
-            (False); None: dilation, but on CPUs fragments where a large kernel would be dilated, which has no fast
-            algorithm there; always dilation in training with statistics.
+            (False); None: dilation, but on CPUs fragments where there are many positions, and where a large kernel
+            would be dilated, which has no fast algorithm there; always dilation in training with statistics.
         chunk: for "patches", windows computed at once; None: so many that their samples are two million.
 
     Shapes:
@@ -209,16 +211,22 @@ class Scan(Layer):
         fragments = self.fragments
         # fragments may be longer than what the windows hold, and statistics would count that
         plain = call.events is not None or (call.train and bool(state))
+        large = self._large_kernels(shape)
         if plain or fragments is None:
-            fragments = not plain and jax.default_backend() == "cpu" and self._large_kernels(shape)
+            many = not call.train and x.shape[0] * prod(lattice.positions) >= _MANY
+            fragments = not plain and jax.default_backend() == "cpu" and (large or many)
         made = self.rewritten(shape, fragments=fragments, train=call.train)
-        y, state = made.net.run(call, made.convert(params), state, (cropped(x, lattice.extent),))
+        params, x = made.convert(params), cropped(x, lattice.extent)
+        if fragments and not (call.train or large) and jax.device_count() == 1:  # large kernels gain by many examples
+            y = run_in_turn(made.net, call, params, state, x)
+        else:
+            y, state = made.net.run(call, params, state, (x,))
         return jax.tree.map(lambda leaf: finished(leaf, made), y), state
 
     def _large_kernels(self, shape: Shape) -> bool:
         """Whether some convolution would be dilated whose kernel is so large that Fourier transforms are faster."""
         rank = len(shape) - 1
-        for conv in _convolutions(self.rewritten(shape).net):
+        for conv in layers(self.rewritten(shape).net, Conv):
             kernel, dilation = (geometry.per_axis(n, rank, "kernel") for n in (conv.kernel, conv.dilation))
             if prod(kernel) >= FOURIER_KERNEL and prod(dilation) > 1:
                 return True
@@ -257,16 +265,6 @@ class Scan(Layer):
         return jax.tree.map(
             lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:total].reshape(*counts, *leaf.shape[2:]), y
         ), state
-
-
-def _convolutions(layer: Any) -> Iterator[Conv]:
-    """Every convolution of a network."""
-    if isinstance(layer, Conv):
-        yield layer
-    inside = [getattr(layer, f.name) for f in fields(layer)] if isinstance(layer, Layer) else layer  # type: ignore[arg-type]
-    for value in inside:
-        if isinstance(value, (Layer, tuple)):
-            yield from _convolutions(value)
 
 
 def finished(y: jax.Array, made: Rewritten) -> jax.Array:

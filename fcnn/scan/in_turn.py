@@ -1,0 +1,74 @@
+"""Fragments one after another: what follows the last stride sees few of them at a time.
+
+All fragments are examples of one batch, and what a layer with many features makes of them together is larger than the
+processor's caches by far. Where each of them is large by itself, it goes through the rest of the network alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from math import prod
+from typing import Any
+
+import jax
+from jax import lax
+
+from ..compose.serial import Serial
+from ..given import Params, State
+from ..layer import Call, Layer
+from ..ops.dtypes import wide
+from .fields import Fragmented
+
+#: values along the space, over all fragments that go through the network together, at most
+TOGETHER = 2**14
+
+
+def run_in_turn(net: Layer, call: Call, params: Params, state: State, x: jax.Array) -> Any:
+    r"""Run a rewritten network as it is used, not trained; the numbers are those of running it at once.
+
+    Args:
+        net: the network.
+        call: the walk through it.
+        params: its parameters.
+        state: its state.
+        x: the image, (batch, \*space, channels).
+
+    Returns:
+        What the network makes of it.
+    """
+    parts = net.parts if isinstance(net, Serial) else ()
+    last = max((i for i, (_, part) in enumerate(parts) if any(layers(part, Fragmented))), default=len(parts)) + 1
+    if last >= len(parts):
+        return net.run(call, params, state, (x,))[0]
+    head, tail = Serial(parts[:last]), Serial(parts[last:])
+    y, _ = head.run(call, _own(head, params), _own(head, state), (x,))
+    total, size = y.shape[0], prod(y.shape[1:-1])
+    chunk = max(n for n in range(1, total + 1) if total % n == 0 and (n == 1 or n * size <= TOGETHER))
+    params, state = _own(tail, params), _own(tail, state)
+    if chunk == total:
+        return tail.run(call, params, state, (y,))[0]
+    # from fragment to fragment the gradients of params add up: of halves in a wider dtype
+    sums = jax.tree.map(lambda a: a.astype(wide(a.dtype)), params)
+
+    def step(some: jax.Array) -> Any:
+        own = jax.tree.map(lambda a, p: a.astype(p.dtype), sums, params)
+        return tail.run(call, own, state, (some,))[0]
+
+    made = lax.map(step, y.reshape(total // chunk, chunk, *y.shape[1:]))
+    return jax.tree.map(lambda leaf: leaf.reshape(total, *leaf.shape[2:]), made)
+
+
+def _own(net: Serial, tree: Any) -> Any:
+    """The entries of the parts of a network."""
+    return {name: tree[name] for name, _ in net.parts if name in tree}
+
+
+def layers(layer: Any, kind: type[Layer]) -> Iterator[Any]:
+    """Every layer of a kind in a network, from the outside in."""
+    if isinstance(layer, kind):
+        yield layer
+    inside = [getattr(layer, f.name) for f in fields(layer)] if isinstance(layer, Layer) else layer  # type: ignore[arg-type]
+    for value in inside:
+        if isinstance(value, (Layer, tuple)):
+            yield from layers(value, kind)
