@@ -219,7 +219,7 @@ def test_half_precision_is_close_to_single(name):
 
 
 @LEARNED
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
 def test_gradients_of_params_in_half_precision_are_close_to_those_in_single(name, dtype):
     """So many shares of one size are summed that a sum kept in half precision would stand still.
 

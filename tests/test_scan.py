@@ -311,18 +311,24 @@ def test_batch_norm_in_training_takes_all_windows_as_one_batch(stride, x64):
     params, state = filled(Scan(net, 5), shape)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, *shape)))
     cut = windows_of(x, (5, 5), (stride, stride))
-    lead = cut.shape[:3]
-    expected, moved = net.apply_train(params, jnp.asarray(cut.reshape(-1, 5, 5, 2)), state=state)
+    windows = jnp.asarray(cut.reshape(-1, 5, 5, 2))
+
+    def trained(net, x):
+        """Output, new state, and the gradient of something that depends on all of them."""
+
+        def total(p):
+            y, new = net.apply_train(p, x, state=state)
+            return jnp.sum(jnp.sin(y)), (y, new)
+
+        slope, (y, new) = jax.jit(jax.grad(total, has_aux=True))(params)
+        return y, new, slope
+
+    expected, moved, by_hand = trained(net, windows)
     for method in ("layers", "patches"):
-        scan = Scan(net, 5, stride=stride, method=method)
-        y, new = scan.apply_train(params, x, state=state)
+        y, new, slope = trained(Scan(net, 5, stride=stride, method=method), x)
         np.testing.assert_allclose(y.reshape(-1, 4), expected, rtol=1e-11, atol=1e-12)
-        assert y.shape[:3] == lead
+        assert y.shape[:3] == cut.shape[:3]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), new, moved)
-        slope = jax.grad(lambda p, scan=scan: jnp.sum(jnp.sin(scan.apply_train(p, x, state=state)[0])))(params)
-        by_hand = jax.grad(
-            lambda p: jnp.sum(jnp.sin(net.apply_train(p, jnp.asarray(cut.reshape(-1, 5, 5, 2)), state=state)[0]))
-        )(params)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10), slope, by_hand)
 
 
@@ -336,10 +342,11 @@ def test_batch_norm_in_a_scan_inside_a_scan_takes_the_windows_of_all_windows(str
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *shape)))
     # by hand: the windows of the windows are the batch of the inner network
     cut = windows_of(windows_of(x, (7, 7), (outer_stride,) * 2).reshape(-1, 7, 7, 1), (4, 4), (inner_stride,) * 2)
-    y, moved = inner.apply_train(params["scan1"], jnp.asarray(cut.reshape(-1, 4, 4, 1)), state=state["scan1"])
+    by_hand = jax.jit(lambda x: inner.apply_train(params["scan1"], x, state=state["scan1"]))
+    y, moved = by_hand(jnp.asarray(cut.reshape(-1, 4, 4, 1)))
     rows = relu(y).reshape(-1, params["dense1"]["kernel"].shape[0])
     expected = rows @ params["dense1"]["kernel"] + params["dense1"]["bias"]
-    found, new = Scan(net, 7, stride=outer_stride).apply_train(params, x, state=state)
+    found, new = jax.jit(lambda x: Scan(net, 7, stride=outer_stride).apply_train(params, x, state=state))(x)
     np.testing.assert_allclose(found.reshape(-1, 2), expected, rtol=1e-11, atol=1e-12)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), new["scan1"], moved)
 
