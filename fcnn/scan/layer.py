@@ -211,13 +211,14 @@ class Scan(Layer):
         fragments = self.fragments
         # fragments may be longer than what the windows hold, and statistics would count that
         plain = call.events is not None or (call.train and bool(state))
-        large = self._large_kernels(shape)
+        on_cpu, large = jax.default_backend() == "cpu", self._large_kernels(shape)
         if plain or fragments is None:
             many = not call.train and x.shape[0] * prod(lattice.positions) >= _MANY
-            fragments = not plain and jax.default_backend() == "cpu" and (large or many)
+            fragments = not plain and on_cpu and (large or many)
         made = self.rewritten(shape, fragments=fragments, train=call.train)
         params, x = made.convert(params), cropped(x, lattice.extent)
-        if fragments and not (call.train or large) and jax.device_count() == 1:  # large kernels gain by many examples
+        # large kernels gain by many examples
+        if fragments and on_cpu and not (call.train or large) and jax.device_count() == 1:
             y = run_in_turn(made.net, call, params, state, x)
         else:
             y, state = made.net.run(call, params, state, (x,))
