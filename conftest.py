@@ -1,5 +1,6 @@
 """Set-up of every test: strict promotion, so that a dtype that changes by accident is an error."""
 
+import gc
 import os
 import re
 import signal
@@ -22,11 +23,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 QUICKLY = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
-#: bytes in use from which on compiled programs are forgotten: all workers may have half of the machine's memory
+#: bytes in use from which on compiled programs are forgotten
 MOST = 2.5e9
-if sys.platform.startswith("linux"):
-    _memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    MOST = _memory / 2 / int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
 
 
 def pytest_configure(config):
@@ -35,6 +33,7 @@ def pytest_configure(config):
     Everything that the tests start (examples, notebooks, the README's code) is compiled as users have it, and so are
     the slow tests; FCNN_TESTS_OPTIMISED=1 asks for that in all of them.
     """
+    gc.set_threshold(50_000, 20, 100)  # what JAX keeps of thousands of programs takes long to look through
     asked = os.environ.get("FCNN_TESTS_OPTIMISED") == "1" or config.option.markexpr == "slow"
     if asked or getattr(config.option, "dist", "no") != "no":  # with workers, it is they who compile
         return

@@ -335,6 +335,7 @@ print(len(spread.sharding.device_set), "devices agree with one")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", ["Auto", "Explicit"])
 def test_every_algorithm_on_two_devices(axes):
     flags = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY} --xla_force_host_platform_device_count=2"

@@ -102,6 +102,7 @@ def test_keeps_shape_and_dtype(f, dtype):
             assert (y.shape, y.dtype) == (given[1].shape, given[1].dtype)
 
 
+@pytest.mark.slow
 @ALL
 def test_halves_agree_with_single_precision(f):
     given = batch(dtype="bfloat16")

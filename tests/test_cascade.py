@@ -135,7 +135,7 @@ def random_cascade(seed):
     return fcnn.serial(*layers), (*map(int, reach), int(generator.integers(1, 4)))
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 16))])
 def test_a_random_cascade_comes_back(seed, x64):
     net, shape = random_cascade(seed)
     params = with_biases(net.init(jax.random.key(seed), shape))

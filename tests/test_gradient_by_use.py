@@ -117,6 +117,7 @@ def test_a_convolution_against_its_shares_written_out(name, x64):
     np.testing.assert_allclose(summed(shares, range(len(shape) - 1)), total, **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONVS)
 def test_in_the_middle_of_a_network_the_shares_are_the_gradients_of_unshared_kernels(name, x64):
     layer, shape = CONVS[name]
@@ -308,7 +309,7 @@ def test_in_a_scan_of_branches_and_of_what_looks_at_single_windows(x64):
             shares = gradient_by_use(net, params, x, y, f"scan1/{name}", loss=weighted)
             total = whole(net, params, x, y, f"scan1/{name}", weighted)
             np.testing.assert_allclose(shares.sum((0, 1)), total, **CLOSE)
-            for i, j in np.ndindex(shares.shape[:2]) if inner is single else ():
+            for i, j in ((0, 0), (2, 5), (6, 7)) if inner is single else ():
                 cut = x[:, i : i + window, j : j + window]
                 alone = whole(inner, params["scan1"], cut, y[:, i, j], name, weighted)
                 np.testing.assert_allclose(shares[i, j], alone, **CLOSE)
