@@ -11,10 +11,8 @@ from conftest import QUICKLY
 
 #: files, and which of their tests: those of numbers that XLA's optimisations could change
 FILES = {
-    "test_against_scipy": "",
     "test_algorithms": "definition or rounding or in_rows",
     "test_alone": "",
-    "test_augment_truths": "affine or map_coordinates or cutmix",
     "test_contract": "compiled_equals_eager",
     "test_neighbours": "results_and_gradients or equal_values or nan or in_one_order or phases",
     "test_nonfinite": "place_is_named",
