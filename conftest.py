@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+import xla_flags
 
 import fcnn
 
@@ -17,12 +18,6 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # a shell that starts the tests in the background tells them, and so their children, to ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-#: Most programs here run once, on a few numbers. XLA compiles them ten times as fast without LLVM's optimisations,
-#: its own code for fused operations and a split into parts for several threads; they compute the same. Where a later
-#: XLA knows one of these flags no more, it says so and ends the process: leave that flag out.
-QUICKLY = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
 #: bytes in use from which on compiled programs are forgotten
 MOST = 2.5e9
 
@@ -34,11 +29,13 @@ def pytest_configure(config):
     the slow tests; FCNN_TESTS_OPTIMISED=1 asks for that in all of them.
     """
     gc.set_threshold(50_000, 20, 100)  # what JAX keeps of thousands of programs takes long to look through
-    asked = os.environ.get("FCNN_TESTS_OPTIMISED") == "1" or config.option.markexpr == "slow"
-    if asked or getattr(config.option, "dist", "no") != "no":  # with workers, it is they who compile
+    if os.environ.get("FCNN_TESTS_OPTIMISED") == "1" or config.option.markexpr == "slow":
+        return
+    quickly = xla_flags.known()  # before any worker starts, so that none has to find out again
+    if getattr(config.option, "dist", "no") != "no":  # with workers, it is they who compile
         return
     before = os.environ.get("XLA_FLAGS")
-    os.environ["XLA_FLAGS"] = f"{before or ''} {QUICKLY}"
+    os.environ["XLA_FLAGS"] = f"{before or ''} {quickly}"
     jax.devices()  # XLA reads its flags now and never again, so that children need not have them
     if before is None:
         del os.environ["XLA_FLAGS"]

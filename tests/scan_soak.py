@@ -28,15 +28,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import xla_flags
 
 import fcnn
 
 LIMIT = 1e-12
 #: what a difference that is rounding must have shrunk to in extended precision
 SHRUNK = LIMIT / 100
-QUICKLY = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
 
 
 def main():
@@ -52,7 +50,7 @@ def main():
         parts = [json.loads(path.read_text()) for path in options.join]
         write(options.out, join(parts))
         return
-    os.environ["XLA_FLAGS"] = QUICKLY  # before the first computation; the arithmetic is the same
+    os.environ["XLA_FLAGS"] = xla_flags.known()  # before the first computation; the arithmetic is the same
     from scans_drawn import differences, differences_by_hand, drawn
 
     def checked(seed):

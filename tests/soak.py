@@ -29,6 +29,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xla_flags
 
 import fcnn
 from fcnn.analysis import to_reference
@@ -43,11 +44,6 @@ STEPS = 2  # batches that the scan goes over
 EVERY = 20  # cases: the first of so many is fully optimised, the one half way is computed eagerly as well
 #: cases between two clearings of JAX's caches; the compiled code of so many fits in some hundred megabytes
 CLEAR_EVERY = 200
-FAST = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-}
 ACTIVATIONS = (
     jax.nn.relu, jnp.tanh, jax.nn.sigmoid, jax.nn.gelu, jax.nn.silu, jax.nn.softplus, jax.nn.elu,
     jax.nn.leaky_relu, jnp.square, jnp.abs, jnp.sin,
@@ -236,7 +232,7 @@ def errors(case):
     plain, scanned = functions(case)
     arguments = (params, batches, cotangents, state, key)
     lowered = jax.jit(lambda *arguments: {"jit": plain(*arguments), "scan": scanned(*arguments)}).lower(*arguments)
-    found = lowered.compile(None if fully_optimised(case.seed) else FAST)(*arguments)
+    found = lowered.compile(None if fully_optimised(case.seed) else xla_flags.options())(*arguments)
     if eager_too(case.seed):
         found["eager"] = eagerly(plain, *jax.tree.map(jnp.asarray, arguments))
     expected = by_hand(case, *arguments)

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xla_flags
 from jax import lax
 
 import fcnn
-from conftest import QUICKLY
 from fcnn import ops, reference
 from fcnn.analysis import algorithms
 from fcnn.ops.convolution import (
@@ -338,7 +338,7 @@ print(len(spread.sharding.device_set), "devices agree with one")
 @pytest.mark.slow
 @pytest.mark.parametrize("axes", ["Auto", "Explicit"])
 def test_every_algorithm_on_two_devices(axes):
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY} --xla_force_host_platform_device_count=2"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags.known()} --xla_force_host_platform_device_count=2"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", ON_TWO_DEVICES, axes]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

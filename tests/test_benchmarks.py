@@ -12,8 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from conftest import QUICKLY
+import xla_flags
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -32,7 +31,7 @@ def modules(monkeypatch):
 
 
 def run(*words):
-    environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}"}
+    environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {xla_flags.known()}"}
     command = [sys.executable, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     return done.returncode, done.stdout + done.stderr

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from conftest import QUICKLY
+import xla_flags
 
 #: files, and which of their tests: those of numbers that XLA's optimisations could change
 FILES = {
@@ -31,4 +30,4 @@ def test_numbers_are_right_as_users_compile_them(file):
 
 
 def test_what_the_tests_start_is_compiled_as_users_do():
-    assert not set(QUICKLY.split()) & set(os.environ.get("XLA_FLAGS", "").split())
+    assert not set(xla_flags.known().split()) & set(os.environ.get("XLA_FLAGS", "").split())

@@ -6,8 +6,7 @@ import subprocess
 import sys
 
 import pytest
-
-from conftest import QUICKLY
+import xla_flags
 
 CODE = """
 import sys, jax, jax.numpy as jnp, numpy as np, fcnn
@@ -69,7 +68,7 @@ COMPARED = {"Auto": ("training", "use", "each_example", "each_example_by_lax"), 
 @functools.cache
 def compare(axes):
     """Run CODE on eight virtual devices."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY} --xla_force_host_platform_device_count=8"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags.known()} --xla_force_host_platform_device_count=8"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", CODE, axes, *COMPARED[axes]]
     return subprocess.run(command, capture_output=True, text=True, env=environment)
