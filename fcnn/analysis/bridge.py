@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from math import prod
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import ShapedArray
 
 from .. import layers, names, reference
 from ..compose.graph import Graph
@@ -21,7 +19,8 @@ from ..compose.parts import Composite
 from ..compose.remat import Remat
 from ..compose.repeat import Repeat
 from ..compose.serial import Serial
-from ..geometry import Shape, is_shape
+from ..compose.wiring import traced
+from ..geometry import Shape
 from ..given import Params, State, fold
 from ..layer import Layer
 from ..ops.dense import dropout_mask
@@ -178,17 +177,9 @@ class _Builder:
         return [self.build(part, place.part(name), batch, inner[name]) for name, part in layer.named_parts()]
 
     def _graph(self, layer: Graph, place: _Place, batch: int, shapes: tuple[Shape, ...]) -> reference.Node:
-        layer.infer_shape(*shapes)  # raises where the wiring is wrong
-        parts, uses = dict(layer.parts), []
-
-        def wired(params: Any, *inputs: Any) -> Any:
-            return layer.wiring(_Opaque(parts, params, uses), *inputs)
-
-        struct = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.zeros(()).dtype)
-        abstract = jax.tree.map(lambda a: struct(a.shape), place.params)
         with _unwritten(f"the wiring {names.code(layer.wiring)}"):
-            trace = jax.make_jaxpr(wired, return_shape=True)
-            traced, out = trace(abstract, *(struct((batch, *shape)) for shape in shapes))
+            wired, out, uses = traced(layer, place.params, *shapes, batch=batch)
+        parts = dict(layer.parts)
         counts: Counter[str] = Counter()
         nodes: list[reference.Node] = []
         for name, inputs in uses:
@@ -196,7 +187,7 @@ class _Builder:
             nodes.append(self.build(parts[name], place.part(name, counts[name]), inputs[0][0], own))
             counts[name] += 1
         with _unwritten(f"the wiring {names.code(layer.wiring)}"):
-            body = program(traced, jax.tree.structure(out), nodes)
+            body = program(wired, jax.tree.structure(out), nodes)
         return _Wired(body, dict(zip((name for name, _ in uses), nodes, strict=True)), place)
 
     def _scan(self, layer: Scan, place: _Place, batch: int, shape: Shape) -> reference.Node:
@@ -285,48 +276,6 @@ def _unwritten(what: str) -> Iterator[None]:
         yield
     except NotImplementedError as error:
         raise Unwritten(f"{what}: {error}") from None
-
-
-@functools.cache
-def _layer() -> Any:
-    """The primitive that stands for a layer, not looked into, in the trace of a wiring."""
-    from jax.extend import core  # heavy to import, and only gradient checks need it
-
-    primitive = core.Primitive("layer")
-    primitive.multiple_results = True
-
-    @primitive.def_abstract_eval
-    def shape(*avals: Any, use: int, outs: tuple[tuple[int, ...], ...], dtype: Any) -> Any:
-        return [ShapedArray(out, dtype) for out in outs]
-
-    return primitive
-
-
-class _Opaque:
-    """What a wiring gets when it is traced to be written by hand: layers that are not looked into.
-
-    Every use is noted down as the layer's name and the shapes of its inputs; in the trace it is the use's number.
-    """
-
-    def __init__(self, parts: dict[str, Layer], params: Any, uses: list[tuple[str, list[tuple[int, ...]]]]) -> None:
-        self._parts, self.params, self._uses = parts, params, uses
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        part = self._parts[name]
-
-        def use(*inputs: Any) -> Any:
-            shapes = part.infer_shape(*(tuple(x.shape[1:]) for x in inputs))
-            leaves, form = jax.tree.flatten(shapes, is_leaf=is_shape)
-            outs = tuple((inputs[0].shape[0], *leaf) for leaf in leaves)
-            dtype = inputs[0].dtype
-            function = part.layer if isinstance(part, Remat) else part
-            if isinstance(function, layers.Function):  # such as a comparison, which makes truth values
-                dtype = jax.eval_shape(function.function, *inputs).dtype
-            number = len(self._uses)
-            self._uses.append((name, [tuple(x.shape) for x in inputs]))
-            return jax.tree.unflatten(form, _layer().bind(*inputs, use=number, outs=outs, dtype=dtype))
-
-        return use
 
 
 class _Wired(reference.Node):
