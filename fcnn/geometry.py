@@ -3,6 +3,8 @@
 A window of ``kernel`` samples, ``dilation`` apart, moves in steps of ``stride`` over a space with ``pads``
 added around it. Convolution, pooling and locally connected layers all ask this file where their windows lie,
 so one rule serves them all and a window that does not fit is refused before any array is made.
+
+A size may be symbolic, as in ``jax.export``: not known before the program runs. Then what might fit is not refused.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ class Windows:
             >>> slide((4,), 3, stride=2, padding=1).counts(padding=False)
             ((2, 3),)
         """
-        found = []
+        found: list[Shape] = []
         for axis, size in enumerate(self.space):
             lo, hi = self.pads[axis] if padding or self.fill != "constant" else (0, 0)
             if self.constant_pads[axis] == (0, 0):
@@ -143,9 +145,9 @@ def slide(
     pads = _pads(padding, space, spans, strides)
     fill = FILL.get(padding, "constant") if isinstance(padding, str) else "constant"
     for (lo, hi), size in zip(pads, space, strict=True):
-        if (fill == "reflect" and max(lo, hi) >= size) or (fill == "wrap" and max(lo, hi) > size):
+        if fill != "constant" and below(size, larger(lo, hi) + (fill == "reflect")):
             raise ValueError(
-                f'padding "{padding}" would add {max(lo, hi)} samples to an axis of {size}, more than there are '
+                f'padding "{padding}" would add {larger(lo, hi)} samples to an axis of {size}, more than there are '
                 f'to copy; use a smaller {what} or padding="SAME"'
             )
     out, overhang = [], []
@@ -153,17 +155,21 @@ def slide(
         padded_size = size + lo + hi
         room = padded_size - span
         count = (room + (step - 1 if ceil_mode else 0)) // step + 1
-        if ceil_mode and (count - 1) * step >= size + lo:
+        if symbolic(count):
+            count = larger(count, 0)  # as JAX writes it, so that equal sizes are equal expressions
+        if ceil_mode and (symbolic(count) or symbolic(lo)):  # one less where the last would begin past the data
+            count = -larger(-count, -(size + lo) // step)
+        elif ceil_mode and (count - 1) * step >= size + lo:
             count -= 1
-        if count < 1:
+        if below(count, 1):
             reach = f" (it spans {shown(spans)} with dilation {shown(dilations)})" if spans != sizes else ""
             seen = space if channels is None else (*space, channels)
-            padded = f" padded by {pads}" if any(map(any, pads)) else ""
+            padded = f" padded by {pads}" if pads != ((0, 0),) * rank else ""
             raise ValueError(
                 f"{what} {shown(sizes)}{reach} does not fit an input of {shown(seen)}{padded}; "
                 f'use padding="SAME" or a smaller {what}'
             )
-        more = max((count - 1) * step + span - padded_size, 0)
+        more = larger((count - 1) * step + span - padded_size, 0) if ceil_mode else 0
         out.append(count)
         overhang.append(more)
     return Windows(space, sizes, strides, dilations, pads, fill, tuple(out), tuple(overhang))
@@ -225,7 +231,7 @@ def transposed(
         crops = _explicit(padding, rank)
     crops = tuple((lo, hi - more) for (lo, hi), more in zip(crops, extra, strict=True))
     out = tuple((m - 1) * s + p - lo - hi for m, s, p, (lo, hi) in zip(space, strides, spans, crops, strict=True))
-    if min(out) < 1:
+    if any(below(n, 1) for n in out):
         raise ValueError(
             f"padding {padding} crops all of the transposed convolution of {shown(space)} with kernel "
             f"{shown(sizes)} and stride {shown(strides)}; use a smaller padding"
@@ -257,7 +263,8 @@ def _pads(padding: Padding, space: Shape, spans: Shape, strides: Shape) -> Pads:
         )
     pads = []
     for size, span, step in zip(space, spans, strides, strict=True):
-        total = max((-(-size // step) - 1) * step + span - size, 0)
+        total = (size - 1) // step * step + span - size
+        total = total if span >= step else larger(total, 0)
         pads.append((total // 2, total - total // 2))
     return tuple(pads)
 
@@ -338,6 +345,12 @@ def integer(value: Any, name: str, minimum: int = 1) -> int:
         TypeError: not a whole number; a bool does not count as one.
         ValueError: below the minimum.
     """
+    if hasattr(value, "aval") and not _whole(value):
+        raise TypeError(
+            f"{name} is traced ({value!r}), but it must be a whole number that is known before anything is computed; "
+            "do not pass it through jax.jit, jax.eval_shape or jax.vmap: close over it, such as jax.eval_shape(lambda "
+            "key: net.init(key, shape), key), or bind it, functools.partial(net.init, shape=shape)"
+        )
     if not _whole(value):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     value = operator.index(value)
@@ -367,8 +380,9 @@ def check_shape(shape: Any) -> Shape:
     for size in shape:
         if size is None:
             raise TypeError(f"shape {tuple(shape)} has no batch axis and no unknown sizes; give numbers only")
-        integer(size, f"a size in the shape {tuple(shape)}")
-    return tuple(operator.index(size) for size in shape)
+        if not symbolic(size):
+            integer(size, f"a size in the shape {tuple(shape)}")
+    return tuple(plain(size) for size in shape)
 
 
 def is_shape(value: Any) -> bool:
@@ -378,7 +392,64 @@ def is_shape(value: Any) -> bool:
         >>> is_shape((28, 28, 1)), is_shape(((3,), (4,)))
         (True, False)
     """
-    return isinstance(value, tuple) and all(isinstance(size, int) for size in value)
+    return isinstance(value, tuple) and all(isinstance(size, int) or symbolic(size) for size in value)
+
+
+def symbolic(size: Any) -> bool:
+    """Whether a size is not known before the program runs: a symbolic dimension of ``jax.export``.
+
+    Example:
+        >>> import jax
+        >>> symbolic(3), symbolic(jax.export.symbolic_shape("batch")[0])
+        (False, True)
+    """
+    return hasattr(size, "dimension_as_value")
+
+
+def plain(size: Any) -> int:
+    """A size as a plain Python integer; a symbolic one as it is."""
+    return size if symbolic(size) else operator.index(size)
+
+
+def assumed(size: int, value: int = 1) -> int:
+    """The size, or where it is symbolic the one assumed where the best of several equal ways is chosen.
+
+    Example:
+        >>> assumed(5)
+        5
+    """
+    return value if symbolic(size) else size
+
+
+def below(size: int, bound: int) -> bool:
+    """Whether a size is surely below a bound: of symbolic sizes that is often not known.
+
+    Example:
+        >>> below(2, 3), below(3, 3)
+        (True, False)
+    """
+    if not symbolic(size) and not symbolic(bound):
+        return size < bound
+    from jax.errors import InconclusiveDimensionOperation
+
+    try:
+        return bool(size < bound)
+    except InconclusiveDimensionOperation:
+        return False
+
+
+def larger(a: int, b: int) -> int:
+    """The larger of two sizes, which may be symbolic.
+
+    Example:
+        >>> larger(2, 3)
+        3
+    """
+    if not symbolic(a) and not symbolic(b):
+        return max(a, b)
+    from jax.core import max_dim
+
+    return max_dim(a, b)
 
 
 def _whole(value: Any) -> bool:

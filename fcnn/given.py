@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from .errors import shown
-from .geometry import Shape
+from .geometry import Shape, symbolic
 
 #: what the optimizer may change: nested dicts of arrays
 Params = dict[str, Any]
@@ -60,7 +60,7 @@ def check_mapping(kind: str, value: Any) -> dict[str, Any]:
 
 
 def check_inputs(inputs: tuple[Any, ...]) -> None:
-    """Raise unless the inputs are arrays of the same examples, at least one."""
+    """Raise unless the inputs are arrays of the same examples."""
     for x in inputs:
         if not isinstance(x, (np.ndarray, jax.Array)):
             way_out = "state and key go by keyword, state=..., key=..." if isinstance(x, Mapping) else "use jnp.asarray"
@@ -69,8 +69,6 @@ def check_inputs(inputs: tuple[Any, ...]) -> None:
             raise TypeError(
                 "x must be an array (batch, *space, channels), not a random key; keys go by keyword, key=..."
             )
-        if x.ndim and x.shape[0] == 0:
-            raise ValueError(f"x has shape {shown(x.shape)}: the batch is empty; give at least one example")
     if len({x.shape[0] for x in inputs if x.ndim}) > 1:
         raise ValueError(
             f"the inputs have batches of different sizes: {', '.join(shown(x.shape) for x in inputs)}; "
@@ -109,6 +107,13 @@ def check_entries(kind: str, given: Mapping[str, Any], declared: dict[str, Param
         if not hasattr(value, "shape") or not hasattr(value, "dtype"):
             raise TypeError(f"{kind} entry {name!r} must be an array, not {_kind(value)}")
         if tuple(value.shape) != tuple(parameter.shape):
+            if any(map(symbolic, parameter.shape)):
+                inputs = " and ".join(map(shown, shapes))
+                raise ValueError(
+                    f"{name} has shape {shown(tuple(value.shape))}, a symbolic input of {inputs} asks for "
+                    f"{shown(parameter.shape)}: these parameters belong to one size of the space; leave the batch "
+                    "alone symbolic, or pool over the space before Flatten and Dense"
+                )
             raise ValueError(
                 f"{name} has shape {shown(tuple(value.shape))}, an input of {' and '.join(map(shown, shapes))} asks "
                 f"for {shown(parameter.shape)}; {these} to another network or another input shape: "

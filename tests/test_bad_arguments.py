@@ -70,11 +70,6 @@ USING = [
         *(TypeError, "conv1", "uint8", "floating point", "x.astype('float32') / 255"),
     ),
     mistake(
-        "an empty batch",
-        lambda: NET.apply(PARAMS, images(0, *SHAPE)),
-        *(ValueError, "serial", "(0, 12, 12, 1)", "the batch is empty", "at least one example"),
-    ),
-    mistake(
         "an image of another size before Flatten and Dense",
         lambda: NET.apply(PARAMS, images(2, 16, 16, 1)),
         *(ValueError, "dense1", "(64, 10)", "(256, 10)", "make new ones by init, or give the input they were made for"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import keyword
-import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ from typing import Any, ClassVar
 import jax
 
 from ..errors import at, shown
-from ..geometry import Shape
+from ..geometry import Shape, plain, symbolic
 from ..given import Params, State, extra_entry, fold
 from ..layer import Call, Layer
 from ..layers.function import Function
@@ -145,7 +144,7 @@ def single_shape(out: Any, refusal: str) -> Shape:
         refusal: the first half of the error for several, with {} for what there is.
     """
     if _sizes(out):
-        return tuple(map(operator.index, out))
+        return tuple(map(plain, out))
     shapes = jax.tree.leaves_with_path(out, is_leaf=_sizes)
     if not shapes or not all(_sizes(shape) for _, shape in shapes):
         raise TypeError(f"{refusal.format(f'the shape {out!r}')}; infer_shape must return a tuple of whole numbers")
@@ -168,7 +167,7 @@ def single_array(y: Any, refusal: str) -> Any:
 
 def _sizes(value: Any) -> bool:
     """Whether value is one shape; users' layers may give a list, or sizes of NumPy."""
-    return isinstance(value, (tuple, list)) and all(hasattr(size, "__index__") for size in value)
+    return isinstance(value, (tuple, list)) and all(hasattr(size, "__index__") or symbolic(size) for size in value)
 
 
 def same(shapes: Mapping[str, Shape], what: str, way_out: str) -> Shape:

@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .. import geometry, ops
 from ..errors import shown
@@ -52,7 +53,8 @@ class BatchNorm(_Normalization):
     .. math:: \hat\mu \leftarrow a \hat\mu + (1 - a) \mu, \qquad
         \hat\sigma^2 \leftarrow a \hat\sigma^2 + (1 - a) \tfrac{m}{m - 1} \sigma^2
 
-    with m values for each channel. Put it before the activation, and give the layer before it ``bias=False``.
+    with m values for each channel; an empty batch leaves it as it is. Put it before the activation, and give the layer
+    before it ``bias=False``.
 
     Args:
         momentum: a, the share of the old value that is kept; PyTorch's ``momentum`` is 1 - a.
@@ -107,13 +109,17 @@ class BatchNorm(_Normalization):
     ) -> tuple[jax.Array, State]:
         (x,) = inputs
         count = math.prod(x.shape[:-1])
-        if count < 2:
+        if count == 0:  # an empty batch says nothing of the data
+            return self.forward_eval(params, state, x), state
+        if geometry.below(count, 2):
             raise ValueError(
                 f"x has shape {shown(x.shape)}: one value for each channel has no variance; "
                 "train on batches of at least two examples, or use LayerNorm or GroupNorm"
             )
         mean, variance = ops.moments(x, tuple(range(x.ndim - 1)))
         y = ops.normalize(x, mean, variance, params.get("scale"), params.get("bias"), epsilon=self.epsilon)
+        if geometry.symbolic(count):
+            count = jnp.asarray(count).astype(variance.dtype)
         seen = {"mean": mean.ravel(), "variance": variance.ravel() * (count / (count - 1))}
         return y, {name: self._moved(state[name], value) for name, value in seen.items()}
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .conv import conv, conv_transpose
 from .dense import dense, dropout, flatten
+from .forced import forced as forced
 from .local import locally_connected
 from .memory import compute_where_called
 from .norm import (

@@ -16,7 +16,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 from jax.sharding import PartitionSpec
 
-from ..geometry import Windows
+from ..geometry import Windows, symbolic
 from . import alone
 from .devices import explicit_axes
 from .dtypes import wide
@@ -36,6 +36,8 @@ def largest(windows: Windows, x: Array) -> Array:
 @largest.defjvp
 def _largest_jvp(windows: Windows, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (t,) = primals, tangents
+    if any(map(symbolic, windows.space)):  # then by JAX's own operation and its rule, which is the same
+        return jax.jvp(partial(fold, windows=windows, combine=_larger), primals, tangents)
     return largest(windows, x), _picked(t, _first_place(x, windows), windows)
 
 

@@ -303,7 +303,7 @@ def check_divides(channels: int, groups: int) -> None:
 
 def check_variance(count: int, shape: geometry.Shape, place: str, way_out: str) -> None:
     """Raise where a norm would see a single value and so turn every input to zero."""
-    if count < 2:
+    if geometry.below(count, 2):
         raise ValueError(
             f"an input of {shown(shape)} has one value {place} and so no variance: every output would be the same; "
             f"{way_out}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jax import lax
 
 from .. import geometry
 from ..errors import at, shown
-from ..geometry import Padding, Windows, slide
+from ..geometry import Padding, Windows, slide, symbolic
 from .dtypes import floating, wide
 from .memory import keep_memory
 from .windows import fold, pad
@@ -143,6 +143,8 @@ def avg_pool(
         x = floating(x)
         windows = _windows(x, window, stride, padding, dilation, ceil_mode)
     total = fold(pad(x.astype(wide(x.dtype)), windows), windows, jnp.add)
+    if any(map(symbolic, windows.space)):
+        return (total / _counts(windows, count_padding, total.dtype)).astype(x.dtype)
     share = 1.0
     for axis, counts in enumerate(windows.counts(padding=count_padding)):
         lengths = [1] * x.ndim
@@ -236,7 +238,7 @@ def global_max_pool(x: Float[Array, "batch *space channels"]) -> Float[Array, "b
     with at("global_max_pool"):
         x = jnp.asarray(x)
         check_has_space(x.shape[1:])
-    return _first_max(x.reshape(x.shape[0], -1, x.shape[-1]), 1)
+    return _first_max(x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
 
 
 def global_avg_pool(x: Float[Array, "batch *space channels"]) -> Float[Array, "batch channels"]:
@@ -417,7 +419,7 @@ def pool_windows(
         what="window",
         channels=channels,
     )
-    if any(0 in counts for counts in windows.counts(padding=False)):
+    if not any(map(symbolic, windows.space)) and any(0 in counts for counts in windows.counts(padding=False)):
         raise ValueError(
             f"a window of {shown(windows.kernel)} sees nothing but padding {windows.pads} "
             f"of the input {shown(windows.space)}; pad by less than the window"
@@ -431,6 +433,17 @@ def _windows(x, window, stride, padding, dilation, ceil_mode) -> Windows:
     if jax.default_backend() == "cpu":
         keep_memory()
     return pool_windows(x.shape[1:-1], window, stride, padding, dilation, ceil_mode)
+
+
+def _counts(windows: Windows, padding: bool, dtype: Any) -> Array:
+    """How many samples of the data, or of it with its padding, each window has, where the sizes are symbolic."""
+    counted = jnp.ones((1, *windows.space, 1), dtype)
+    if windows.fill != "constant":
+        return fold(pad(counted, windows), windows, jnp.add)
+    around = jnp.asarray(1 if padding else 0, dtype)
+    counted = jnp.pad(counted, ((0, 0), *windows.pads, (0, 0)), constant_values=around)
+    counted = jnp.pad(counted, ((0, 0), *((0, more) for more in windows.overhang), (0, 0)))
+    return fold(counted, windows, jnp.add)
 
 
 def _first_max(x: Array, axis: int) -> Array:

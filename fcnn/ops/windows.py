@@ -9,7 +9,7 @@ from itertools import product
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..geometry import Windows
+from ..geometry import Windows, symbolic
 
 
 def patches(x: Array, windows: Windows) -> Array:
@@ -28,14 +28,28 @@ def patches(x: Array, windows: Windows) -> Array:
 
 def pad(x: Array, windows: Windows, value: float = 0.0) -> Array:
     """Add the windows' padding around the space of x, ``value`` where nothing is copied."""
-    if not any(map(any, windows.constant_pads)):
+    if windows.constant_pads == ((0, 0),) * windows.rank:
         return x
-    if windows.fill != "constant":
+    if windows.fill != "constant" and any(map(symbolic, windows.space)):
+        for axis, (lo, hi) in enumerate(windows.pads, start=1):
+            x = jnp.take(x, _copied(x.shape[axis], lo, hi, windows.fill), axis, mode="clip")
+        widths = tuple((0, more) for more in windows.overhang)
+    elif windows.fill != "constant":
         x = jnp.pad(x, ((0, 0), *windows.pads, (0, 0)), mode=windows.fill)
         widths = tuple((0, more) for more in windows.overhang)
     else:
         widths = windows.constant_pads
     return jnp.pad(x, ((0, 0), *widths, (0, 0)), constant_values=jnp.asarray(value, x.dtype))
+
+
+def _copied(size: int, lo: int, hi: int, fill: str) -> Array:
+    """Which sample stands at every place of an axis with its padding; jnp.pad wants to know the size."""
+    places = jnp.arange(size + lo + hi) - lo
+    if fill == "wrap":
+        return places % size
+    period = 2 * (size - 1)
+    places = places % period
+    return jnp.minimum(places, period - places)
 
 
 def shifted(x: Array, windows: Windows, offset: Sequence[int]) -> Array:
@@ -51,9 +65,22 @@ def shifted(x: Array, windows: Windows, offset: Sequence[int]) -> Array:
 
 def fold(x: Array, windows: Windows, combine: Callable[[Array, Array], Array]) -> Array:
     """Combine the samples of each window of the padded x, axis by axis, the last first."""
+    if any(map(symbolic, windows.space)):
+        return _reduced(x, windows, combine)
     for axis in reversed(range(windows.rank)):
         x = reduce(combine, _samples(x, windows, axis))
     return x
+
+
+def _reduced(x: Array, windows: Windows, combine: Callable[[Array, Array], Array]) -> Array:
+    """The same by JAX's own operation, which takes sizes that are not known before the program runs."""
+    add = combine is jnp.add
+    whole = jnp.issubdtype(x.dtype, jnp.integer)
+    start, function = (0, lax.add) if add else (jnp.iinfo(x.dtype).min if whole else -jnp.inf, lax.max)
+    sizes, strides, dilations = ((1, *n, 1) for n in (windows.kernel, windows.stride, windows.dilation))
+    return lax.reduce_window(
+        x, jnp.asarray(start, x.dtype), function, sizes, strides, "VALID", window_dilation=dilations
+    )
 
 
 def _samples(x: Array, windows: Windows, axis: int) -> list[Array]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
-from ..geometry import Shape, is_shape
+from ..geometry import Shape, is_shape, symbolic
 from ..given import Params, State
 from ..layer import Call, Layer
 from ..layers import BatchNorm
@@ -161,7 +161,9 @@ class OverlappingBatchNorm(BatchNorm):
             uses[: lattice.count[axis]] = self.uses(axis)
             weight = weight * uses.reshape([-1 if other == axis else 1 for other in range(lattice.rank)])
         count = float(weight.sum()) * x.shape[0]
-        if count < 2:  # the same words as without overlap
+        if symbolic(x.shape[0]):
+            count = jnp.asarray(x.shape[0]).astype(dtype) * float(weight.sum())
+        elif count < 2:  # the same words as without overlap
             return super().forward_train(params, state, key, x)
         share = jnp.asarray(weight / count, dtype)[None, ..., None]
         axes = tuple(range(x.ndim - 1))

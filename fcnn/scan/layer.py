@@ -195,6 +195,11 @@ class Scan(Layer):
                 "shapes are (*space, channels), such as (512, 512, 3), without the batch"
             )
         sizes = geometry.per_axis(self.window, len(space), "window")
+        if any(map(geometry.symbolic, space)):
+            raise ValueError(
+                f"the space of an input of {shown(shape)} is symbolic, but where the windows of a Scan lie follows "
+                "from its size; leave the batch alone symbolic, or export what fcnn.fully_convolutional makes of it"
+            )
         if any(w > n for w, n in zip(sizes, space, strict=True)):
             raise ValueError(
                 f"a window of {shown(sizes)} does not fit an input of {shown(shape)}; give a larger input, or a "
@@ -213,7 +218,7 @@ class Scan(Layer):
         plain = call.events is not None or (call.train and bool(state))
         on_cpu, large = jax.default_backend() == "cpu", self._large_kernels(shape)
         if plain or fragments is None:
-            many = not call.train and x.shape[0] * prod(lattice.positions) >= _MANY
+            many = not call.train and geometry.assumed(x.shape[0]) * prod(lattice.positions) >= _MANY
             fragments = not plain and on_cpu and (large or many)
         made = self.rewritten(shape, fragments=fragments, train=call.train)
         params, x = made.convert(params), cropped(x, lattice.extent)
@@ -249,7 +254,8 @@ class Scan(Layer):
         def windows(indices: jax.Array) -> jax.Array:
             return jax.vmap(cut)(indices).astype(x.dtype)
 
-        chunk = min(self.chunk or max(1, _CHUNK // prod(window)), total)
+        # of a symbolic batch the chunks cannot be counted: all windows are computed together
+        chunk = total if geometry.symbolic(total) else min(self.chunk or max(1, _CHUNK // prod(window)), total)
         if chunk == total or call.events is not None or (call.train and state):
             y, state = self.net.run(call, params, state, (windows(jnp.arange(total)),))
             return jax.tree.map(lambda leaf: leaf.reshape(*counts, *leaf.shape[1:]), y), state

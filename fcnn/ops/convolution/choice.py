@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple
 
-import jax
-
 from ...errors import shown
-from ...geometry import Shape
+from ...geometry import Shape, assumed, symbolic
+from ..forced import forced as _forced
 from . import fourier, winograd
 from .geometry import Geometry
 
@@ -69,6 +68,11 @@ class Problem:
     ensemble: int = 1
 
     @property
+    def several(self) -> bool:
+        """Whether it is an ensemble; of how many may be symbolic."""
+        return symbolic(self.ensemble) or self.ensemble > 1
+
+    @property
     def transposed(self) -> Problem:
         """The forward problem that gives the input gradient: the output gradient and the turned kernel."""
         *sizes, _, features = self.kernel
@@ -91,12 +95,14 @@ def choose(problem: Problem) -> Choice:
     """
     geometry, sizes = problem.geometry, problem.kernel[:-2]
     channels, features = problem.x[-1], problem.kernel[-1]
-    if problem.ensemble > 1:
+    if problem.several:
         if problem.platform == "cpu" or problem.operation == "kernel":
             return Choice("patches", "every example or network has a kernel of its own: one batched product")
         return Choice("direct", "the platform's own convolution, in groups")
     if problem.platform != "cpu":
         return Choice("direct", "the platform's own convolution is the fastest")
+    if any(map(symbolic, problem.x[1:])):
+        return Choice("direct", "XLA's convolution: the sizes are not known before the program runs")
     if geometry.groups > 1:
         if geometry.groups == channels:
             return Choice("depthwise", "every feature sees one channel: shifted multiplications and additions")
@@ -142,7 +148,8 @@ def _large(problem: Problem) -> bool:
     numbers = prod(fourier.period(space, sizes, geometry))
     work = prod(geometry.out(space, sizes)) * prod(sizes) / numbers
     transformed = numbers * problem.x[-1] * problem.kernel[-1]
-    return work >= FOURIER_KERNEL and work * problem.x[0] >= FOURIER_EXAMPLES and transformed <= FOURIER_NUMBERS
+    examples = assumed(problem.x[0])
+    return work >= FOURIER_KERNEL and work * examples >= FOURIER_EXAMPLES and transformed <= FOURIER_NUMBERS
 
 
 def refusal(algorithm: str, problem: Problem) -> str | None:
@@ -150,10 +157,12 @@ def refusal(algorithm: str, problem: Problem) -> str | None:
     geometry, sizes = problem.geometry, problem.kernel[:-2]
     if algorithm not in ALGORITHMS:
         return f"unknown algorithm {algorithm!r}; choose one of {', '.join(ALGORITHMS)}"
-    if algorithm == "direct" and problem.operation == "kernel" and problem.ensemble > 1:
+    if algorithm == "direct" and problem.operation == "kernel" and problem.several:
         return "XLA partitions the kernel gradients of a vmapped convolution wrongly where they lie on several devices"
     if algorithm == "depthwise" and (geometry.groups != problem.x[-1]):
         return f"depthwise needs as many groups as channels, not {geometry.groups} for {problem.x[-1]}"
+    if algorithm in ("blocks", "winograd", "fourier") and any(map(symbolic, problem.x[1:])):
+        return f"{algorithm} needs to know the size of the space when the program is made"
     if algorithm == "blocks" and prod(geometry.phases) > 1 and set(geometry.phases) != {2}:
         return f"blocks have two positions along every axis, not {shown(geometry.phases)}"
     if algorithm in ("blocks", "winograd", "fourier") and not geometry.dense:
@@ -167,9 +176,6 @@ def refusal(algorithm: str, problem: Problem) -> str | None:
     if algorithm == "winograd" and min(p for pair in geometry.pads for p in pair) < 0:
         return "winograd needs padding of 0 or more"
     return None
-
-
-_forced = jax.make_user_context(None)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from operator import add
 import jax
 import jax.numpy as jnp
 
-from ...geometry import Shape
+from ...geometry import Shape, symbolic
 from ..alone import alone
 from .geometry import Geometry
 from .patches import padded, views, views_of_padded
@@ -37,7 +37,7 @@ def kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shap
     """The gradient of the kernel: for each of its samples, the sum over positions of x there times g."""
     channels, features = x.shape[-1], g.shape[-1]
     axes = tuple(range(x.ndim - 1))
-    if cpu and features == channels and x.shape[0]:
+    if cpu and features == channels and not symbolic(x.shape[0]):
         wide, out = alone(partial(padded, geometry=geometry), x), g.shape[1:-1]
 
         def share(number: int) -> jax.Array:

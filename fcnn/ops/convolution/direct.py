@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ...geometry import Pads, Shape, extent
+from ...geometry import Pads, Shape, assumed, extent, symbolic
 from .geometry import Geometry
 
 _AXES = "DHW"
@@ -28,6 +28,10 @@ def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry, *, avoid_ynnpac
         # everything along the first axis twice as far apart: the same products, in a form that YNNPACK does not take
         stride, dilation, input_dilation = ((2 * a[0], *a[1:]) for a in (stride, dilation, input_dilation))
         pads = ((2 * pads[0][0], 2 * pads[0][1]), *pads[1:])
+    if any(symbolic(n) for pair in pads for n in pair):  # not for XLA's convolution
+        widths = [(*pair, u - 1) for pair, u in zip(pads, input_dilation, strict=True)]
+        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *widths, (0, 0, 0)])
+        pads, input_dilation = ((0, 0),) * geometry.rank, (1,) * geometry.rank
     axes = _AXES[-geometry.rank :]
     y = lax.conv_general_dilated(
         x,
@@ -72,7 +76,8 @@ def kernel_gradient(
 
 
 def _slow_in_ynnpack(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> bool:
-    few = x.shape[-1] >= _SLOW_CHANNELS and kernel.shape[-1] <= _SLOW_FEATURES
+    channels, features = assumed(x.shape[-1], _SLOW_CHANNELS), assumed(kernel.shape[-1], _SLOW_FEATURES)
+    few = channels >= _SLOW_CHANNELS and features <= _SLOW_FEATURES
     return geometry.rank == 2 and few and geometry.input_dilation == (1, 1) and x.dtype == jnp.float32
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from ...geometry import Pads, Shape, extent
+from ...geometry import Pads, Shape, extent, larger, symbolic
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Geometry:
         """Number of positions along each axis."""
         spread = [extent(n, u) for n, u in zip(space, self.input_dilation, strict=True)]
         axes = zip(spread, self.pads, self.spans(kernel), self.stride, strict=True)
-        return tuple((n + lo + hi - span) // s + 1 for n, (lo, hi), span, s in axes)
+        out = tuple((n + lo + hi - span) // s + 1 for n, (lo, hi), span, s in axes)
+        return tuple(larger(n, 0) if symbolic(n) else n for n in out)
 
     def result(self, batch: int, space: Shape, kernel: Shape, features: int) -> Shape:
         """Shape of the result."""

@@ -78,4 +78,4 @@ def padded(x: jax.Array, geometry: Geometry) -> jax.Array:
     """X with its padding and the zeros between its samples."""
     spread = zip(geometry.pads, geometry.input_dilation, strict=True)
     widths = [(0, 0, 0), *((lo, hi, u - 1) for (lo, hi), u in spread), (0, 0, 0)]
-    return x if not any(map(any, widths)) else lax.pad(x, jnp.zeros((), x.dtype), widths)
+    return x if widths == [(0, 0, 0)] * x.ndim else lax.pad(x, jnp.zeros((), x.dtype), widths)

@@ -147,21 +147,26 @@ def _batched(primitive, args, dims, **params):
         b = jnp.moveaxis(b, second, 0)
     alone = (a.shape[1] if first is not None else a.shape[0]) == 1
     operation = _OPERATION[primitive]
+    one, other = (
+        x if d is None else jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x, d in zip((a, b), dims, strict=True)
+    )
+    shape = _shape(operation, one, other, geometry, params["space"], params["kernel"])
     if alone and second is None and operation != "kernel":  # many inputs or output gradients: more examples
         plain, result = _given(geometry), _examples(geometry)
         taken, given = (result, plain) if operation == "input" else (plain, result)
-        return _split(primitive.bind(_join(a, taken), b, **params), size, given), 0
+        return _split(primitive.bind(_join(a, taken), b, **params), size, given, shape), 0
     if alone and geometry.groups == 1 and (first is None or second is None):
         if first is None:  # many kernels or output gradients for one input: more features, or channels
             taken = {"forward": -1, "input": -2, "kernel": _features(geometry)}[operation]
             given = _features(geometry) if operation == "forward" else -1
-            return _split(primitive.bind(a, _join(b, taken), **params), size, given), 0
+            return _split(primitive.bind(a, _join(b, taken), **params), size, given, shape), 0
         y = primitive.bind(_join(a, -1), b, **params)  # many inputs for one output gradient
-        return _split(y, size, -2), 0
+        return _split(y, size, -2, shape), 0
     a = jnp.broadcast_to(a, (size, *a.shape)) if first is None else a
     b = jnp.broadcast_to(b, (size, *b.shape)) if second is None else b
-    y = primitive.bind(a.reshape(-1, *a.shape[2:]), b.reshape(-1, *b.shape[2:]), **params)
-    return y.reshape(size, -1, *y.shape[1:]), 0
+    ensemble = shape[0]
+    a, b = (x.reshape(size * ensemble, *x.shape[2:]) for x in (a, b))
+    return primitive.bind(a, b, **params).reshape(size, *shape), 0
 
 
 def _join(a: Array, axis: int) -> Array:
@@ -172,12 +177,10 @@ def _join(a: Array, axis: int) -> Array:
     return a.reshape(shape)
 
 
-def _split(a: Array, copies: int, axis: int) -> Array:
-    """The inverse of :func:`_join`."""
-    shape = list(a.shape)
-    place = len(shape) + axis
-    shape[place : place + 1] = [copies, shape[place] // copies]
-    return jnp.moveaxis(a.reshape(shape), place, 0)
+def _split(a: Array, copies: int, axis: int, one: Shape) -> Array:
+    """The inverse of :func:`_join`, for copies of the shape ``one``."""
+    place = len(one) + axis
+    return jnp.moveaxis(a.reshape(*one[:place], copies, *one[place:]), place, 0)
 
 
 # Computing.
@@ -186,6 +189,8 @@ def _split(a: Array, copies: int, axis: int) -> Array:
 def _compute(operation, platform, a, b, *, geometry, algorithm, space, kernel):
     if platform == "cpu":
         keep_memory()
+    if 0 in (*a.shape, *b.shape):  # no examples, channels or features: sums of nothing
+        return jnp.zeros(_shape(operation, a, b, geometry, space, kernel), a.dtype)
     problem = problem_of(operation, platform, a, b, geometry, space, kernel)
     if algorithm is None or refusal(algorithm, problem) is not None:
         algorithm = choose(problem).algorithm
@@ -236,7 +241,7 @@ def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
     g = _from_phases(b, geometry)
     if algorithm == "depthwise":
         return depthwise.kernel_gradient(a, g, plain, sizes, cpu=cpu)
-    few = problem.ensemble > 1 and geometry.groups == 1 and problem.x[-1] < patches.LONG_RUN
+    few = problem.several and geometry.groups == 1 and problem.x[-1] < patches.LONG_RUN
     if algorithm == "patches" and cpu and few:
         return patches.kernel_gradient(a, g, plain, sizes)
     if algorithm == "direct" and cpu and geometry.groups > 1:

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ...geometry import Shape
+from ...geometry import Shape, assumed
 from .geometry import Geometry
 
 #: outputs of a tile along an axis
@@ -75,11 +75,12 @@ class _Plan:
     def parts(self) -> list[tuple[int, int]]:
         """The rows of tiles that are computed together: first and last but one."""
         rows, columns = self.tiles
-        row = columns * self.batch * (self.channels + self.features)
+        batch = assumed(self.batch)
+        row = columns * batch * (self.channels + self.features)
         if rows <= _ROWS and row >= _ROW_OVER_KERNEL * self.channels * self.features:
             together = 1
         else:
-            numbers = prod(self.points) * rows * columns * self.batch * self.channels
+            numbers = prod(self.points) * rows * columns * batch * self.channels
             together = -(-rows // min(rows, _PARTS, max(1, ceil(numbers / _TOGETHER))))
         return [(first, min(rows, first + together)) for first in range(0, rows, together)]
 
