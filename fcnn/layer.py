@@ -276,9 +276,9 @@ class Layer:
             leaves, tree = jax.tree.flatten((call.root, params, state, inputs))
             if not any(type(leaf).__name__ == _COMPILING for leaf in leaves):
                 if all(hasattr(leaf, "dtype") for leaf in leaves):
-                    _rehearse(self, call.train, tree, tuple(map(_kind_of, leaves)))
+                    _rehearse(self, call.train, tree, tuple(map(_kind_of, leaves)), call.resting)
                 else:  # something that is no array and cannot be hashed: it is about to be refused
-                    _rehearse.__wrapped__(self, call.train, tree, leaves)
+                    _rehearse.__wrapped__(self, call.train, tree, leaves, call.resting)
             return self.run(call, params, state, tuple(map(jnp.asarray, inputs)))
 
     def check_shapes(self, shapes: tuple[Any, ...]) -> tuple[Shape, ...]:
@@ -351,6 +351,7 @@ class Call:
         events: where outputs are noted down as they appear, for ``capture`` and ``summary``; None: nowhere.
         nudges: by path, what is added to the output of a part, whose own parameters are then constants: the gradient
             with respect to a nudge of zero is the gradient at that output. None: nothing, anywhere.
+        resting: paths, from here, of parts that run as they are used although the network is being trained.
     """
 
     train: bool
@@ -359,6 +360,7 @@ class Call:
     path: tuple[str, ...] = ()
     events: list[Event] | None = None
     nudges: dict[str, jax.Array] | None = None
+    resting: frozenset[str] = frozenset()
 
     @property
     def key(self) -> jax.Array:
@@ -378,7 +380,7 @@ class Call:
         """Run one named part of a composition; ``use`` counts the uses of a shared part."""
         folds = (*self.folds, number(name), *((use,) if use else ()))
         step = name if not use else f"{name}#{use + 1}"
-        inner = dataclasses.replace(self, folds=folds, path=(*self.path, step))
+        inner = dataclasses.replace(self, folds=folds, path=(*self.path, step), **self._mode(name))
         with at(name):
             own_params = check_mapping("params", params.get(name, {}))
             own_state = check_mapping("state", state.get(name, {}))
@@ -389,6 +391,15 @@ class Call:
         if self.events is not None:
             self.events.append(Event("/".join(inner.path), layer, inputs, y))
         return y if nudge is None else y + nudge, new_state
+
+    def _mode(self, name: str) -> dict[str, Any]:
+        """How one part runs where some rest."""
+        if not self.resting:
+            return {}
+        if name in self.resting:
+            return {"train": False, "resting": frozenset()}
+        inside = (path.removeprefix(f"{name}/") for path in self.resting if path.startswith(f"{name}/"))
+        return {"resting": frozenset(inside)}
 
     def copy(self, index: Any) -> Call:
         """The walk through one of several copies of a layer, with random numbers and nudges of its own."""
@@ -417,7 +428,9 @@ def _kind_of(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 @functools.lru_cache(maxsize=512)
-def _rehearse(layer: Layer, train: bool, tree: Any, leaves: Sequence[Any]) -> None:
+def _rehearse(
+    layer: Layer, train: bool, tree: Any, leaves: Sequence[Any], resting: frozenset[str] = frozenset()
+) -> None:
     """Run a network on shapes and dtypes alone; raises what running it would raise."""
     abstract = [_kind_of(leaf) for leaf in leaves if hasattr(leaf, "dtype")]
 
@@ -426,7 +439,7 @@ def _rehearse(layer: Layer, train: bool, tree: Any, leaves: Sequence[Any]) -> No
         root, params, state, inputs = jax.tree.unflatten(
             tree, [next(rest) if hasattr(leaf, "dtype") else leaf for leaf in leaves]
         )
-        return layer.run(Call(train=train, root=root), params, state, inputs)[0]
+        return layer.run(Call(train=train, root=root, resting=resting), params, state, inputs)[0]
 
     # a function in the network that looks at values cannot be rehearsed; it is run as it is
     with contextlib.suppress(jax.errors.JAXTypeError):

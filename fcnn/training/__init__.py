@@ -12,6 +12,7 @@ from .run import Moment, Run
 from .source import order_of
 from .statistics import recompute_statistics
 from .step import TrainState, make_step, start
+from .trainable import Trainable, frozen, trainable
 
 __all__ = [
     "CheckpointDamagedWarning",
@@ -22,6 +23,7 @@ __all__ = [
     "NonFiniteError",
     "Run",
     "TrainState",
+    "Trainable",
     "averaged",
     "averaged_params",
     "cross_entropy",
@@ -29,6 +31,7 @@ __all__ = [
     "evaluate_ensemble",
     "fit",
     "fit_ensemble",
+    "frozen",
     "loss_scale",
     "make_step",
     "order_of",
@@ -36,6 +39,7 @@ __all__ = [
     "scaled",
     "smoothed",
     "start",
+    "trainable",
     "vote",
     "weights_only",
 ]

@@ -62,8 +62,9 @@ def guarded(step: Callable[..., Any], skip: bool, members: bool) -> Callable[...
         else:
             after, metrics = step(before, batch, examples=examples, epoch=epoch)
         good = jnp.all(jnp.isfinite(metrics["loss"]))
-        for leaf in jax.tree.leaves(after.params):
-            good &= jnp.all(jnp.isfinite(leaf))
+        for new, old in zip(*(jax.tree.leaves(t.params) for t in (after, before)), strict=True):
+            if new is not old:  # else it is frozen
+                good &= jnp.all(jnp.isfinite(new))
         # an optimizer may begin with infinity; what was finite has to stay so, or steps of no effect would follow
         for new, old in zip(*(jax.tree.leaves((t.state, t.optimizer_state)) for t in (after, before)), strict=True):
             if jnp.issubdtype(new.dtype, jnp.floating):

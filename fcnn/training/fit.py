@@ -22,6 +22,7 @@ from .run import Moment, Options, Run
 from .source import Batches, are_batches
 from .spread import Spread
 from .step import Augment, make_step
+from .trainable import Trainable, check_trainable
 
 if TYPE_CHECKING:
     import optax
@@ -55,6 +56,7 @@ def fit(
     accumulate: int = 1,
     precision: str | None = None,
     non_finite: str = "stop",
+    trainable: Trainable | str | Sequence[str] | None = None,
 ) -> Run:
     """Train a network.
 
@@ -102,6 +104,8 @@ def fit(
             precision, and the loss scaled for float16. None: the precision of the parameters.
         non_finite: what a loss or a parameter that is not finite does: "stop" raises ``training.NonFiniteError``, which
             names the first layer with such a value and has the last good run; "skip" leaves the step out.
+        trainable: parts that are trained, by path, such as "head" or ("head", "stage4/*"), or
+            ``training.frozen("trunk")`` for all but some. What is frozen runs as it is used: see there. None: all.
 
     Returns:
         A run with ``params``, ``state`` and ``history``.
@@ -150,6 +154,7 @@ def fit_ensemble(
     average: float | None = None,
     precision: str | None = None,
     non_finite: str = "stop",
+    trainable: Trainable | str | Sequence[str] | None = None,
 ) -> Run:
     """Train several networks of one form at once, by ``vmap`` over their parameters.
 
@@ -174,6 +179,7 @@ def fit_ensemble(
         average: as for ``fit``.
         precision: as for ``fit``.
         non_finite: as for ``fit``; one member's value counts for all.
+        trainable: as for ``fit``.
 
     Returns:
         A run whose params and state have a first axis of members, and whose history has arrays (epochs, members).
@@ -216,6 +222,7 @@ def _options(given: dict[str, Any], members: int | None) -> Options:
     if average is not None and not 0 < average < 1:
         raise ValueError(f"average is {average!r}, expected a decay between 0 and 1, such as 0.999")
     optimizer = _wrapped(optimizer, average, precision == "float16")
+    trainable = check_trainable(given["trainable"])
     if given["non_finite"] not in ("stop", "skip"):
         raise ValueError(f"non_finite is {given['non_finite']!r}, expected 'stop' or 'skip'")
     patience = given["patience"]
@@ -259,6 +266,7 @@ def _options(given: dict[str, Any], members: int | None) -> Options:
         skip=given["non_finite"] == "skip",
         accumulate=accumulate,
         members=members,
+        trainable=trainable,
         step=make_step(
             given["net"],
             optimizer,
@@ -267,6 +275,7 @@ def _options(given: dict[str, Any], members: int | None) -> Options:
             metrics=named,
             accumulate=accumulate,
             precision=precision,
+            trainable=trainable,
         ),
     )
 

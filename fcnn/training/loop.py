@@ -72,7 +72,15 @@ class Loop:
         keys = key if options.members is None else jax.random.split(key, options.members)
 
         def begin(key: jax.Array) -> TrainState:
-            return start(net, options.optimizer, key, *shapes_of(inputs), params=params, state=state)
+            return start(
+                net,
+                options.optimizer,
+                key,
+                *shapes_of(inputs),
+                params=params,
+                state=state,
+                trainable=options.trainable,
+            )
 
         first = begin(keys) if options.members is None else jax.vmap(begin)(keys)
         # the other names are known to be reported; no ensemble gets here
@@ -97,6 +105,7 @@ class Loop:
             members=options.members,
             keep_best=options.keep_best,
             average=options.averaging,
+            trainable=None if options.trainable is None else repr(options.trainable),
         )
         self.store: Store | None = None
         self.written = (-1, -1)  # steps and finished epochs of the last checkpoint
@@ -412,7 +421,9 @@ class Loop:
         """Parameters and state as they would be used now."""
         params = self.train.params
         if self.options.averaging:
-            params = averaged_params(self.train.optimizer_state)
+            average = averaged_params(self.train.optimizer_state)
+            chosen = self.options.trainable
+            params = average if chosen is None else chosen.merged(average, params)
         return params, self.train.state
 
     def _result(self, best: bool = True) -> Run:

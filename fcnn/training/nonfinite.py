@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ..layer import Call, Event, Layer
 from .objective import Loss, measure
 from .precision import lowered
 from .step import Augment, Batch, TrainState, augmented
+from .trainable import Trainable
 
 if TYPE_CHECKING:
     from .run import Options
@@ -42,7 +44,15 @@ def search(net: Layer, train: TrainState, batch: Batch, options: Options, exampl
         try:
             before, data, places = given
             where, found = first_place(
-                net, before, data, options.minimised, options.augment, options.precision, places, epoch
+                net,
+                before,
+                data,
+                options.minimised,
+                options.augment,
+                options.precision,
+                places,
+                epoch,
+                options.trainable,
             )
         except Exception as error:  # looking takes more memory than the step did
             return "unknown", f"where could not be found out ({type(error).__name__})"
@@ -63,6 +73,7 @@ def first_place(
     precision: str | None,
     examples: Any = None,
     epoch: Any = None,
+    trainable: Trainable | None = None,
 ) -> tuple[str, str]:
     """The first place where the step from a train state on a batch makes a value that is not finite.
 
@@ -78,6 +89,7 @@ def first_place(
         precision: likewise.
         examples: places of the batch's examples in the data.
         epoch: the epoch, from 0.
+        trainable: the parts that are trained; None: all.
 
     Returns:
         The place, and what was found there in words.
@@ -101,9 +113,11 @@ def first_place(
         if bad := _count(leaf):
             return path, f"{bad} in the parameter {path}, before the step"
     events: list[Event] = []
+    resting = frozenset() if trainable is None else trainable.resting(train.params, train.state)
+    call = Call(train=True, root=fold(key, "dropout"), resting=resting)
     low, x = lowered((train.params, inputs), precision)
     with jax.numpy_dtype_promotion("standard"):
-        outputs, _ = net.start(Call(train=True, root=fold(key, "dropout"), events=events), low, train.state, x)
+        outputs, _ = net.start(dataclasses.replace(call, events=events), low, train.state, x)
     for event in events:
         if bad := next(filter(None, map(_count, jax.tree.leaves(event.output))), None):
             return event.path, f"the first is the output of {event.path}: {bad}"
@@ -114,10 +128,12 @@ def first_place(
 
     def objective(params: Any) -> jax.Array:
         low, x = lowered((params, inputs), precision)
-        return measure(loss, net.apply_train(low, *x, key=fold(key, "dropout"), state=train.state)[0], targets)["loss"]
+        return measure(loss, net.start(call, low, train.state, x)[0], targets)["loss"]
 
     # the gradient goes backwards: the last parameter with such a value is the first that was computed
     for path, leaf in reversed(_named(jax.grad(objective)(train.params)).items()):
+        if trainable is not None and not trainable.chosen(tuple(path.split("/"))):
+            continue
         if bad := _count(leaf):
             return path, f"the loss is finite, the gradient of {path} is not: {bad}"
     return "optimizer", "loss and gradients are finite, the optimizer's update is not"

@@ -137,7 +137,8 @@ def averaged_params(optimizer_state: Any, params: Any = None) -> Any:
 
     Args:
         optimizer_state: the state of ``averaged``, or of an optimizer around it.
-        params: parameters whose dtypes the average is given in; None: as it is kept, float32 or wider.
+        params: parameters whose dtypes the average is given in; None: as it is kept, float32 or wider. Frozen ones,
+            of which no average is kept, are taken from here.
 
     Returns:
         A tree like the parameters.
@@ -159,7 +160,12 @@ def averaged_params(optimizer_state: Any, params: Any = None) -> Any:
         )
     if params is None:
         return found[0].average
-    return jax.tree.map(lambda average, p: average.astype(p.dtype), found[0].average, params)
+    import optax
+
+    def given(average: Any, p: Any) -> Any:
+        return p if isinstance(average, optax.MaskedNode) else average.astype(p.dtype)
+
+    return jax.tree.map(given, found[0].average, params, is_leaf=lambda a: isinstance(a, optax.MaskedNode))
 
 
 class ScaledState(NamedTuple):

@@ -27,10 +27,11 @@ _WORDS = {
     "members": "another number of members",
     "keep_best": "another keep_best",
     "average": "an average kept or not",
+    "trainable": "other parts frozen",
 }
 
 
-def identity(net: Layer, key: jax.Array, examples: int, **sizes: int | None) -> dict[str, Any]:
+def identity(net: Layer, key: jax.Array, examples: int, **sizes: int | str | None) -> dict[str, Any]:
     """What has to be the same for a run to be continued bit for bit, as JSON holds it."""
     words = re.sub(r" at 0x[0-9a-f]+", "", repr(net))  # addresses differ from process to process
     return {"network": words, "key": np.asarray(jax.random.key_data(key)).tolist(), "examples": examples, **sizes}
@@ -95,9 +96,9 @@ def _read(
         return None
     before = found[2]["run"]
     for name, value in identity.items():
-        if before[name] != value:
+        if before.get(name) != value:
             raise CheckpointError(
-                f"fit: the checkpoints in {folder} are of a run with {_WORDS[name]} ({before[name]}, now {value}), "
+                f"fit: the checkpoints in {folder} are of a run with {_WORDS[name]} ({before.get(name)}, now {value}), "
                 "which cannot be continued bit for bit; give what it was started with, or another folder"
             )
     return found

@@ -13,6 +13,7 @@ from .checkpoint import Checkpoints
 from .objective import Loss, Metric
 from .spread import Spread
 from .step import Augment, TrainState
+from .trainable import Trainable
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Options:
     skip: bool
     accumulate: int
     members: int | None
+    trainable: Trainable | None
     step: Callable[..., Any]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,15 +13,19 @@ import numpy as np
 
 from ..errors import at
 from ..geometry import integer
-from ..given import Params, State, check_inputs, check_mapping
-from ..layer import Layer
+from ..given import Params, State, check_inputs, check_key, check_mapping
+from ..layer import Call, Layer
 from ..ops.dtypes import wide
 from .objective import check_net
+from .trainable import Trainable, check_trainable
 
 
-@partial(jax.jit, static_argnames="net")
-def _seen(net: Layer, params: Params, state: State, key: Any, inputs: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
+@partial(jax.jit, static_argnames=("net", "resting"))
+def _seen(
+    net: Layer, params: Params, state: State, key: Any, inputs: tuple[Any, ...], resting: frozenset[str] = frozenset()
+) -> tuple[list[Any], list[Any]]:
     """What one batch alone would make of the statistics, and the share of the old ones that an update keeps."""
+    call = Call(train=True, root=None if key is None else check_key(key), resting=resting)
     moving, tree = jax.tree.flatten(state)
     places = [i for i, leaf in enumerate(moving) if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
@@ -28,7 +33,7 @@ def _seen(net: Layer, params: Params, state: State, key: Any, inputs: tuple[Any,
         leaves = list(moving)
         for i, leaf in zip(places, old, strict=True):
             leaves[i] = leaf
-        new = net.apply_train(params, *inputs, key=key, state=jax.tree.unflatten(tree, leaves))[1]
+        new = net.start(call, params, jax.tree.unflatten(tree, leaves), inputs)[1]
         return [jax.tree.leaves(new)[i] for i in places]
 
     zeros = [jnp.zeros_like(moving[i]) for i in places]
@@ -40,7 +45,14 @@ def _seen(net: Layer, params: Params, state: State, key: Any, inputs: tuple[Any,
 
 
 def recompute_statistics(
-    net: Layer, params: Params, state: State, x: Any, *, batch_size: int = 512, key: jax.Array | None = None
+    net: Layer,
+    params: Params,
+    state: State,
+    x: Any,
+    *,
+    batch_size: int = 512,
+    key: jax.Array | None = None,
+    trainable: Trainable | str | Sequence[str] | None = None,
 ) -> State:
     r"""Measure the running statistics of a network anew for given parameters, such as averaged ones.
 
@@ -62,6 +74,7 @@ def recompute_statistics(
         x: array (examples, *space, channels), or a tuple of arrays for several inputs.
         batch_size: examples at a time, at most; all batches are of equal size, or one less.
         key: random key, for networks with dropout; every batch draws masks of its own.
+        trainable: parts that were trained, as for ``fit``; the statistics of frozen ones stay. None: all.
 
     Returns:
         The new state; ``{}`` for networks without.
@@ -88,6 +101,10 @@ def recompute_statistics(
         check_inputs(inputs)
         net.out_shape(*(tuple(a.shape[1:]) for a in inputs))
         batch_size = integer(batch_size, "batch_size")
+        chosen = check_trainable(trainable)
+        if chosen is not None:
+            chosen.check(params, state)
+    resting = frozenset() if chosen is None else chosen.resting(params, state)
     if not jax.tree.leaves(state):
         return state
     count = inputs[0].shape[0]
@@ -98,7 +115,7 @@ def recompute_statistics(
     for index, (first, last) in enumerate(itertools.pairwise(bounds)):
         part = tuple(jnp.asarray(a[first:last]) for a in inputs)
         own_key = None if key is None else jax.random.fold_in(key, index)
-        found.append(((last - first) / count, *_seen(net, params, state, own_key, part)))
+        found.append(((last - first) / count, *_seen(net, params, state, own_key, part, resting)))
     leaves, tree = jax.tree.flatten(state)
     moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     kept = found[0][2]

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from ..geometry import Shape, integer
-from ..given import Params, State, fold
-from ..layer import Layer
+from ..given import Params, State, check_key, fold
+from ..layer import Call, Layer
 from .objective import Loss, Metric, cross_entropy, measure
 from .optimizers import loss_scale
 from .precision import check_precision, lowered, restored
+from .trainable import Trainable, check_trainable
 
 if TYPE_CHECKING:
     import optax
@@ -51,6 +52,7 @@ def start(
     *shapes: Shape,
     params: Params | None = None,
     state: State | None = None,
+    trainable: Trainable | str | None = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -61,9 +63,13 @@ def start(
         shapes: shape of one example of each input.
         params: parameters to begin with; None: ``net.init``.
         state: state to begin with; None: ``net.init_state``.
+        trainable: parts that are trained, as for ``fit``; the optimizer keeps nothing for the others. None: all.
 
     Returns:
         The train state.
+
+    Raises:
+        ValueError: a path in ``trainable`` that matches nothing.
 
     Example:
         >>> import fcnn, optax
@@ -72,7 +78,11 @@ def start(
     """
     params = net.init(fold(key, "init"), *shapes) if params is None else params
     state = net.init_state(*shapes) if state is None else state
-    return TrainState(params, state, optimizer.init(params), fold(key, "train"), jnp.zeros((), "int32"))
+    chosen = check_trainable(trainable)
+    if chosen is not None:
+        chosen.check(params, state)
+    seen = params if chosen is None else chosen.only(params)
+    return TrainState(params, state, optimizer.init(seen), fold(key, "train"), jnp.zeros((), "int32"))
 
 
 @lru_cache(maxsize=8)
@@ -85,6 +95,7 @@ def make_step(
     metrics: tuple[tuple[str, Metric], ...] = (),
     accumulate: int = 1,
     precision: str | None = None,
+    trainable: Trainable | str | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     r"""The step (train state, batch) to (train state, metrics), pure and not yet compiled.
 
@@ -101,6 +112,7 @@ def make_step(
         precision: "bfloat16" or "float16" to compute in it; parameters, gradients' sums, the optimizer and running
             statistics stay as they are. "float16" needs an optimizer made by ``training.scaled``, which keeps small
             gradients from becoming zero. None: the precision of the parameters.
+        trainable: parts that are trained, as for ``fit`` and for ``start``; None: all.
 
     Returns:
         The step; its batch is ((x, ...), y), or (x, y). Metrics are those of the batch before the update.
@@ -123,17 +135,29 @@ def make_step(
     """
     accumulate, precision = integer(accumulate, "accumulate"), check_precision(precision)
 
+    chosen = check_trainable(trainable)
+
+    def trained(params: Params) -> Any:
+        return params if chosen is None else chosen.only(params)
+
+    def whole(part: Any, params: Params) -> Params:
+        return part if chosen is None else chosen.merged(part, params)
+
+    def call(key: jax.Array, params: Params, state: State) -> Call:
+        resting = frozenset() if chosen is None else chosen.resting(params, state)
+        return Call(train=True, root=check_key(key), resting=resting)
+
     def gradient_of(
         params: Params, state: State, inputs: tuple[Any, ...], targets: Any, key: jax.Array, scale: Any
     ) -> tuple[Params, dict[str, jax.Array], State]:
-        def objective(params: Params) -> tuple[jax.Array, tuple[dict[str, jax.Array], State]]:
-            low, x = lowered((params, inputs), precision)
-            outputs, after = net.apply_train(low, *x, key=key, state=state)
+        def objective(part: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], State]]:
+            low, x = lowered((whole(part, params), inputs), precision)
+            outputs, after = net.start(call(key, params, state), low, state, x)
             found = measure(loss, outputs, targets, metrics)
             value = found["loss"] if scale is None else found["loss"] * scale.astype(found["loss"].dtype)
             return value, (found, restored(after, state))
 
-        gradient, (found, after) = jax.grad(objective, has_aux=True)(params)
+        gradient, (found, after) = jax.grad(objective, has_aux=True)(trained(params))
         return gradient, found, after
 
     def step(
@@ -154,19 +178,21 @@ def make_step(
                 accumulate,
             )
 
-        def value_of(params: Params) -> jax.Array:
-            outputs, _ = net.apply_train(params, *inputs, key=dropout, state=before.state)
+        def value_of(part: Any) -> jax.Array:
+            walk = call(dropout, before.params, before.state)
+            outputs, _ = net.start(walk, whole(part, before.params), before.state, inputs)
             return measure(loss, outputs, targets)["loss"]
 
         # optax counts on JAX's standard promotion, whatever the program has set
+        part = trained(before.params)
         with jax.numpy_dtype_promotion("standard"):
             updates, optimizer_state = optimizer.update(
                 gradient,
                 before.optimizer_state,
-                before.params,
+                part,
                 **_wanted(optimizer, value=found["loss"], grad=gradient, value_fn=value_of),
             )
-        params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), before.params, updates)
+        params = whole(jax.tree.map(lambda p, u: p + u.astype(p.dtype), part, updates), before.params)
         return TrainState(params, state, optimizer_state, before.key, before.step + 1), found
 
     return step
