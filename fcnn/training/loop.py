@@ -7,9 +7,7 @@ import contextlib
 import functools
 import sys
 import time
-import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,7 +17,6 @@ import numpy as np
 from ..given import Params, State
 from ..layer import Layer
 from . import dispatch
-from .checkpoint import CheckpointError, CheckpointFailedWarning, Checkpoints, Store
 from .evaluate import measured
 from .history import History, check_monitor, reported
 from .interrupt import Interrupt
@@ -28,6 +25,7 @@ from .optimizers import averaged_params
 from .progress import EpochBar
 from .resume import identity, latest
 from .run import Moment, Options, Run
+from .saving import Saving
 from .source import Ahead, Batches, checked, from_arrays, on_device, order_of, shapes_of
 from .spread import Abreast
 from .step import TrainState, start
@@ -107,9 +105,7 @@ class Loop:
             average=options.averaging,
             trainable=None if options.trainable is None else repr(options.trainable),
         )
-        self.store: Store | None = None
-        self.written = (-1, -1)  # steps and finished epochs of the last checkpoint
-        self.written_at = time.monotonic()
+        self.saving = Saving(options.checkpoint, self.spread)
 
     # the whole
 
@@ -120,19 +116,16 @@ class Loop:
             with self.spread.connected(lambda: "Nothing is kept of the run, which has no checkpoint=."):
                 return self._train(Interrupt(watch=False))
         try:
-            with self.spread.connected(self._newest):
-                return self._run_with_store(options.checkpoint)
+            with self.spread.connected(self.saving.newest):
+                return self._run_with_store()
         finally:
-            if self.store is not None:
-                self.store.close()
+            self.saving.close()
 
-    def _run_with_store(self, given: Checkpoints) -> Run:
-        with self.spread.together(CheckpointError):
-            if jax.process_index() == 0 or self.spread.processes == 1:
-                self.store = Store(given.folder, given.keep)
+    def _run_with_store(self) -> Run:
+        self.saving.open()
         self._take_up()
-        if self.store is not None:
-            self.store.prepare(self._tree())
+        if self.saving.store is not None:
+            self.saving.store.prepare(self._tree())
         with Interrupt(watch=True) as interrupt:
             try:
                 run = self._train(interrupt)
@@ -140,7 +133,7 @@ class Loop:
                 self._rescue(error)
                 raise
             self._save()
-            self._wait("What was trained is in the run that fit returns; save its params elsewhere")
+            self.saving.wait("What was trained is in the run that fit returns; save its params elsewhere")
             if interrupt.received is not None:
                 self._leave(interrupt)
             return run
@@ -151,15 +144,7 @@ class Loop:
             return
         with contextlib.suppress(Exception):  # such as a state whose memory the step that failed had taken over
             self._save()
-            error.add_note(f"{self._newest()}")
-
-    def _newest(self) -> str:
-        """Where the newest checkpoint is, and the way on from it, as a sentence."""
-        path = self._wait("Earlier ones may be there")
-        folder = None if self.options.checkpoint is None else self.options.checkpoint.folder
-        where = f"The newest checkpoint is {path}" if path else f"Checkpoints are in {folder}, as process 0 sees it"
-        every = " in every process" if self.spread.processes > 1 else ""
-        return f"{where}; the same command{every} with resume=True goes on from the newest."
+            error.add_note(self.saving.newest())
 
     def _train(self, interrupt: Interrupt) -> Run:
         resident = self._on_device()
@@ -228,7 +213,7 @@ class Loop:
             bar.restart()
         seconds = CALL  # of a step; the first call takes one
         while self.done < steps:
-            wanted = max(1, min(int(CALL / seconds), dispatch.SLOTS, steps - self.done, self._until_checkpoint()))
+            wanted = max(1, min(int(CALL / seconds), dispatch.SLOTS, steps - self.done, self.saving.until(self.taken)))
             begun = time.perf_counter()
             answer = take(self.train, *data, order, epoch, np.int32(self.done), np.int32(wanted))
             self.train, done = answer.train, int(answer.done)
@@ -328,8 +313,8 @@ class Loop:
     def _must_look(self, waiting: collections.deque[Any], interrupt: Interrupt) -> bool:
         """Whether to see if a checkpoint is due or the run is to end."""
         if self.spread.processes == 1:
-            return interrupt.received is not None or self._checkpoint_due(len(waiting))
-        if not self._checkpoint_due(len(waiting)):
+            return interrupt.received is not None or self.saving.due(self.taken + len(waiting))
+        if not self.saving.due(self.taken + len(waiting)):
             return False
         # what ends the run is acted on where the other processes do, a step later
         return not any(stopped or self.spread.heard(told) for _, stopped, _, _, told in waiting)
@@ -338,29 +323,15 @@ class Loop:
 
     def _between(self, interrupt: Interrupt) -> None:
         """Write a checkpoint where one is due, and end where that is wished."""
-        if self._checkpoint_due():
+        if self.saving.due(self.taken):
             self._save()
         if interrupt.received is not None and self.spread.processes == 1:
             self._leave(interrupt)
 
-    def _until_checkpoint(self) -> int:
-        """Steps until a checkpoint that is counted by steps."""
-        every = None if self.options.checkpoint is None else self.options.checkpoint.every_steps
-        return dispatch.SLOTS if every is None else every - self.taken % every
-
-    def _checkpoint_due(self, more: int = 0) -> bool:
-        """Whether a checkpoint is to be written, after some steps that have not been counted yet."""
-        given = self.options.checkpoint
-        if given is None or self.taken + more == self.written[0]:
-            return False
-        if given.every_seconds is not None and time.monotonic() - self.written_at >= given.every_seconds:
-            return True
-        return given.every_steps is not None and (self.taken + more) % given.every_steps == 0
-
     def _leave(self, interrupt: Interrupt) -> None:
         """Save, say where, and end the program with the status of its signal."""
         self._save()
-        path = self._wait("The same call with resume=True goes on from that one")
+        path = self.saving.wait("The same call with resume=True goes on from that one")
         if path is not None:
             epochs = self.options.epochs
             print(
@@ -456,7 +427,7 @@ class Loop:
 
     def _failure(self, what: str, where: str) -> NonFiniteError:
         self._save()
-        path = self._wait("What was trained is in the error's .run")
+        path = self.saving.wait("What was trained is in the error's .run")
         kept = "the state before it is in this error's .run" + (f" and in {path}" if path else "")
         advice = "lower the learning rate, clip gradients (optax.clip_by_global_norm)"
         if "batch" in where:
@@ -469,21 +440,10 @@ class Loop:
 
     def _save(self) -> None:
         """Write a checkpoint of this moment, unless there is one."""
-        now = (self.taken, self.epoch)
-        if self.options.checkpoint is None or self.written == now:
-            return
-        if self.store is not None:
-            about = {"run": self.identity, "epoch": self.epoch, "done": self.done, "history": self.history.written()}
-            self.store.save(self.taken, self._tree(), about)
-        self.written, self.written_at = now, time.monotonic()
+        self.saving.save(self.taken, self.epoch, lambda: (self._tree(), self._about()))
 
-    def _wait(self, instead: str) -> Path | None:
-        """The newest checkpoint, once all are written; what was trained is worth more than an error about files."""
-        try:
-            return None if self.store is None else self.store.wait()
-        except CheckpointError as error:
-            warnings.warn(f"fit: {error}. {instead}", CheckpointFailedWarning, stacklevel=2)
-            return None
+    def _about(self) -> dict[str, Any]:
+        return {"run": self.identity, "epoch": self.epoch, "done": self.done, "history": self.history.written()}
 
     def _tree(self) -> dict[str, Any]:
         tree: dict[str, Any] = {"train": self.train}
@@ -493,7 +453,7 @@ class Loop:
 
     def _take_up(self) -> None:
         """Go on from the newest checkpoint, or see that there is none to be overwritten."""
-        found = latest(self.store, self._tree(), self.options, self.identity, self.spread)
+        found = latest(self.saving.store, self._tree(), self.options, self.identity, self.spread)
         if found is None:
             return
         self.taken, tree, about = found
@@ -502,5 +462,5 @@ class Loop:
             self.best = (self.spread.everywhere(tree["best"]["params"]), self.spread.everywhere(tree["best"]["state"]))
         self.epoch, self.done = about["epoch"], about["done"]
         self.history = History.read(about["history"])
-        self.written = (self.taken, self.epoch)
+        self.saving.written = (self.taken, self.epoch)
         self._check_patience()  # what a callback ended goes on, what patience ended is over

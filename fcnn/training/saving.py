@@ -1,0 +1,79 @@
+"""When a run is written down, and where the way on from there is."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from .checkpoint import CheckpointError, CheckpointFailedWarning, Checkpoints, Store
+from .dispatch import SLOTS
+from .spread import Spread
+
+
+class Saving:
+    """The checkpoints of a run; of several processes the first writes them.
+
+    Args:
+        given: where and how often; None: never.
+        spread: the processes.
+    """
+
+    def __init__(self, given: Checkpoints | None, spread: Spread) -> None:
+        self.given, self.spread = given, spread
+        self.store: Store | None = None
+        self.written = (-1, -1)  # steps and finished epochs of the last checkpoint
+        self._written_at = time.monotonic()
+
+    def open(self) -> None:
+        """Take hold of the folder."""
+        with self.spread.together(CheckpointError):
+            if self.given is not None and (jax.process_index() == 0 or self.spread.processes == 1):
+                self.store = Store(self.given.folder, self.given.keep)
+
+    def close(self) -> None:
+        """Wait for what is being written, and let others use the folder."""
+        if self.store is not None:
+            self.store.close()
+
+    def until(self, taken: int) -> int:
+        """Steps until a checkpoint that is counted by steps."""
+        every = None if self.given is None else self.given.every_steps
+        return SLOTS if every is None else every - taken % every
+
+    def due(self, taken: int) -> bool:
+        """Whether a checkpoint is to be written after so many steps."""
+        if self.given is None or taken == self.written[0]:
+            return False
+        if self.given.every_seconds is not None and time.monotonic() - self._written_at >= self.given.every_seconds:
+            return True
+        return self.given.every_steps is not None and taken % self.given.every_steps == 0
+
+    def save(self, taken: int, epoch: int, what: Callable[[], tuple[Any, dict[str, Any]]]) -> None:
+        """Write a checkpoint of this moment, a tree and what is said about it, unless there is one."""
+        now = (taken, epoch)
+        if self.given is None or self.written == now:
+            return
+        if self.store is not None:
+            self.store.save(taken, *what())
+        self.written, self._written_at = now, time.monotonic()
+
+    def wait(self, instead: str) -> Path | None:
+        """The newest checkpoint, once all are written; what was trained is worth more than an error about files."""
+        try:
+            return None if self.store is None else self.store.wait()
+        except CheckpointError as error:
+            warnings.warn(f"fit: {error}. {instead}", CheckpointFailedWarning, stacklevel=2)
+            return None
+
+    def newest(self) -> str:
+        """Where the newest checkpoint is, and the way on from it, as a sentence."""
+        path = self.wait("Earlier ones may be there")
+        folder = None if self.given is None else self.given.folder
+        where = f"The newest checkpoint is {path}" if path else f"Checkpoints are in {folder}, as process 0 sees it"
+        every = " in every process" if self.spread.processes > 1 else ""
+        return f"{where}; the same command{every} with resume=True goes on from the newest."
