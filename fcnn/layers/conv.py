@@ -15,7 +15,7 @@ from ..geometry import Padding, Shape
 from ..given import Parameter, Params, draw_initial
 from ..layer import Layer
 from ..ops.conv import check_groups
-from .initial import Initial, check, resolve
+from .initial import Fans, Initial, check, resolve
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,7 +53,7 @@ class _Sliding(Layer):
         return (*geometry.slide(space, self.kernel, channels=channels, **self._geometry()).out, self.features)
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
-        found = {"kernel": Parameter(self._kernel_shape(shapes[0]), resolve(self.kernel_init))}
+        found = {"kernel": Parameter(self._kernel_shape(shapes[0]), self._kernel_initial(shapes[0]))}
         if self.bias:
             found["bias"] = Parameter((self.features,), resolve(self.bias_init))
         return found
@@ -75,6 +75,12 @@ class _Sliding(Layer):
         space, channels = self._split(shape)
         sizes = geometry.per_axis(self.kernel, len(space), "kernel")
         return (*sizes, channels // self.groups, self.features)
+
+    def _kernel_initial(self, shape: Shape, *, transposed: bool = False) -> Callable[..., jax.Array]:
+        *sizes, depth, features = self._kernel_shape(shape)
+        stride = geometry.per_axis(self.stride, len(sizes), "stride")
+        fans = Fans.of_kernel(tuple(sizes), depth, features // self.groups, stride, transposed=transposed)
+        return resolve(self.kernel_init, fans, self.groups)
 
     def check_given(self, params: Params, inputs: tuple[Any, ...]) -> None:
         x: list[int] = list(inputs[0].shape)
@@ -113,7 +119,8 @@ class Conv(_Sliding):
         groups: features of group g see channels of group g only; ``groups=channels`` is depthwise.
         bias: whether a learned offset is added to each feature.
         kernel_init: "he_normal", any other name of ``jax.nn.initializers``, a name with arguments such as
-            ("normal", 0.01), or a function (key, shape, dtype).
+            ("normal", 0.01), or a function (key, shape, dtype). Where a named one divides by a fan, fan_in is
+            prod(kernel) channels / groups, and fan_out prod(kernel / stride) features / groups.
         bias_init: likewise.
 
     Shapes:
@@ -162,7 +169,8 @@ class ConvTranspose(_Sliding):
         dilation: distance between neighbouring kernel samples.
         groups: features of group g see channels of group g only.
         bias: whether a learned offset is added to each feature.
-        kernel_init: as for ``Conv``.
+        kernel_init: as for ``Conv``; fan_in is prod(kernel / stride) channels / groups, because an output is made
+            from so many input samples, and fan_out prod(kernel) features / groups.
         bias_init: as for ``Conv``.
         output_padding: samples added after, along every axis or for each.
 
@@ -190,6 +198,9 @@ class ConvTranspose(_Sliding):
 
     def _geometry(self) -> dict[str, Any]:
         return {**super()._geometry(), "output_padding": self.output_padding}
+
+    def _kernel_initial(self, shape: Shape, *, transposed: bool = True) -> Callable[..., jax.Array]:
+        return super()._kernel_initial(shape, transposed=transposed)
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         space, _ = self._split(shapes[0])
@@ -236,7 +247,7 @@ class LocallyConnected(_Sliding):
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
         out, kernel = self.infer_shape(*shapes), self._kernel_shape(shapes[0])
-        draw = _everywhere(resolve(self.kernel_init), len(out) - 1)
+        draw = _everywhere(self._kernel_initial(shapes[0]), len(out) - 1)
         found = {"kernel": Parameter((*out[:-1], *kernel), draw)}
         if self.bias:
             found["bias"] = Parameter(out, resolve(self.bias_init))
