@@ -76,9 +76,16 @@ CASES = {
     "adaptive max pool": Case(fcnn.AdaptiveMaxPool(2), IMAGE, covers="AdaptiveMaxPool"),
     "batch norm": Case(fcnn.BatchNorm(), IMAGE, covers="BatchNorm"),
     "batch norm plain": Case(fcnn.BatchNorm(scale=False, bias=False), VECTOR, covers="BatchNorm"),
+    "batch norm cumulative": Case(fcnn.BatchNorm(momentum=None, unbiased=False), IMAGE, covers="BatchNorm"),
+    "batch norm of the batch alone": Case(
+        fcnn.BatchNorm(running=False), IMAGE, covers="BatchNorm", tags=frozenset({"joins examples"})
+    ),
     "layer norm": Case(fcnn.LayerNorm(), IMAGE, covers="LayerNorm"),
+    "layer norm of the example": Case(fcnn.LayerNorm(axes=(-3, -2, -1)), IMAGE, covers="LayerNorm"),
+    "layer norm of columns": Case(fcnn.LayerNorm(axes=1, bias=False), IMAGE, covers="LayerNorm"),
     "group norm": Case(fcnn.GroupNorm(2), IMAGE, covers="GroupNorm"),
     "instance norm": Case(fcnn.InstanceNorm(), IMAGE, covers="InstanceNorm"),
+    "instance norm running": Case(fcnn.InstanceNorm(running=True, unbiased=False), IMAGE, covers="InstanceNorm"),
     "local response norm": Case(fcnn.LocalResponseNorm(size=3, alpha=0.5), IMAGE, covers="LocalResponseNorm"),
     "serial": Case(
         fcnn.serial(

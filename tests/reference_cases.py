@@ -298,6 +298,22 @@ CASES = [
     *norm_case(ref.LayerNorm, layer_norm, draw(2, 3, 5), epsilon=1e-3),
     *norm_case(ref.InstanceNorm, instance_norm, draw(2, 3, 2, 3), epsilon=1e-3),
     Case(
+        "LayerNorm over axes",
+        lambda: ref.LayerNorm(scale=draw(3, 5), bias=draw(3, 5), epsilon=1e-3, axes=(-1, 2)),
+        (draw(2, 2, 3, 5),),
+        lambda torch, p, x: F(torch).layer_norm(x, (3, 5), p["scale"], p["bias"], 1e-3),
+    ),
+    *norm_case(ref.InstanceNorm, batch_norm(False), draw(4, 2, 2, 3), "running, in use", running=True, **STATISTICS),
+    *norm_case(
+        ref.InstanceNorm,
+        instance_norm,
+        draw(2, 3, 2, 3),
+        "running, in training",
+        running=True,
+        train=True,
+        epsilon=1e-3,
+    ),
+    Case(
         "LocalResponseNorm",
         lambda: ref.LocalResponseNorm(size=4, alpha=0.3, beta=0.6, k=1.5),
         (draw(2, 3, 7),),

@@ -122,6 +122,37 @@ MAKING = [
         lambda: fcnn.BatchNorm(momentum="0.9"),
         *(TypeError, "batch_norm", "momentum", "'0.9'", "number"),
     ),
+    mistake(
+        "momentum below 0",
+        lambda: fcnn.InstanceNorm(running=True, momentum=-0.1),
+        *(ValueError, "instance_norm", "momentum is -0.1", "[0, 1]", "share of the old"),
+    ),
+    mistake(
+        "running as a number", lambda: fcnn.BatchNorm(running=1), TypeError, "batch_norm", "running", "True or False"
+    ),
+    mistake("unbiased as text", lambda: fcnn.BatchNorm(unbiased="no"), TypeError, "batch_norm", "unbiased", "'no'"),
+    mistake(
+        "a norm over the batch",
+        lambda: fcnn.LayerNorm(axes=(0, 3)),
+        *(ValueError, "layer_norm", "(0, 3)", "the batch", "BatchNorm"),
+    ),
+    mistake("axes as text", lambda: fcnn.LayerNorm(axes="all"), TypeError, "layer_norm", "'all'", "(-3, -2, -1)"),
+    mistake(
+        "axes that are not there",
+        lambda: fcnn.LayerNorm(axes=(-3, -1)).out_shape((5, 4)),
+        *(ValueError, "layer_norm", "axes (-3, -1)", "3 axes", "from -2 to -1"),
+    ),
+    mistake(
+        "one axis twice",
+        lambda: fcnn.LayerNorm(axes=(-1, 2)).out_shape((5, 4)),
+        *(ValueError, "layer_norm", "axes (-1, 2)", "different"),
+    ),
+    mistake(
+        "axes of one value",
+        lambda: fcnn.LayerNorm(axes=(1, 2)).out_shape((1, 1, 4)),
+        *(ValueError, "layer_norm", "over the axes (1, 2)", "no variance", "more axes"),
+    ),
+    mistake("epsilon below 0", lambda: fcnn.GroupNorm(2, epsilon=-1e-5), ValueError, "group_norm", "epsilon is -1e-05"),
     mistake("epsilon 0", lambda: fcnn.BatchNorm(epsilon=0), ValueError, "batch_norm", "epsilon is 0", "above 0"),
     mistake("epsilon NaN", lambda: fcnn.LayerNorm(epsilon=NAN), ValueError, "layer_norm", "epsilon is nan", "finite"),
     mistake("an empty serial", fcnn.serial, ValueError, "serial", "no layers", "give at least one"),

@@ -16,6 +16,13 @@ ALL = pytest.mark.parametrize("name", CASES, scope="module")
 SMALL = pytest.mark.parametrize(
     "name", [name for name, case in CASES.items() if "large" not in case.tags], scope="module"
 )
+#: cases whose outputs do not depend on the other examples
+APART = pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if "joins examples" not in case.tags], scope="module"
+)
+SMALL_APART = pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if not case.tags & {"large", "joins examples"}], scope="module"
+)
 PARAMETERS = {
     name: jax.eval_shape(partial(case.net.init, shape=case.shape), jax.random.key(0))
     for name, case in CASES.items()
@@ -113,7 +120,7 @@ def test_compiled_equals_eager(name):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6), eager(name), compiled)
 
 
-@ALL
+@APART
 def test_vmap_over_examples_equals_the_batch(name):
     case, params, state, inputs = made(name)
 
@@ -179,7 +186,7 @@ def test_forward_over_reverse_is_the_derivative_of_the_gradient(name, x64):
         np.testing.assert_allclose(found, (a - b) / (2 * step), rtol=1e-5, atol=1e-6)
 
 
-@SMALL
+@SMALL_APART
 def test_per_example_gradients_sum_to_the_gradient_of_the_batch(name, x64):
     case, params, state, inputs = made(name)
 
@@ -259,7 +266,9 @@ def test_training_leaves_the_tree_of_the_state_as_it_was(name):
 def test_a_missing_key_or_state_is_named_with_its_layer(name):
     case, params, state, inputs = made(name)
     if state:
-        with pytest.raises(ValueError, match=r"^[a-z0-9_/]*batch_norm1?: needs its mean and variance.*state="):
+        with pytest.raises(
+            ValueError, match=r"^[a-z0-9_/]*(batch|instance)_norm1?: needs its mean and variance.*state="
+        ):
             case.net.apply(params, *inputs)
     draws = "dropout" in repr(case.net).lower()
     if draws:

@@ -75,6 +75,7 @@ BAD = {
     "epsilon": (lambda: ref.LayerNorm(epsilon=-1.0), ValueError, "epsilon"),
     "single": (lambda: ref.BatchNorm(train=True).forward(np.ones((1, 3))), ValueError, "no variance"),
     "statistics": (lambda: ref.BatchNorm(mean=np.ones(2)).forward(np.ones((2, 3))), ValueError, "statistics"),
+    "batch axis": (lambda: ref.LayerNorm(axes=(0, 1)).forward(np.ones((2, 3))), ValueError, "batch"),
     "one sample": (lambda: ref.InstanceNorm().forward(np.ones((2, 1, 3))), ValueError, "no variance"),
     "norm groups": (lambda: ref.GroupNorm(2).forward(np.ones((2, 3))), ValueError, "divide"),
     "no groups": (lambda: ref.GroupNorm(0), ValueError, "groups"),

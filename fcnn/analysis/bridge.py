@@ -143,12 +143,12 @@ class _Builder:
 
     Attributes:
         train: whether the network is being trained.
-        latest: the latest use of every batch norm in training, by path, and where its new statistics go.
+        latest: the latest use of every norm with running statistics in training, by path, and where its new ones go.
     """
 
     def __init__(self, train: bool) -> None:
         self.train = train
-        self.latest: dict[tuple[str | int, ...], tuple[reference.BatchNorm, Any]] = {}
+        self.latest: dict[tuple[str | int, ...], tuple[reference.BatchNorm | reference.InstanceNorm, Any]] = {}
 
     def build(self, layer: Layer, place: _Place, batch: int, shapes: tuple[Shape, ...]) -> reference.Node:
         """One use of a layer or composition."""
@@ -203,18 +203,23 @@ class _Builder:
                 return reference.Identity()
             mask = dropout_mask(place.key, shape, layer.rate, whole_channels=layer.whole_channels)
             return reference.Dropout(np.broadcast_to(np.asarray(mask, np.float64), shape), layer.rate)
-        if isinstance(layer, layers.BatchNorm):
-            return self._batch_norm(layer, place)
+        if isinstance(layer, (layers.BatchNorm, layers.InstanceNorm)):
+            return self._running(layer, place)
         if type(layer) not in _LEAVES:
             raise Unwritten(f"{names.code(layer)} has no counterpart written by hand")
         kind, options = _LEAVES[type(layer)]
         return kind(**place.params, **{name: getattr(layer, name) for name in options})
 
-    def _batch_norm(self, layer: layers.BatchNorm, place: _Place) -> reference.Node:
-        options = {"momentum": layer.momentum, "epsilon": layer.epsilon, "train": self.train}
+    def _running(self, layer: layers.BatchNorm | layers.InstanceNorm, place: _Place) -> reference.Node:
+        """A norm that can keep running statistics."""
+        options = {name: getattr(layer, name) for name in ("momentum", "epsilon", "unbiased")}
         before, _ = self.latest.get(place.path, (None, None))
-        node = reference.BatchNorm(**place.params, **place.state, **options, after=before)
-        if self.train:
+        given = {**place.params, **place.state, **options, "after": before}
+        if isinstance(layer, layers.BatchNorm):
+            node = reference.BatchNorm(**given, train=self.train or not layer.running)
+        else:
+            node = reference.InstanceNorm(**given, train=self.train, running=layer.running)
+        if self.train and layer.running:
             self.latest[place.path] = node, place.new_state
         return node
 
@@ -237,9 +242,8 @@ _LEAVES: dict[type, tuple[Any, tuple[str, ...]]] = {
     layers.GlobalAvgPool: (reference.GlobalAvgPool, ()),
     layers.AdaptiveAvgPool: (reference.AdaptiveAvgPool, ("out",)),
     layers.AdaptiveMaxPool: (reference.AdaptiveMaxPool, ("out",)),
-    layers.LayerNorm: (reference.LayerNorm, ("epsilon",)),
+    layers.LayerNorm: (reference.LayerNorm, ("epsilon", "axes")),
     layers.GroupNorm: (reference.GroupNorm, ("groups", "epsilon")),
-    layers.InstanceNorm: (reference.InstanceNorm, ("epsilon",)),
     layers.LocalResponseNorm: (reference.LocalResponseNorm, ("size", "alpha", "beta", "k")),
 }
 

@@ -14,7 +14,9 @@ from ..errors import shown
 from ..geometry import Shape
 from ..given import Parameter, Params, State
 from ..layer import Layer
-from ..ops.norm import check_divides, check_space_varies, check_variance
+from ..ops.dtypes import common, wide
+from ..ops.moments import rescale
+from ..ops.norm import check_divides, check_space_varies, check_variance, example_axes
 from .conv import check_flag
 
 
@@ -33,16 +35,86 @@ class _Normalization(Layer):
         return {"epsilon": check_number(self.epsilon, "epsilon", above=0)}
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
+        return self.learned(shapes[0][-1:])
+
+    def learned(self, shape: Shape) -> dict[str, Parameter]:
+        """Scale and bias of a shape."""
         found = {}
         if self.scale:
-            found["scale"] = Parameter(shapes[0][-1:], jax.nn.initializers.ones)
+            found["scale"] = Parameter(shape, jax.nn.initializers.ones)
         if self.bias:
-            found["bias"] = Parameter(shapes[0][-1:], jax.nn.initializers.zeros)
+            found["bias"] = Parameter(shape, jax.nn.initializers.zeros)
         return found
 
 
 @dataclass(frozen=True, repr=False)
-class BatchNorm(_Normalization):
+class _Running(_Normalization):
+    """What the layers that can keep running statistics have in common."""
+
+    _: KW_ONLY
+    momentum: float | None = 0.9
+    running: bool = True
+    unbiased: bool = True
+
+    def check(self) -> dict[str, Any]:
+        check_flag(self.running, "running")
+        check_flag(self.unbiased, "unbiased")
+        momentum = None if self.momentum is None else check_number(self.momentum, "momentum")
+        if momentum is not None and not 0 <= momentum <= 1:
+            raise ValueError(
+                f"momentum is {momentum:g}, it must be in [0, 1]: it is the share of the old statistics that is kept"
+            )
+        return {**super().check(), "momentum": momentum}
+
+    def statistics(self, *shapes: Shape) -> dict[str, Parameter]:
+        if not self.running:
+            return {}
+        shape = shapes[0][-1:]
+        found = {
+            "mean": Parameter(shape, jax.nn.initializers.zeros),
+            "variance": Parameter(shape, jax.nn.initializers.ones),
+        }
+        if self.momentum is None:
+            found["count"] = Parameter(shape, jax.nn.initializers.zeros)
+        return found
+
+    def stored(self, params: Params, state: State, x: jax.Array) -> jax.Array:
+        """The output by the running statistics."""
+        return ops.batch_norm(
+            x, state["mean"], state["variance"], params.get("scale"), params.get("bias"), epsilon=self.epsilon
+        )
+
+    def moved(self, state: State, mean: jax.Array, variance: jax.Array, count: Any) -> State:
+        """The state moved towards the mean and biased variance of ``count`` values for each channel."""
+        if not self.running:
+            return state
+        for name, old in state.items():
+            if wide(old.dtype) != old.dtype:
+                raise ValueError(
+                    f"the state's {name} has dtype {old.dtype}, in which a running average stands still before it is "
+                    "there; train with the state in float32, jax.tree.map(lambda a: a.astype('float32'), state); "
+                    "apply takes it in any dtype"
+                )
+        if self.unbiased:
+            variance = variance * (count / (count - 1))
+        seen = {"mean": mean.astype(state["mean"].dtype), "variance": variance.astype(state["variance"].dtype)}
+        # a batch that has no finite statistics of a channel would spoil those of that channel for good
+        good = jnp.isfinite(seen["mean"]) & jnp.isfinite(seen["variance"])
+        new = {}
+        kept: Any = self.momentum
+        if self.momentum is None:
+            batches = jax.lax.stop_gradient(state["count"])
+            kept = batches / (batches + 1)
+            new["count"] = state["count"] + good.astype(batches.dtype)
+        for name, value in seen.items():
+            old = state[name]
+            moved = kept * old + (1 - kept) * jnp.where(good, value, 0)
+            new[name] = jnp.where(good, moved.astype(old.dtype), old)
+        return {name: new[name] for name in state}
+
+
+@dataclass(frozen=True, repr=False)
+class BatchNorm(_Running):
     r"""Normalise each channel by the batch in training, and by running statistics in use.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
@@ -53,21 +125,27 @@ class BatchNorm(_Normalization):
     .. math:: \hat\mu \leftarrow a \hat\mu + (1 - a) \mu, \qquad
         \hat\sigma^2 \leftarrow a \hat\sigma^2 + (1 - a) \tfrac{m}{m - 1} \sigma^2
 
-    with m values for each channel; an empty batch leaves it as it is. Put it before the activation, and give the layer
-    before it ``bias=False``.
+    with m values for each channel. A channel whose mean or variance in a batch is not finite keeps its old statistics;
+    an empty batch leaves all as they are. Put it before the activation, and give the layer before it ``bias=False``.
 
     Args:
-        momentum: a, the share of the old value that is kept; PyTorch's ``momentum`` is 1 - a.
+        momentum: a, the share of the old value that is kept; PyTorch's ``momentum`` is 1 - a. None: the mean of all
+            batches so far, a = t / (t + 1) after t of them.
+        running: whether there are running statistics; False: the batch's are used in use too, so that an output
+            depends on the other examples (PyTorch's ``track_running_stats=False``).
+        unbiased: whether the running variance is moved towards m / (m - 1) times that of the batch, as in PyTorch;
+            False: towards that of the batch, as in Keras and Flax.
         epsilon: added to the variance.
         scale: whether a learned factor :math:`\gamma` follows.
         bias: whether a learned offset :math:`\beta` follows.
 
     Shapes:
         x (batch, *space, channels) to the same; params["scale"], params["bias"], state["mean"] and
-        state["variance"] (channels,).
+        state["variance"] (channels,); with momentum None also state["count"] (channels,), the batches so far.
 
     Raises:
-        ValueError: no state; in training, a single value for each channel, which has no variance.
+        ValueError: no state; in training, a single value for each channel, which has no variance, or a state in
+            half precision, in which averages stand still.
 
     Source:
         Ioffe and Szegedy, "Batch normalization", 2015, algorithms 1 and 2.
@@ -80,72 +158,61 @@ class BatchNorm(_Normalization):
         ([-1.0, 1.0], [1.0], [1.5])
     """
 
-    _: KW_ONLY
-    momentum: float = 0.9
-
-    def check(self) -> dict[str, Any]:
-        momentum = check_number(self.momentum, "momentum")
-        if not 0 <= momentum <= 1:
-            raise ValueError(
-                f"momentum is {momentum:g}, it must be in [0, 1]: it is the share of the old statistics that is kept"
-            )
-        return {**super().check(), "momentum": momentum}
-
-    def statistics(self, *shapes: Shape) -> dict[str, Parameter]:
-        shape = shapes[0][-1:]
-        return {
-            "mean": Parameter(shape, jax.nn.initializers.zeros),
-            "variance": Parameter(shape, jax.nn.initializers.ones),
-        }
-
     def forward_eval(self, params: Params, state: State, *inputs: jax.Array) -> jax.Array:
-        (x,) = inputs
-        return ops.batch_norm(
-            x, state["mean"], state["variance"], params.get("scale"), params.get("bias"), epsilon=self.epsilon
-        )
+        return self.stored(params, state, *inputs) if self.running else self.of_batch(params, state, *inputs)[0]
 
     def forward_train(
         self, params: Params, state: State, key: jax.Array | None, *inputs: jax.Array
     ) -> tuple[jax.Array, State]:
-        (x,) = inputs
+        return self.of_batch(params, state, *inputs)
+
+    def of_batch(self, params: Params, state: State, x: jax.Array) -> tuple[jax.Array, State]:
+        """The output by the statistics of the batch, and the moved state."""
         count = math.prod(x.shape[:-1])
-        if count == 0:  # an empty batch says nothing of the data
-            return self.forward_eval(params, state, x), state
-        if geometry.below(count, 2):
+        if count == 0 and self.running:  # an empty batch says nothing of the data
+            return self.stored(params, state, x), state
+        if count != 0 and geometry.below(count, 2):
             raise ValueError(
                 f"x has shape {shown(x.shape)}: one value for each channel has no variance; "
                 "train on batches of at least two examples, or use LayerNorm or GroupNorm"
             )
-        mean, variance = ops.moments(x, tuple(range(x.ndim - 1)))
-        y = ops.normalize(x, mean, variance, params.get("scale"), params.get("bias"), epsilon=self.epsilon)
         if geometry.symbolic(count):
-            count = jnp.asarray(count).astype(variance.dtype)
-        seen = {"mean": mean.ravel(), "variance": variance.ravel() * (count / (count - 1))}
-        return y, {name: self._moved(state[name], value) for name, value in seen.items()}
+            count = jnp.asarray(count).astype(wide(x.dtype))
+        return self.by_batch(params, state, x, count)
 
-    def _moved(self, old: jax.Array, new: jax.Array) -> jax.Array:
-        new = new.astype(old.dtype)
-        return (self.momentum * old + (1 - self.momentum) * new).astype(old.dtype)
+    def by_batch(
+        self, params: Params, state: State, x: jax.Array, count: Any, share: jax.Array | None = None
+    ) -> tuple[jax.Array, State]:
+        """:meth:`of_batch` of checked inputs; values count by their ``share``, ``count`` times in all."""
+        normal, mean, variance = ops.standardize(x, tuple(range(x.ndim - 1)), epsilon=self.epsilon, share=share)
+        scale, bias = params.get("scale"), params.get("bias")
+        y = rescale(normal, scale, bias, common(x, scale, bias))
+        return y, self.moved(state, mean.ravel(), variance.ravel(), count)
 
 
 @dataclass(frozen=True, repr=False)
 class LayerNorm(_Normalization):
-    r"""Normalise over the channels, at every position by itself.
+    r"""Normalise over the channels, at every position by itself, or over other axes.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
-    To normalise over channels and space together, use ``GroupNorm(1)``.
+    ``LayerNorm(axes=(-3, -2, -1))`` of images normalises over space and channels, with a factor for each value; with a
+    factor for each channel that is ``GroupNorm(1)``.
 
     Args:
+        axes: the axes of x that are averaged over, without the batch; PyTorch's ``normalized_shape=(H, W, C)`` is
+            ``axes=(-3, -2, -1)``, Keras's ``axis`` is the same.
         epsilon: added to the variance.
         scale: whether a learned factor :math:`\gamma` follows.
         bias: whether a learned offset :math:`\beta` follows.
 
     Shapes:
-        x (batch, *space, channels) to the same; params["scale"] and params["bias"] (channels,).
+        x (batch, *space, channels) to the same; params["scale"] and params["bias"] the sizes of the axes, in the order
+        that they have in x: (channels,).
 
     Raises:
-        ValueError: an epsilon that is not above 0, or an input of a single channel, which has no variance.
+        ValueError: an epsilon that is not above 0, axes that x has not, or a single value over them, which has no
+            variance.
 
     Source:
         Ba, Kiros and Hinton, "Layer normalization", 2016, equation 3.
@@ -154,14 +221,41 @@ class LayerNorm(_Normalization):
         >>> net = LayerNorm()
         >>> net.apply(net.init(jax.random.key(0), (2,)), jnp.array([[1.0, 3.0]])).round(3).tolist()
         [[-1.0, 1.0]]
+        >>> LayerNorm(axes=(-3, -2, -1)).init(jax.random.key(0), (8, 8, 3))["scale"].shape
+        (8, 8, 3)
     """
 
+    _: KW_ONLY
+    axes: int | tuple[int, ...] = -1
+
+    def check(self) -> dict[str, Any]:
+        given = tuple(self.axes) if isinstance(self.axes, (tuple, list)) else (self.axes,)
+        if not given or any(isinstance(axis, bool) or not hasattr(axis, "__index__") for axis in given):
+            raise TypeError(f"axes must be an integer or several, such as -1 or (-3, -2, -1), not {self.axes!r}")
+        given = tuple(axis.__index__() for axis in given)
+        if 0 in given:
+            raise ValueError(f"axes {self.axes} have 0, the batch; a norm over the batch is BatchNorm")
+        return {**super().check(), "axes": given if isinstance(self.axes, (tuple, list)) else given[0]}
+
+    def of_channels(self, shape: Shape) -> bool:
+        """Whether the axes are the channels alone, for an example of this shape."""
+        return example_axes(self.axes, len(shape)) == (len(shape) - 1,)
+
     def infer_shape(self, *shapes: Shape) -> Shape:
-        check_variance(shapes[0][-1], shapes[0], "at each position", "use GroupNorm(1) or BatchNorm")
+        over = math.prod(shapes[0][axis] for axis in example_axes(self.axes, len(shapes[0])))
+        if self.axes == -1:
+            check_variance(over, shapes[0], "at each position", "use GroupNorm(1) or BatchNorm")
+        else:
+            check_variance(over, shapes[0], f"over the axes {self.axes}", "use more axes")
         return shapes[0]
 
+    def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
+        sizes = tuple(shapes[0][axis] for axis in example_axes(self.axes, len(shapes[0])))
+        return self.learned(sizes)
+
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
-        return ops.layer_norm(inputs[0], params.get("scale"), params.get("bias"), epsilon=self.epsilon)
+        scale, bias = params.get("scale"), params.get("bias")
+        return ops.layer_norm(inputs[0], scale, bias, axes=self.axes, epsilon=self.epsilon)
 
 
 @dataclass(frozen=True, repr=False)
@@ -205,21 +299,28 @@ class GroupNorm(_Normalization):
 
 
 @dataclass(frozen=True, repr=False)
-class InstanceNorm(_Normalization):
+class InstanceNorm(_Running):
     r"""Normalise each channel over the space, for each example by itself.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
+    With ``running`` the examples' statistics are used in training alone, and running ones in use, which move towards
+    the mean of those of the batch as in :class:`BatchNorm`.
+
     Args:
+        running: whether running statistics are kept and used (PyTorch's ``track_running_stats=True``).
+        momentum: as for ``BatchNorm``.
+        unbiased: as for ``BatchNorm``, with m samples of the space.
         epsilon: added to the variance.
         scale: whether a learned factor :math:`\gamma` follows (PyTorch's default is none).
         bias: whether a learned offset :math:`\beta` follows (PyTorch's default is none).
 
     Shapes:
-        x (batch, *space, channels) to the same; params["scale"] and params["bias"] (channels,).
+        x (batch, *space, channels) to the same; params["scale"] and params["bias"] (channels,); with ``running`` a
+        state as that of ``BatchNorm``.
 
     Raises:
-        ValueError: a space of a single sample, which has no variance.
+        ValueError: a space of a single sample, which has no variance; with ``running``, no state.
 
     Source:
         Ulyanov, Vedaldi and Lempitsky, "Instance normalization", 2016, equation 2.
@@ -227,14 +328,35 @@ class InstanceNorm(_Normalization):
     Example:
         >>> InstanceNorm(scale=False, bias=False).init(jax.random.key(0), (8, 8, 3))
         {}
+        >>> InstanceNorm(running=True).init_state((8, 8, 3))["mean"].shape
+        (3,)
     """
+
+    _: KW_ONLY
+    running: bool = False
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         check_space_varies(shapes[0])
         return shapes[0]
 
-    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
-        return ops.instance_norm(inputs[0], params.get("scale"), params.get("bias"), epsilon=self.epsilon)
+    def forward_eval(self, params: Params, state: State, *inputs: jax.Array) -> jax.Array:
+        return self.stored(params, state, *inputs) if self.running else self.of_examples(params, state, *inputs)[0]
+
+    def forward_train(
+        self, params: Params, state: State, key: jax.Array | None, *inputs: jax.Array
+    ) -> tuple[jax.Array, State]:
+        return self.of_examples(params, state, *inputs)
+
+    def of_examples(self, params: Params, state: State, x: jax.Array) -> tuple[jax.Array, State]:
+        """The output by the statistics of every example by itself, and the moved state."""
+        scale, bias = params.get("scale"), params.get("bias")
+        if not self.running:
+            return ops.instance_norm(x, scale, bias, epsilon=self.epsilon), state
+        space = tuple(range(1, x.ndim - 1))
+        normal, mean, variance = ops.standardize(x, space, epsilon=self.epsilon)
+        y = rescale(normal, scale, bias, common(x, scale, bias))
+        mean, variance = (a.reshape(x.shape[0], -1).mean(0) for a in (mean, variance))
+        return y, self.moved(state, mean, variance, math.prod(x.shape[1:-1]))
 
 
 @dataclass(frozen=True, repr=False)

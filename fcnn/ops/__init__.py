@@ -10,14 +10,13 @@ from .dense import dense, dropout, flatten
 from .forced import forced as forced
 from .local import locally_connected
 from .memory import compute_where_called
+from .moments import moments, normalize, standardize
 from .norm import (
     batch_norm,
     group_norm,
     instance_norm,
     layer_norm,
     local_response_norm,
-    moments,
-    normalize,
 )
 from .pool import (
     adaptive_avg_pool,
@@ -58,6 +57,7 @@ __all__ = [
     "maxout",
     "moments",
     "normalize",
+    "standardize",
     "use_algorithm",
 ]
 

@@ -1,4 +1,4 @@
-"""Normalisation of plain arrays. Statistics are kept in float32 or wider."""
+"""Normalisation of plain arrays: what is averaged over. :mod:`fcnn.ops.moments` does the arithmetic."""
 
 from __future__ import annotations
 
@@ -12,68 +12,11 @@ from jax import lax
 from .. import geometry
 from ..errors import at, shown
 from .dtypes import common, floating, wide
+from .moments import check_epsilon, normalize, power_of_two, rescale, standardize
 
 if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Float
-
-
-def moments(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
-    r"""Mean and biased variance over axes, kept as axes of size 1.
-
-    .. math:: \mu = \tfrac{1}{m} \sum x, \qquad \sigma^2 = \tfrac{1}{m} \sum (x - \mu)^2
-
-    Two passes: the difference of mean squares would lose its digits where the mean is large.
-
-    Args:
-        x: input.
-        axes: the axes averaged over.
-
-    Returns:
-        (mean, variance) in float32 or wider.
-
-    Example:
-        >>> mean, variance = moments(jnp.array([1.0, 3.0]), (0,))
-        >>> mean.tolist(), variance.tolist()
-        ([2.0], [1.0])
-    """
-    x = jnp.asarray(x)
-    x = x.astype(wide(x.dtype))
-    mean = jnp.mean(x, axes, keepdims=True)
-    return mean, jnp.mean(jnp.square(x - mean), axes, keepdims=True)
-
-
-def normalize(
-    x: Array, mean: Array, variance: Array, scale: Array | None = None, bias: Array | None = None, *, epsilon: float
-) -> Array:
-    r"""Shift and scale to the given statistics, then by the learned ones.
-
-    .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
-
-    Args:
-        x: input.
-        mean: :math:`\mu`, of a shape that broadcasts with x.
-        variance: :math:`\sigma^2`, likewise.
-        scale: :math:`\gamma`, likewise; None: 1.
-        bias: :math:`\beta`, likewise; None: 0.
-        epsilon: keeps the root away from 0.
-
-    Returns:
-        The shape of x, in the common dtype of x, scale and bias; computed in float32 or wider.
-
-    Example:
-        >>> normalize(jnp.array([1.0, 3.0]), 2.0, 1.0, epsilon=0.0).tolist()
-        [-1.0, 1.0]
-    """
-    x = jnp.asarray(x)
-    result = common(x, scale, bias)
-    dtype = wide(result)
-    y = (x.astype(dtype) - jnp.asarray(mean, dtype)) * lax.rsqrt(jnp.asarray(variance, dtype) + epsilon)
-    if scale is not None:
-        y = y * jnp.asarray(scale, dtype)
-    if bias is not None:
-        y = y + jnp.asarray(bias, dtype)
-    return y.astype(result)
 
 
 def batch_norm(
@@ -105,7 +48,7 @@ def batch_norm(
         The shape of x.
 
     Raises:
-        ValueError: statistics of another number of channels.
+        ValueError: statistics of another number of channels, no batch axis, or an epsilon below 0.
 
     Source:
         Ioffe and Szegedy, "Batch normalization", 2015, algorithm 2.
@@ -116,33 +59,38 @@ def batch_norm(
     """
     with at("batch_norm"):
         x = floating(x)
+        _check_batch(x)
+        check_epsilon(epsilon)
         _check_channels(x, mean=mean, variance=variance, scale=scale, bias=bias)
     return normalize(x, mean, variance, scale, bias, epsilon=epsilon)
 
 
 def layer_norm(
     x: Float[Array, "batch *space channels"],
-    scale: Float[Array, " channels"] | None = None,
-    bias: Float[Array, " channels"] | None = None,
+    scale: Float[Array, " *normalized"] | None = None,
+    bias: Float[Array, " *normalized"] | None = None,
     *,
+    axes: int | Sequence[int] = -1,
     epsilon: float = 1e-5,
 ) -> Float[Array, "batch *space channels"]:
-    """Normalise over the channels, at every position by itself. Formula as :func:`normalize`.
+    """Normalise over the channels, at every position by itself, or over other axes. Formula as :func:`normalize`.
 
     Args:
         x: input.
         scale: learned factor; None: 1.
         bias: learned offset; None: 0.
+        axes: the axes of x that are averaged over, without the batch. PyTorch's ``normalized_shape=(H, W, C)`` is
+            ``axes=(-3, -2, -1)``.
         epsilon: added to the variance.
 
     Shapes:
-        x (batch, *space, channels), scale and bias (channels,).
+        x (batch, *space, channels), scale and bias the sizes of the axes, in the order that they have in x.
 
     Returns:
         The shape of x.
 
     Raises:
-        ValueError: scale or bias of another number of channels.
+        ValueError: scale or bias of another shape, axes that x has not, or an epsilon below 0.
 
     Source:
         Ba, Kiros and Hinton, "Layer normalization", 2016, equation 3.
@@ -150,11 +98,21 @@ def layer_norm(
     Example:
         >>> layer_norm(jnp.array([[1.0, 3.0]]), epsilon=0.0).tolist()
         [[-1.0, 1.0]]
+        >>> layer_norm(jnp.array([[[1.0, 1.0], [3.0, 3.0]]]), axes=(-2, -1), epsilon=0.0).tolist()
+        [[[-1.0, -1.0], [1.0, 1.0]]]
     """
     with at("layer_norm"):
         x = floating(x)
-        _check_channels(x, scale=scale, bias=bias)
-    return normalize(x, *moments(x, (-1,)), scale, bias, epsilon=epsilon)
+        check_epsilon(epsilon)
+        places = (x.ndim - 1,) if axes == -1 else tuple(1 + axis for axis in example_axes(axes, x.ndim - 1))
+        sizes = tuple(x.shape[axis] for axis in places)
+        for name, value in (("scale", scale), ("bias", bias)):
+            if value is not None and jnp.shape(value) != sizes:
+                what = f"{x.shape[-1]} channels ask" if axes == -1 else f"the axes {axes} of {shown(x.shape)} ask"
+                raise ValueError(f"{name} has shape {shown(jnp.shape(value))}, {what} for {shown(sizes)}")
+    spread = [n if axis in places else 1 for axis, n in enumerate(x.shape)]
+    factor, offset = (None if a is None else jnp.reshape(a, spread) for a in (scale, bias))
+    return rescale(standardize(x, places, epsilon=epsilon)[0], factor, offset, common(x, scale, bias))
 
 
 def group_norm(
@@ -183,7 +141,8 @@ def group_norm(
         The shape of x.
 
     Raises:
-        ValueError: groups that do not divide, or scale or bias of another number of channels.
+        ValueError: groups that do not divide, scale or bias of another number of channels, no batch axis, or an
+            epsilon below 0.
 
     Source:
         Wu and He, "Group normalization", 2018, equation 7.
@@ -195,14 +154,13 @@ def group_norm(
     with at("group_norm"):
         x = floating(x)
         _check_channels(x, scale=scale, bias=bias)
+        _check_batch(x)
+        check_epsilon(epsilon)
         check_divides(x.shape[-1], groups)
     split = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
     axes = (*range(1, x.ndim - 1), x.ndim)
-    mean, variance = (
-        jnp.broadcast_to(m, (*m.shape[:-1], split.shape[-1])).reshape(*m.shape[:-2], x.shape[-1])
-        for m in moments(split, axes)
-    )
-    return normalize(x, mean, variance, scale, bias, epsilon=epsilon)
+    normal = standardize(split, axes, epsilon=epsilon)[0].reshape(x.shape)
+    return rescale(normal, scale, bias, common(x, scale, bias))
 
 
 def instance_norm(
@@ -227,7 +185,7 @@ def instance_norm(
         The shape of x.
 
     Raises:
-        ValueError: no space, or scale or bias of another number of channels.
+        ValueError: no space, scale or bias of another number of channels, or an epsilon below 0.
 
     Source:
         Ulyanov, Vedaldi and Lempitsky, "Instance normalization", 2016, equation 2.
@@ -239,8 +197,11 @@ def instance_norm(
     with at("instance_norm"):
         x = floating(x)
         _check_channels(x, scale=scale, bias=bias)
+        _check_batch(x)
+        check_epsilon(epsilon)
         check_space_varies(x.shape[1:])
-    return normalize(x, *moments(x, tuple(range(1, x.ndim - 1))), scale, bias, epsilon=epsilon)
+    normal = standardize(x, tuple(range(1, x.ndim - 1)), epsilon=epsilon)[0]
+    return rescale(normal, scale, bias, common(x, scale, bias))
 
 
 def local_response_norm(
@@ -273,7 +234,7 @@ def local_response_norm(
         The shape and dtype of x; computed in float32 or wider.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1, or an offset below 0.
 
     Source:
         Krizhevsky, Sutskever and Hinton, "ImageNet classification", 2012, section 3.3.
@@ -285,11 +246,20 @@ def local_response_norm(
     with at("local_response_norm"):
         x = floating(x)
         size = geometry.integer(size, "size")
-    wider = x.astype(wide(x.dtype))
-    squares = jnp.pad(jnp.square(wider), [(0, 0)] * (x.ndim - 1) + [(size // 2, (size - 1) // 2)])
-    channels = x.shape[-1]
-    total = sum(lax.slice_in_dim(squares, j, j + channels, axis=x.ndim - 1) for j in range(size))
-    return (wider * (k + alpha * total) ** -beta).astype(x.dtype)
+        if not 0 <= k < math.inf:
+            raise ValueError(f"k is {k}, it must be finite and not negative: it keeps the divisor away from 0")
+    wider, channels = x.astype(wide(x.dtype)), x.shape[-1]
+    padded = jnp.pad(wider, [(0, 0)] * (x.ndim - 1) + [(size // 2, (size - 1) // 2)])
+    near = [lax.slice_in_dim(padded, j, j + channels, axis=x.ndim - 1) for j in range(size)]
+    # n = (k s^2 + alpha sum (s x)^2) / s^2 with a power of two s, because squares of large values overflow. Every
+    # neighbourhood has its own, so that a channel has no part in what does not see it.
+    largest = jnp.full_like(wider, math.sqrt(k))
+    for part in near:
+        largest = jnp.maximum(largest, jnp.abs(lax.stop_gradient(part)))
+    s = power_of_two(largest)
+    outside = power_of_two(largest, beta - 0.5)  # s^(2 beta - 1) in two shares: by itself it may vanish
+    total = k * s * s + alpha * sum(jnp.square(part * s) for part in near)
+    return (wider * s * outside * total**-beta * outside).astype(x.dtype)
 
 
 def check_divides(channels: int, groups: int) -> None:
@@ -315,6 +285,34 @@ def check_space_varies(shape: geometry.Shape) -> None:
     check_variance(
         math.prod(shape[:-1]), shape, "for each channel", "normalise before Flatten or global pooling, or use LayerNorm"
     )
+
+
+def example_axes(axes: int | Sequence[int], rank: int) -> tuple[int, ...]:
+    """Axes of a batch, given as of an array that has ``rank`` axes beside the batch, as places in one example.
+
+    Raises:
+        ValueError: the batch axis, one that is not there, or one twice.
+
+    Example:
+        >>> example_axes((-1, 1), 3)
+        (0, 2)
+    """
+    given = (axes,) if isinstance(axes, int) else tuple(axes)
+    found = sorted(axis + rank if axis < 0 else axis - 1 for axis in given)
+    if not all(0 <= axis < rank for axis in found) or len(set(found)) < len(found):
+        raise ValueError(
+            f"axes {axes} do not suit an array of {rank + 1} axes; give different ones from 1 to {rank}, or from "
+            f"{-rank} to -1; axis 0 is the batch"
+        )
+    return tuple(found)
+
+
+def _check_batch(x: Array) -> None:
+    if x.ndim < 2:
+        raise ValueError(
+            f"x has shape {shown(x.shape)}, expected (batch, *space, channels); one example alone needs a batch "
+            "axis, x[None]"
+        )
 
 
 def _check_channels(x: Array, **vectors: Array | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -20,7 +21,7 @@ from ..errors import at, shown
 from ..geometry import Padding, Windows, slide, symbolic
 from .dtypes import floating, wide
 from .memory import keep_memory
-from .windows import fold, pad
+from .windows import fold, fold_rows, pad
 
 if TYPE_CHECKING:
     from jax import Array
@@ -204,13 +205,30 @@ def lp_pool(
     size = x_wide * jnp.sign(x_wide)  # |x|, whose derivative at 0 is 0 (JAX gives jnp.abs 1 there)
     if power == 1:
         return fold(pad(size, windows), windows, jnp.add).astype(x.dtype)
-    raised = jnp.square(size) if power == 2 else size**power
-    total = fold(pad(raised, windows), windows, jnp.add)
-    # the root's derivative is infinite at 0: keep 0 away from it, in both branches of the where
+    if any(map(symbolic, windows.space)):  # no largest sample of a row is known by itself
+        total = fold(pad(size**power, windows), windows, jnp.add)
+        return _root(total, power).astype(x.dtype)
+    return fold_rows(pad(size, windows), windows, partial(_power_norm, power=power)).astype(x.dtype)
+
+
+def _power_norm(samples: list[Array], power: float) -> Array:
+    """The p-norm of arrays, none of them negative, entry by entry; their powers are of shares of the largest.
+
+    The p-norm of the rows' p-norms is that of the window, so no row knows the samples of other windows.
+    """
+    largest = lax.stop_gradient(reduce(jnp.maximum, samples))  # the norm is the same whatever it is divided by
+    divisor = jnp.where((largest > 0) & (largest < math.inf), largest, 1)
+    shares = [sample / divisor for sample in samples]
+    total = reduce(jnp.add, (jnp.square(share) if power == 2 else share**power for share in shares))
+    return _root(total, power) * divisor
+
+
+def _root(total: Array, power: float) -> Array:
+    """The root of a sum of powers, whose derivative at 0 is taken as 0."""
+    # it is infinite there: keep 0 away from the root, in both branches of the where
     nonzero = total != 0
     safe = jnp.where(nonzero, total, 1)
-    root = jnp.sqrt(safe) if power == 2 else safe ** (1 / power)
-    return jnp.where(nonzero, root, 0).astype(x.dtype)
+    return jnp.where(nonzero, jnp.sqrt(safe) if power == 2 else safe ** (1 / power), 0)
 
 
 def global_max_pool(x: Float[Array, "batch *space channels"]) -> Float[Array, "batch channels"]:

@@ -67,8 +67,13 @@ def fold(x: Array, windows: Windows, combine: Callable[[Array, Array], Array]) -
     """Combine the samples of each window of the padded x, axis by axis, the last first."""
     if any(map(symbolic, windows.space)):
         return _reduced(x, windows, combine)
+    return fold_rows(x, windows, lambda samples: reduce(combine, samples))
+
+
+def fold_rows(x: Array, windows: Windows, combine: Callable[[list[Array]], Array]) -> Array:
+    """:func:`fold` by a function of all samples that a window has along one axis; of sizes that are known."""
     for axis in reversed(range(windows.rank)):
-        x = reduce(combine, _samples(x, windows, axis))
+        x = combine(_samples(x, windows, axis))
     return x
 
 

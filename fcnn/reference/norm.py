@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,64 @@ class _Normalization(Node):
         return gradient * self.params.get("scale", 1)
 
 
-class BatchNorm(_Normalization):
+class _Running(_Normalization):
+    r"""Running statistics beside the norm: old ones, and in training those that the latest forward moved them to.
+
+    .. math:: \hat\mu \leftarrow a \hat\mu + (1 - a) \mu, \quad
+        \hat\sigma^2 \leftarrow a \hat\sigma^2 + (1 - a) c \, \sigma^2
+
+    with c = m / (m - 1), or 1 where the variance is biased, and a = t / (t + 1) where momentum is None.
+    """
+
+    def __init__(
+        self,
+        scale: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        mean: np.ndarray | None = None,
+        variance: np.ndarray | None = None,
+        count: np.ndarray | None = None,
+        momentum: float | None = 0.9,
+        epsilon: float = 1e-5,
+        train: bool = False,
+        unbiased: bool = True,
+        after: _Running | None = None,
+    ) -> None:
+        super().__init__(scale, bias, epsilon)
+        self.mean, self.variance, self.count = mean, variance, count
+        self.momentum, self.train, self.unbiased, self.after = momentum, train, unbiased, after
+        self.new_mean, self.new_variance, self.new_count = mean, variance, count
+
+    def old(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean, variance and batches so far, before this use."""
+        channels = x.shape[-1:]
+        found = (self.mean, self.variance, self.count)
+        if self.after is not None:
+            found = (self.after.new_mean, self.after.new_variance, self.after.new_count)
+        firsts = (np.zeros(channels, x.dtype), np.ones(channels, x.dtype), np.zeros(channels, x.dtype))
+        mean, variance, count = (first if a is None else a for a, first in zip(found, firsts, strict=True))
+        if mean.shape != channels or variance.shape != channels:
+            raise ValueError(f"statistics {mean.shape} and {variance.shape}, x {x.shape} asks for {channels}")
+        return mean, variance, count
+
+    def move(self, x: np.ndarray, mean: np.ndarray, variance: np.ndarray, values: int) -> None:
+        """Move the statistics towards the mean and biased variance of so many values."""
+        old_mean, old_variance, count = self.old(x)
+        kept = count / (count + 1) if self.momentum is None else self.momentum
+        if self.unbiased:
+            variance = variance * values / (values - 1)
+        self.new_mean = kept * old_mean + (1 - kept) * mean
+        self.new_variance = kept * old_variance + (1 - kept) * variance
+        self.new_count = count + 1
+
+    def stored(self, x: np.ndarray) -> np.ndarray:
+        """Forward by the running statistics, which do not depend on x."""
+        mean, variance, _ = self.old(x)
+        root = np.sqrt(variance + self.epsilon)
+        normal = (x - mean) / root
+        return self.keep(self.rescale(normal), normal, root, False)
+
+
+class BatchNorm(_Running):
     r"""Normalise each channel over examples and positions in training, by running statistics otherwise.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta, \qquad
@@ -85,9 +143,12 @@ class BatchNorm(_Normalization):
         bias: :math:`\beta`, or None.
         mean: :math:`\hat\mu`; None: 0.
         variance: :math:`\hat\sigma^2`; None: 1.
-        momentum: a, the share of the old statistics that is kept.
+        count: batches so far, t, for ``momentum=None``; None: 0.
+        momentum: a, the share of the old statistics that is kept; None: t / (t + 1).
         epsilon: added to the variance.
-        train: use the statistics of the batch, and leave the moved ones in ``new_mean`` and ``new_variance``.
+        train: use the statistics of the batch, and leave the moved ones in ``new_mean``, ``new_variance`` and
+            ``new_count``.
+        unbiased: whether the running variance moves towards m / (m - 1) times that of the batch; False: towards it.
         after: in training, the use of the same layer before this one, whose moved statistics are the old ones here.
             They do not enter y, so no gradient passes that way.
 
@@ -109,42 +170,16 @@ class BatchNorm(_Normalization):
         ([[-1.0], [1.0]], [1.0], [1.5])
     """
 
-    def __init__(
-        self,
-        scale: np.ndarray | None = None,
-        bias: np.ndarray | None = None,
-        mean: np.ndarray | None = None,
-        variance: np.ndarray | None = None,
-        momentum: float = 0.9,
-        epsilon: float = 1e-5,
-        train: bool = False,
-        after: BatchNorm | None = None,
-    ) -> None:
-        super().__init__(scale, bias, epsilon)
-        self.mean, self.variance, self.momentum, self.train, self.after = mean, variance, momentum, train, after
-        self.new_mean, self.new_variance = mean, variance
-
     def forward(self, x: np.ndarray) -> np.ndarray:
-        channels = x.shape[-1:]
-        mean, variance = self.mean, self.variance
-        if self.after is not None:
-            mean, variance = self.after.new_mean, self.after.new_variance
-        old_mean = np.zeros(channels, x.dtype) if mean is None else mean
-        old_variance = np.ones(channels, x.dtype) if variance is None else variance
-        if old_mean.shape != channels or old_variance.shape != channels:
-            raise ValueError(f"statistics {old_mean.shape} and {old_variance.shape}, x {x.shape} asks for {channels}")
-        if self.train:
-            axes, count = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
-            if count < 2:
-                raise ValueError(f"x has shape {x.shape}: one value for each channel has no variance")
-            normal, root, mean, variance = standardize(x, axes, self.epsilon)
-            unbiased = variance.ravel() * count / (count - 1)
-            self.new_mean = self.momentum * old_mean + (1 - self.momentum) * mean.ravel()
-            self.new_variance = self.momentum * old_variance + (1 - self.momentum) * unbiased
-        else:
-            root = np.sqrt(old_variance + self.epsilon)
-            normal = (x - old_mean) / root
-        return self.keep(self.rescale(normal), normal, root, self.train)
+        self.old(x)
+        if not self.train:
+            return self.stored(x)
+        axes, values = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
+        if values < 2:
+            raise ValueError(f"x has shape {x.shape}: one value for each channel has no variance")
+        normal, root, mean, variance = standardize(x, axes, self.epsilon)
+        self.move(x, mean.ravel(), variance.ravel(), values)
+        return self.keep(self.rescale(normal), normal, root, True)
 
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
         normal, root, train = self.recall(gradient)
@@ -207,19 +242,24 @@ class GroupNorm(_Normalization):
 
 
 class LayerNorm(_Normalization):
-    r"""Normalise over the channels, at every position by itself.
+    r"""Normalise over the channels, at every position by itself, or over other axes of an example.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
-    with the gradient of :func:`standardize_gradient`.
+    with the gradient of :func:`standardize_gradient`. Examples, and positions along the other axes, use the same
+    numbers of :math:`\gamma` and :math:`\beta`, whose gradients are the sums over them.
 
     Args:
         scale: :math:`\gamma`, or None.
         bias: :math:`\beta`, or None.
         epsilon: added to the variance.
+        axes: the axes averaged over, without the batch.
 
     Shapes:
-        x (batch, *space, channels) to the same; scale and bias (channels,).
+        x (batch, *space, channels) to the same; scale and bias the sizes of the axes, in the order of x: (channels,).
+
+    Raises:
+        ValueError: scale or bias of another shape, or the batch axis.
 
     Source:
         Ba, Kiros and Hinton, "Layer normalization", 2016, equation 3.
@@ -231,34 +271,59 @@ class LayerNorm(_Normalization):
         [[-1.0, 1.0]]
     """
 
-    def __init__(self, scale: np.ndarray | None = None, bias: np.ndarray | None = None, epsilon: float = 1e-5) -> None:
+    def __init__(
+        self,
+        scale: np.ndarray | None = None,
+        bias: np.ndarray | None = None,
+        epsilon: float = 1e-5,
+        axes: int | tuple[int, ...] = -1,
+    ) -> None:
         super().__init__(scale, bias, epsilon)
-
-    def axes(self, x: np.ndarray) -> tuple[int, ...]:
-        """The axes that are averaged over."""
-        return (x.ndim - 1,)
+        self.axes = (axes,) if isinstance(axes, int) else tuple(axes)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        normal, root, _, _ = standardize(x, self.axes(x), self.epsilon)
-        return self.keep(self.rescale(normal), normal, root)
+        axes = tuple(sorted(axis % x.ndim for axis in self.axes))
+        if 0 in axes:
+            raise ValueError(f"axes {self.axes} of x {x.shape} have the batch among them")
+        sizes = tuple(x.shape[axis] for axis in axes)
+        for name, value in self.params.items():
+            if value.shape != sizes:
+                raise ValueError(f"{name} has shape {value.shape}, x {x.shape} asks for {sizes}")
+        spread = [n if axis in axes else 1 for axis, n in enumerate(x.shape)]  # the shape that broadcasts to x
+        scale, bias = (
+            np.reshape(self.params[n], spread) if n in self.params else d for n, d in (("scale", 1), ("bias", 0))
+        )
+        normal, root, _, _ = standardize(x, axes, self.epsilon)
+        return self.keep(normal * scale + bias, normal, root, axes, scale)
 
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
-        normal, root = self.recall(gradient)
-        g = self.rescale_gradient(gradient, normal)
-        return (standardize_gradient(g, normal, root, self.axes(g)),)
+        normal, root, axes, scale = self.recall(gradient)
+        others = tuple(axis for axis in range(gradient.ndim) if axis not in axes)
+        self.add_gradient("scale", (gradient * normal).sum(others))
+        self.add_gradient("bias", gradient.sum(others))
+        return (standardize_gradient(gradient * scale, normal, root, axes),)
 
 
-class InstanceNorm(LayerNorm):
+class InstanceNorm(_Running):
     r"""Normalise each channel over the space, for each example by itself.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
-    with the gradient of :func:`standardize_gradient`.
+    with the gradient of :func:`standardize_gradient`. With ``running`` that holds in training; otherwise running
+    statistics are used, which move towards the mean of those of the examples.
 
     Args:
         scale: :math:`\gamma`, or None.
         bias: :math:`\beta`, or None.
+        mean: as for :class:`BatchNorm`.
+        variance: likewise.
+        count: likewise.
+        momentum: likewise.
         epsilon: added to the variance.
+        train: as for :class:`BatchNorm`.
+        unbiased: likewise, with the m samples of the space.
+        after: likewise.
+        running: whether there are running statistics.
 
     Shapes:
         x (batch, *space, channels) to the same; scale and bias (channels,).
@@ -276,7 +341,23 @@ class InstanceNorm(LayerNorm):
         [-1.0, 1.0]
     """
 
-    def axes(self, x: np.ndarray) -> tuple[int, ...]:
-        if math.prod(x.shape[1:-1]) < 2:
+    def __init__(self, *args: Any, running: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.running = running
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        values = math.prod(x.shape[1:-1])
+        if values < 2:
             raise ValueError(f"x has shape {x.shape}: one sample for each channel has no variance over the space")
-        return tuple(range(1, x.ndim - 1))
+        if self.running and not self.train:
+            return self.stored(x)
+        normal, root, mean, variance = standardize(x, tuple(range(1, x.ndim - 1)), self.epsilon)
+        if self.running:
+            mean, variance = (a.reshape(x.shape[0], -1).mean(0) for a in (mean, variance))
+            self.move(x, mean, variance, values)
+        return self.keep(self.rescale(normal), normal, root, True)
+
+    def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
+        normal, root, own = self.recall(gradient)
+        g = self.rescale_gradient(gradient, normal)
+        return (standardize_gradient(g, normal, root, tuple(range(1, g.ndim - 1))) if own else g / root,)

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import ops
 from ..geometry import Shape, is_shape, symbolic
 from ..given import Params, State
 from ..layer import Call, Layer
@@ -147,14 +146,10 @@ class OverlappingBatchNorm(BatchNorm):
         """For every value along an axis, how many windows hold it."""
         return self.lattice.uses(axis, self.held[axis] if self.held else None) if self.lattice else np.ones(1, int)
 
-    def forward_train(
-        self, params: Params, state: State, key: jax.Array | None, *inputs: jax.Array
-    ) -> tuple[jax.Array, State]:
-        (x,) = inputs
+    def of_batch(self, params: Params, state: State, x: jax.Array) -> tuple[jax.Array, State]:
         lattice = self.lattice
         if lattice is None:
-            return super().forward_train(params, state, key, x)
-        dtype = wide(x.dtype)
+            return super().of_batch(params, state, x)
         weight = np.ones((1,) * lattice.rank)
         for axis in range(lattice.rank):
             uses = np.zeros(x.shape[1 + axis])
@@ -162,16 +157,11 @@ class OverlappingBatchNorm(BatchNorm):
             weight = weight * uses.reshape([-1 if other == axis else 1 for other in range(lattice.rank)])
         count = float(weight.sum()) * x.shape[0]
         if symbolic(x.shape[0]):
-            count = jnp.asarray(x.shape[0]).astype(dtype) * float(weight.sum())
+            count = jnp.asarray(x.shape[0]).astype(wide(x.dtype)) * float(weight.sum())
         elif count < 2:  # the same words as without overlap
-            return super().forward_train(params, state, key, x)
-        share = jnp.asarray(weight / count, dtype)[None, ..., None]
-        axes = tuple(range(x.ndim - 1))
-        mean = jnp.where(share > 0, share * x.astype(dtype), 0).sum(axes, keepdims=True)
-        variance = jnp.where(share > 0, share * jnp.square(x.astype(dtype) - mean), 0).sum(axes, keepdims=True)
-        y = ops.normalize(x, mean, variance, params.get("scale"), params.get("bias"), epsilon=self.epsilon)
-        seen = {"mean": mean.ravel(), "variance": variance.ravel() * (count / (count - 1))}
-        return y, {name: self._moved(state[name], value) for name, value in seen.items()}
+            return super().of_batch(params, state, x)
+        share = jnp.asarray(weight / count, wide(x.dtype))[None, ..., None]
+        return self.by_batch(params, state, x, count, share)
 
 
 class Split(NamedTuple):

@@ -18,6 +18,7 @@ from ..geometry import Shape, is_shape
 from ..given import Params, State
 from ..layer import Call, Layer
 from ..layers.conv import Conv, check_flag
+from ..layers.norm import BatchNorm
 from ..layers.pool import MaxPool
 from ..ops.convolution.choice import FOURIER_KERNEL
 from ..ops.dtypes import wide
@@ -58,10 +59,10 @@ class Scan(Layer):
     window, statistics over the window, kernels that differ from place to place), the error names the layer and the
     reason, and ``method="patches"`` still computes it.
 
-    In training, ``BatchNorm`` takes the statistics of all windows as one batch, by either method: a value that
-    several windows hold counts as often. ``Dropout`` by patches draws for every window; by layers it draws once for
-    every value, and windows that overlap share what is drawn: each of them is dropped with the same probability, not
-    independently of its neighbours.
+    In training ``BatchNorm`` takes the statistics of all windows as one batch, by either method: a value that several
+    windows hold counts as often. So it does in use where it keeps no running statistics. ``Dropout`` by patches draws
+    for every window; by layers it draws once for every value, and windows that overlap share what is drawn: each of
+    them is dropped with the same probability, not independently of its neighbours.
 
     Args:
         net: the network, for one window (*window, channels); a function may stand for it.
@@ -215,7 +216,7 @@ class Scan(Layer):
         lattice, _ = self.placed(shape)
         fragments = self.fragments
         # fragments may be longer than what the windows hold, and statistics would count that
-        plain = call.events is not None or (call.train and bool(state))
+        plain = call.events is not None or self._joins_windows(call, state)
         on_cpu, large = jax.default_backend() == "cpu", self._large_kernels(shape)
         if plain or fragments is None:
             many = not call.train and geometry.assumed(x.shape[0]) * prod(lattice.positions) >= _MANY
@@ -228,6 +229,10 @@ class Scan(Layer):
         else:
             y, state = made.net.run(call, params, state, (x,))
         return jax.tree.map(lambda leaf: finished(leaf, made), y), state
+
+    def _joins_windows(self, call: Call, state: State) -> bool:
+        """Whether statistics are taken of all windows as one batch."""
+        return (call.train and bool(state)) or any(not norm.running for norm in layers(self.net, BatchNorm))
 
     def _large_kernels(self, shape: Shape) -> bool:
         """Whether some convolution would be dilated whose kernel is so large that Fourier transforms are faster."""
@@ -256,7 +261,7 @@ class Scan(Layer):
 
         # of a symbolic batch the chunks cannot be counted: all windows are computed together
         chunk = total if geometry.symbolic(total) else min(self.chunk or max(1, _CHUNK // prod(window)), total)
-        if chunk == total or call.events is not None or (call.train and state):
+        if chunk == total or call.events is not None or self._joins_windows(call, state):
             y, state = self.net.run(call, params, state, (windows(jnp.arange(total)),))
             return jax.tree.map(lambda leaf: leaf.reshape(*counts, *leaf.shape[1:]), y), state
 

@@ -9,13 +9,16 @@ from ..compose.neighbours import is_elementwise
 from ..errors import shown
 from ..geometry import Shape, is_shape
 from ..layer import Layer
-from ..layers import BatchNorm, Dropout
+from ..layers import BatchNorm, Dropout, InstanceNorm, LayerNorm
 from ..layers.function import Function
 from .fields import AtPositions, OverlappingBatchNorm
 from .lattice import Lattice
 from .positionwise import applied, why_not_positionwise
 from .rules import least, refuse
 from .value import FIELD, FLAT, POINT, Part, Value, Way
+
+#: why norms over a window cannot be shared
+PER_WINDOW = "takes its statistics over the whole window"
 
 
 def as_it_is(layer: Layer, value: Value) -> Part:
@@ -39,6 +42,20 @@ def part_wise(layer: Layer, value: Value, way: Way) -> Part:
     return Part(layer, value._replace(shape=layer.infer_shape(value.shape)))
 
 
+def layer_norm(layer: LayerNorm, value: Value, way: Way) -> Part:
+    """Over the channels it looks at every position by itself."""
+    if value.kind == FLAT or layer.of_channels(value.shape):
+        return part_wise(dataclasses.replace(layer, axes=-1) if value.kind != FLAT else layer, value, way)
+    return whole_space(PER_WINDOW)(layer, value, way)
+
+
+def instance_norm(layer: InstanceNorm, value: Value, way: Way) -> Part:
+    """By stored statistics it works along the channels."""
+    if layer.running and not way.train:
+        return part_wise(layer, value, way)
+    return whole_space(PER_WINDOW)(layer, value, way)
+
+
 def dropout(layer: Dropout, value: Value, way: Way) -> Part:
     """Every value is drawn for by itself, whole channels for single windows."""
     if layer.whole_channels and value.kind == FLAT:
@@ -49,9 +66,9 @@ def dropout(layer: Dropout, value: Value, way: Way) -> Part:
 
 
 def batch_norm(layer: BatchNorm, value: Value, way: Way) -> Part:
-    """In use it works along the channels; in training values count as often as windows hold them."""
+    """By stored statistics it works along the channels; in those of a batch values count once for every window."""
     vectors = len(value.shape) == (1 if value.kind == POINT else len(value.extent) + 1)
-    if value.kind == FLAT or not way.train or not vectors:
+    if value.kind == FLAT or not (way.train or not layer.running) or not vectors:
         return part_wise(layer, value, way)
     fields = {f.name: getattr(layer, f.name) for f in dataclasses.fields(BatchNorm)}
     held = _held(layer, value.lattice) if isinstance(layer, OverlappingBatchNorm) else ()

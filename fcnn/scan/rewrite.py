@@ -68,7 +68,6 @@ def rewrite(net: Layer, shape: Shape, lattice: Lattice, extent: Shape, way: Way)
     return Rewritten(part.layer if part.layer is not None else Function(same), part.value, part.kernels, way)
 
 
-_PER_WINDOW = "takes its statistics over the whole window"
 #: what becomes of each kind of layer; :mod:`fcnn.scan.layer` adds its own
 RULES.update(
     {
@@ -81,10 +80,12 @@ RULES.update(
         AdaptiveAvgPool: sliding.adaptive_pool(AvgPool),
         Flatten: sliding.flatten,
         Dense: sliding.dense,
-        **dict.fromkeys((LayerNorm, LocalResponseNorm, Maxout), positions.part_wise),
+        **dict.fromkeys((LocalResponseNorm, Maxout), positions.part_wise),
+        LayerNorm: positions.layer_norm,
         Dropout: positions.dropout,
         **dict.fromkeys((BatchNorm, OverlappingBatchNorm), positions.batch_norm),
-        **dict.fromkeys((GroupNorm, InstanceNorm), positions.whole_space(_PER_WINDOW)),
+        GroupNorm: positions.whole_space(positions.PER_WINDOW),
+        InstanceNorm: positions.instance_norm,
         LocallyConnected: positions.whole_space("has a kernel of its own for every place in the window"),
         ConvTranspose: positions.whole_space("pads the window, and makes values between the samples"),
         Serial: compositions.serial,

@@ -65,7 +65,8 @@ def recompute_statistics(
     so a batch gives :math:`b = s'|_{s=0} / (1 - a)` with :math:`a = \partial s' / \partial s`, for every layer whose
     state is such an average and does not enter its output in training, as in ``BatchNorm``. Rounding is that of the
     dtype divided by 1 - a. Where a layer is used several times, its uses count as they do in the running average.
-    The variance is the mean of the batches' variances, by which training normalises.
+    The variance is the mean of the batches' variances, by which training normalises. A batch whose statistics are not
+    finite moves nothing and does not count. Under ``momentum=None`` the number of batches so far stays.
 
     Args:
         net: the network.
@@ -118,9 +119,11 @@ def recompute_statistics(
         found.append(((last - first) / count, *_seen(net, params, state, own_key, part, resting)))
     leaves, tree = jax.tree.flatten(state)
     moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    kept = found[0][2]
     for place, i in enumerate(moving):
-        mean = sum(share * np.asarray(batch[place], np.float64) for share, batch, _ in found)
-        mean = np.where(np.asarray(kept[place]) < 1, mean, np.asarray(leaves[i], np.float64))
+        # a batch whose statistics are not finite moves nothing and does not count
+        shares = [np.where(np.asarray(kept[place]) < 1, share, 0.0) for share, _, kept in found]
+        total = np.sum(shares, 0)
+        mean = sum(s * np.asarray(batch[place], np.float64) for s, (_, batch, _) in zip(shares, found, strict=True))
+        mean = np.where(total > 0, mean / np.where(total > 0, total, 1), np.asarray(leaves[i], np.float64))
         leaves[i] = jnp.asarray(mean.astype(leaves[i].dtype))
     return jax.tree.unflatten(tree, leaves)

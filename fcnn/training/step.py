@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ..geometry import Shape, integer
 from ..given import Params, State, check_key, fold
 from ..layer import Call, Layer
+from ..ops.dtypes import wide
 from .objective import Loss, Metric, cross_entropy, measure
 from .optimizers import loss_scale
 from .precision import check_precision, lowered, restored
@@ -242,12 +243,24 @@ def _in_parts(
     def part(carry: Any, given: Any) -> Any:
         (total, sums, state), ((x, y), i) = carry, given
         gradient, found, state = gradient_of(state, x, y, i)
-        return (*jax.tree.map(jnp.add, (total, sums), (gradient, found)), state), None
+        # in float32 or wider: a sum of many parts in a half stands still
+        wider = jax.tree.map(lambda old, new: old + new.astype(old.dtype), (total, sums), (gradient, found))
+        return (*wider, state), None
 
     first = jax.eval_shape(gradient_of, before.state, *jax.tree.map(lambda a: a[0], parts), 0)
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), first[:2])
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, _summed_in(a.dtype)), first[:2])
     (total, sums, state), _ = jax.lax.scan(part, (*zeros, before.state), (parts, jnp.arange(count)))
-    return *jax.tree.map(lambda a: a / jnp.asarray(count, a.dtype), (total, sums)), state
+    means = jax.tree.map(lambda a: a / jnp.asarray(count, a.dtype), (total, sums))
+    return *jax.tree.map(lambda a, one: a.astype(_kept_in(a.dtype, one.dtype)), means, first[:2]), state
+
+
+def _summed_in(dtype: Any) -> Any:
+    return wide(dtype) if jnp.issubdtype(dtype, jnp.floating) else dtype
+
+
+def _kept_in(mean: Any, one: Any) -> Any:
+    """The dtype of a mean of numbers: theirs, but that of the mean where they are integers."""
+    return one if jnp.issubdtype(one, jnp.floating) else mean
 
 
 def _wanted(optimizer: Any, **extra: Any) -> dict[str, Any]:

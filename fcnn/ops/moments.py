@@ -1,0 +1,226 @@
+"""Mean and variance, and arrays shifted and scaled by them, in float32 or wider and in the whole range of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from .. import geometry
+from ..errors import at
+from .dtypes import common, wide
+
+if TYPE_CHECKING:
+    from jax import Array
+
+
+def moments(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
+    r"""Mean and biased variance over axes, kept as axes of size 1.
+
+    .. math:: \mu = \tfrac{1}{m} \sum x, \qquad \sigma^2 = \tfrac{1}{m} \sum (x - \mu)^2
+
+    Both are taken of the differences from a value of x itself, so those of constants are exact, and the difference of
+    mean squares, which would lose its digits where the mean is large, is not formed.
+
+    Args:
+        x: input.
+        axes: the axes averaged over.
+
+    Returns:
+        (mean, variance) in float32 or wider; a variance beyond the range of that is infinite.
+
+    Example:
+        >>> mean, variance = moments(jnp.array([1.0, 3.0]), (0,))
+        >>> mean.tolist(), variance.tolist()
+        ([2.0], [1.0])
+    """
+    _, s, mean, square = _deviations(jnp.asarray(x), axes, 0.0)
+    return mean, square / s / s
+
+
+def standardize(
+    x: Array, axes: Sequence[int], *, epsilon: float, share: Array | None = None
+) -> tuple[Array, Array, Array]:
+    r"""Subtract the mean over axes and divide by the standard deviation over them.
+
+    .. math:: \hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}, \qquad
+        \mu = \sum w x, \quad \sigma^2 = \sum w (x - \mu)^2
+
+    The differences are scaled by a power of two before they are squared, so the result is right where the variance is
+    beyond the range of the dtype. Where the variance and epsilon are 0 the result is 0, and so is its derivative.
+
+    Args:
+        x: input.
+        axes: the axes averaged over.
+        epsilon: added to the variance.
+        share: w, of a shape that broadcasts to x, of sum 1; x is not looked at where it is 0. None: all alike.
+
+    Returns:
+        (the standardised x, mean, variance) in float32 or wider, the last two with axes of size 1.
+
+    Raises:
+        ValueError: an epsilon below 0.
+
+    Example:
+        >>> standardize(jnp.array([1.0, 3.0]), (0,), epsilon=0.0)[0].tolist()
+        [-1.0, 1.0]
+        >>> standardize(jnp.array([1e30, 3e30]), (0,), epsilon=1e-5)[0].tolist()
+        [-1.0, 1.0]
+    """
+    with at("standardize"):
+        epsilon = check_epsilon(epsilon)
+    deviation, s, mean, square = _deviations(jnp.asarray(x), axes, math.sqrt(epsilon), share)
+    root = jnp.asarray(math.sqrt(epsilon), s.dtype) * s
+    return deviation * _inverse_root(square, jnp.square(root), epsilon), mean, square / s / s
+
+
+def normalize(
+    x: Array, mean: Array, variance: Array, scale: Array | None = None, bias: Array | None = None, *, epsilon: float
+) -> Array:
+    r"""Shift and scale to the given statistics, then by the learned ones.
+
+    .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
+
+    Where the variance and epsilon are 0 the fraction is taken as 0.
+
+    Args:
+        x: input.
+        mean: :math:`\mu`, of a shape that broadcasts with x.
+        variance: :math:`\sigma^2`, likewise.
+        scale: :math:`\gamma`, likewise; None: 1.
+        bias: :math:`\beta`, likewise; None: 0.
+        epsilon: keeps the root away from 0.
+
+    Returns:
+        The shape of x, in the common dtype of x, scale and bias; computed in float32 or wider.
+
+    Raises:
+        ValueError: an epsilon below 0.
+
+    Example:
+        >>> normalize(jnp.array([1.0, 3.0]), 2.0, 1.0, epsilon=0.0).tolist()
+        [-1.0, 1.0]
+    """
+    with at("normalize"):
+        epsilon = check_epsilon(epsilon)
+    x = jnp.asarray(x)
+    result = common(x, scale, bias)
+    dtype = wide(result)
+    root = _inverse_root(jnp.asarray(variance, dtype), jnp.asarray(epsilon, dtype), epsilon)
+    return rescale((x.astype(dtype) - jnp.asarray(mean, dtype)) * root, scale, bias, result)
+
+
+def rescale(normal: Array, scale: Array | None, bias: Array | None, dtype: Any) -> Array:
+    r"""The learned scale and offset, :math:`\gamma \hat x + \beta`, in the dtype of :math:`\hat x`, rounded once.
+
+    Args:
+        normal: :math:`\hat x`, in float32 or wider.
+        scale: :math:`\gamma`, of a shape that broadcasts with it; None: 1.
+        bias: :math:`\beta`, likewise; None: 0.
+        dtype: of the result.
+
+    Example:
+        >>> rescale(jnp.array([-1.0, 1.0]), jnp.array([2.0, 2.0]), None, "float32").tolist()
+        [-2.0, 2.0]
+    """
+    wider = wide(dtype)
+    y = normal.astype(wider)
+    if scale is not None:
+        y = y * jnp.asarray(scale, wider)
+    if bias is not None:
+        y = y + jnp.asarray(bias, wider)
+    return y.astype(dtype)
+
+
+def _deviations(
+    x: Array, axes: Sequence[int], floor: float, share: Array | None = None
+) -> tuple[Array, Array, Array, Array]:
+    """Deviations from the mean times a power of two s; s; the mean; the mean square of the scaled deviations.
+
+    Every value here is the same whatever the pivot and s are, up to rounding, so both are constants to a derivative.
+    """
+    x = x.astype(wide(x.dtype))
+    axes = tuple(axis % x.ndim for axis in axes)
+
+    def mean_of(a: Array) -> Array:
+        if share is not None:
+            return jnp.sum(jnp.where(share > 0, share * a, 0), axes, keepdims=True)
+        count = math.prod(x.shape[axis] for axis in axes)
+        if geometry.symbolic(count):
+            return jnp.sum(a / jnp.asarray(count).astype(a.dtype), axes, keepdims=True)
+        # a sum before the division may overflow; of an empty batch it is 0
+        return jnp.sum(a * (1 / max(count, 1)), axes, keepdims=True)
+
+    low, pivot, high = _samples(lax.stop_gradient(x), axes, alone=share is not None)
+    difference = x - pivot
+    offset = mean_of(difference)
+    # whatever is far from the rest moves the mean away from the pivot, so this is as large as the largest deviation but
+    # for a factor of the count, whose square does no harm
+    size = jnp.maximum(jnp.abs(lax.stop_gradient(offset)), high - low)
+    s = power_of_two(jnp.maximum(size, jnp.asarray(max(floor, float(jnp.finfo(x.dtype).tiny)), x.dtype)))
+    scaled = (difference - offset) * s
+    return scaled, s, pivot + offset, mean_of(jnp.square(scaled))
+
+
+def _samples(x: Array, axes: tuple[int, ...], *, alone: bool) -> tuple[Array, Array, Array]:
+    """Three values of x over axes in order of size: the first, the middle and the last one.
+
+    The one between is near the mean even where one of them is an outlier. ``alone`` takes the first for all three.
+    """
+    sizes = [x.shape[axis] for axis in axes]
+    known = not alone and not any(map(geometry.symbolic, sizes))
+    if known and 0 in sizes:
+        nothing = jnp.zeros([1 if axis in axes else n for axis, n in enumerate(x.shape)], x.dtype)
+        return nothing, nothing, nothing
+
+    def sample(place: float) -> Array:
+        found = x
+        for axis in axes:
+            start = int((x.shape[axis] - 1) * place) if known else 0
+            found = lax.slice_in_dim(found, start, start + 1, axis=axis)
+        return found
+
+    if not known:
+        first = sample(0)
+        return first, first, first
+    a, b, c = sample(0), sample(0.5), sample(1)
+    low, high = jnp.minimum(a, b), jnp.maximum(a, b)
+    return jnp.minimum(low, c), jnp.maximum(low, jnp.minimum(high, c)), jnp.maximum(high, c)
+
+
+def power_of_two(size: Array, power: float = 1.0) -> Array:
+    """A factor that brings sizes to where sums of squares are far from the ends of the dtype: 1 for ordinary ones.
+
+    It is a power of two, by which scaling rounds nothing, or ``power`` of it.
+    """
+    step, most = (30, 126) if jnp.finfo(size.dtype).bits == 32 else (250, 1022)
+
+    def factor(exponent: float) -> Array:
+        return jnp.asarray(math.exp2(-max(-most, min(exponent * power, most))), size.dtype)
+
+    found = jnp.ones_like(size)
+    for level in (1, 2, 3):
+        found = jnp.where(size > 2.0 ** (step * level), factor(-step * (level + 0.5)), found)
+        found = jnp.where(size < 2.0 ** (-step * level), factor(step * (level + 0.5)), found)
+    return 1 / found  # XLA takes a division for costly and does not repeat all this for every value that it scales
+
+
+def _inverse_root(square: Array, added: Array, epsilon: float) -> Array:
+    if epsilon > jnp.finfo(square.dtype).tiny:
+        return lax.rsqrt(square + added)
+    total = square + added
+    nothing = total == 0
+    return jnp.where(nothing, 0, lax.rsqrt(jnp.where(nothing, 1, total)))
+
+
+def check_epsilon(epsilon: float) -> float:
+    """Raise unless epsilon is a finite number that is not negative."""
+    if isinstance(epsilon, (bool, str)) or not hasattr(epsilon, "__float__"):
+        raise TypeError(f"epsilon must be a number, not {epsilon!r}")
+    epsilon = float(epsilon)
+    if not 0 <= epsilon < math.inf:
+        raise ValueError(f"epsilon is {epsilon:g}, it must be finite and not negative: it is added to the variance")
+    return epsilon
