@@ -191,9 +191,14 @@ def test_several_arrays_per_position_may_come_last():
         reach(fcnn.serial(fcnn.Conv(2, 3), lambda x: x.max(-1), fcnn.Dense(2)), (20, 20, 1))
 
 
-@fcnn.graph(conv=fcnn.Conv(2, 3))
-def wired(layer, x):
-    return layer.conv(x)
+@fcnn.graph(conv=fcnn.Conv(4, 3, padding="SAME"))
+def turned(layer, x):
+    return layer.conv(x)[:, ::-1]
+
+
+@fcnn.graph(conv=fcnn.Conv(4, 3, stride=2, padding="SAME"), other=fcnn.Conv(4, 3, padding="SAME"))
+def uneven(layer, x):
+    return layer.conv(x) + layer.other(x)[:, : -(-x.shape[1] // 2), : -(-x.shape[2] // 2)]
 
 
 REFUSED = {
@@ -208,9 +213,29 @@ REFUSED = {
     "circular": (fcnn.Conv(2, 3, padding="CIRCULAR"), 'padding "CIRCULAR" joins the two ends of the space'),
     "circular pool": (fcnn.MaxPool(2, stride=1, padding="CIRCULAR"), 'padding "CIRCULAR" joins the two ends'),
     "turned": (lambda x: x[:, ::-1], "mixes positions"),
-    "every other": (lambda x: x[:, ::2], "mixes positions"),
+    "half": (lambda x: x[:, : x.shape[1] // 2], "computes with the size of the space"),
+    "rolled": (lambda x: jnp.roll(x, 1, 1), "lays pieces of the space end to end"),
+    "summed up": (lambda x: x.cumsum(1), "mixes positions"),
+    "numbered": (lambda x: x + jnp.arange(x.shape[1], dtype=x.dtype)[:, None, None], "numbers of its own that differ"),
+    "of one size": (
+        lambda x: jax.image.resize(x, (x.shape[0], 24, 24, x.shape[3]), "linear"),
+        "does not weigh samples alike",
+    ),
+    "corners aligned": (
+        lambda x: jax.image.scale_and_translate(
+            x,
+            (x.shape[0], 2 * x.shape[1], x.shape[2], x.shape[3]),
+            (1,),
+            jnp.array([(2 * x.shape[1] - 1) / (x.shape[1] - 1)]),
+            jnp.zeros(1),
+            "linear",
+            antialias=False,
+        ),
+        "does not weigh samples alike at all positions",
+    ),
     "centred": (lambda x: x - x.mean((1, 2), keepdims=True), "mixes positions"),
-    "graph": (wired, "wired by a function"),
+    "turned in a graph": (turned, "the wiring .*turned mixes positions"),
+    "uneven graph": (uneven, "joins paths that move over the input in steps"),
 }
 
 

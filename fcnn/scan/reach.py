@@ -22,10 +22,13 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from .. import geometry, names
 from ..compose.graph import Graph
@@ -35,6 +38,7 @@ from ..compose.parts import lift
 from ..compose.remat import Remat
 from ..compose.repeat import Repeat
 from ..compose.serial import Serial
+from ..compose.wiring import traced
 from ..errors import at, at_top, shown
 from ..geometry import Shape
 from ..layer import Layer
@@ -61,8 +65,11 @@ from ..layers import (
     MaxPool,
 )
 from ..ops.pool import pool_windows
+from .axis import Axes, Axis, meet
+from .dataflow import Reader, canonical, fields, followed_alike
 from .layer import Scan
-from .positionwise import applied, why_not_positionwise
+from .placed import entrance, unknown
+from .positionwise import Mixes, applied, why_not_positionwise
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,9 @@ def reach(net: Any, shape: Shape) -> Reach:
     """Find the receptive field of a network that does the same at every position.
 
     Args:
-        net: convolutions, poolings over windows, whatever looks at one position, and compositions of these.
+        net: convolutions, pooling over windows, whatever looks at one position, functions that move over the space
+            in steps of their own (resizing by a factor, cropping, padding, pixel shuffling), and compositions and
+            graphs of these. Functions, wirings and layers of your own are read operation by operation.
         shape: shape of one example, (*space, channels); with "SAME" the padding, and so ``first``, depends on it.
 
     Returns:
@@ -130,41 +139,6 @@ def reach(net: Any, shape: Shape) -> Reach:
     )
 
 
-@dataclass(frozen=True)
-class Axis:
-    """The field of the values at one place in a network, along one axis of the input.
-
-    Value i sees nothing outside low + step i to high + step i. Values that a layer does not make, before its first and
-    after its last, are given fields that cross the border of the input: so no field that lies within the input
-    rests on padding, at whatever depth it is added.
-
-    Attributes:
-        step: samples between the fields of neighbouring values.
-        low: where the field of value 0 begins, at most 0.
-        high: where it ends.
-        period: as in :class:`Reach`.
-    """
-
-    step: Fraction = Fraction(1)
-    low: Fraction = Fraction(0)
-    high: Fraction = Fraction(0)
-    period: Fraction = Fraction(1)
-
-    def through(self, step: int | Fraction, low: int | Fraction, high: int | Fraction) -> Axis:
-        """The field of a layer's values, where value i sees the values low + step i to high + step i of this axis."""
-        new = self.step * step
-        return replace(
-            self,
-            step=new,
-            low=self.low + self.step * low,
-            high=self.high + self.step * high,
-            period=_multiple(self.period, new),
-        )
-
-
-Axes = tuple[Axis, ...]
-
-
 def follow(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
     """Follow fields through a layer.
 
@@ -179,43 +153,14 @@ def follow(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
     Raises:
         ValueError: a layer that mixes positions or treats them differently.
     """
-    if len(shape) != len(axes) + 1 and not isinstance(layer, (Serial, Residual, Branches, Repeat, Remat, Function)):
+    if len(shape) != len(axes) + 1 and not isinstance(
+        layer, (Serial, Residual, Branches, Repeat, Remat, Graph, Function)
+    ):
         raise ValueError(
             f"is given {shown(shape)} by the part before it, which is not (*space, channels) with {len(axes)} axes of "
             "space; only functions can follow a part that makes something else at every position"
         )
     return _FIELDS.get(type(layer), _positionwise)(layer, shape, axes)
-
-
-def meet(paths: Sequence[Axes]) -> Axes:
-    """The fields of values that are made of several values of one position each: the union.
-
-    Raises:
-        ValueError: paths that move in different steps.
-    """
-    met = []
-    for along in zip(*paths, strict=True):
-        if len({axis.step for axis in along}) > 1:
-            steps = " and ".join(shown(tuple(axis.step for axis in path)) for path in paths)  # type: ignore[arg-type]
-            raise ValueError(
-                f"joins paths that move over the input in steps of {steps} samples, so that values of different "
-                "positions meet; give all paths equal strides"
-            )
-        one = along[0]
-        for other in along[1:]:
-            one = replace(
-                one,
-                low=min(one.low, other.low),
-                high=max(one.high, other.high),
-                period=_multiple(one.period, other.period),
-            )
-        met.append(one)
-    return tuple(met)
-
-
-def _multiple(a: Fraction, b: Fraction) -> Fraction:
-    """The least common multiple of two fractions in lowest terms."""
-    return Fraction(math.lcm(a.numerator, b.numerator), math.gcd(a.denominator, b.denominator))
 
 
 # Layers that move windows over the space.
@@ -300,6 +245,57 @@ def _remat(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
     return follow(layer.layer, shape, axes)
 
 
+def _graph(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+    rank = len(axes)
+
+    def follow_wiring(space: Shape) -> tuple[Shape, Axes, list[Any]]:
+        said: list[Any] = []
+        return *_wired(layer, [((*space, *shape[rank:]), (Axis(),) * rank)], space, said), said
+
+    try:
+        out, own = followed_alike(follow_wiring, shape[:rank])
+    except Mixes as error:
+        raise ValueError(
+            f"the wiring {names.code(layer.wiring)} {error}; wire by functions that do the same at every position"
+        ) from None
+    return out, tuple(axis.then(inner) for axis, inner in zip(axes, own, strict=True))
+
+
+def _wired(layer: Any, inputs: list[tuple[Shape, Axes]], space: Shape, said: list[Any]) -> tuple[Shape, Axes]:
+    """Follow the inputs of a graph through its wiring and the layers that it calls."""
+    shapes, rank = [shape for shape, _ in inputs], len(inputs[0][1])
+    params = jax.eval_shape(lambda: layer.init_part(jax.random.key(0), tuple(shapes)))
+    wiring, parts = traced(layer, params, *shapes, batch=2), dict(layer.parts)
+
+    def use(number: int, given: list[tuple[Shape, Axes]]) -> tuple[Shape, Axes]:
+        name = wiring.uses[number].name
+        with at(name):
+            return _used(parts[name], given, space, said)
+
+    given = [unknown(leaf.shape) for leaf in jax.tree.leaves(params)]
+    found = Reader(space, said, use).read(
+        wiring.program, [*given, *(entrance(axes, (2, *shape)) for shape, axes in inputs)]
+    )
+    return canonical(found[0], jax.tree.leaves(wiring.out)[0].shape, rank)
+
+
+def _used(part: Layer, given: list[tuple[Shape, Axes]], space: Shape, said: list[Any]) -> tuple[Shape, Axes]:
+    """Follow the inputs of one use of a layer; only graphs and functions take several."""
+    if isinstance(part, Remat):
+        return _used(part.layer, given, space, said)
+    if isinstance(part, Graph):
+        return _wired(part, given, space, said)
+    if len(given) == 1:
+        return follow(part, *given[0])
+    if not isinstance(part, Function):
+        raise ValueError(f"{names.code(part)} takes several inputs; join them by a function or a graph")
+    rank = len(given[0][1])
+    structs = [jax.ShapeDtypeStruct((2, *shape), jnp.zeros(()).dtype) for shape, _ in given]
+    program, out = jax.make_jaxpr(part.function, return_shape=True)(*structs)
+    found = Reader(space, said).read(program, [entrance(axes, (2, *shape)) for shape, axes in given])
+    return canonical(found[0], out.shape, rank)
+
+
 # What looks at one position, and what does not.
 
 
@@ -312,13 +308,15 @@ def _positionwise(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
     if is_elementwise(layer):
         return shape, axes
     function = layer.function if isinstance(layer, Function) else applied(layer, shape)
-    reason = why_not_positionwise(function, shape, len(axes) + 1)
-    if reason is not None:
+    if why_not_positionwise(function, shape, len(axes) + 1) is None:
+        return tuple(layer.infer_shape(shape)), axes
+    try:  # resizing, padding, cropping, ...
+        return fields(layer, shape, axes)
+    except Mixes as error:
         raise ValueError(
-            f"{names.code(layer)} {reason}; use functions of single positions, and fcnn's convolutions and "
-            "poolings to join positions"
-        )
-    return tuple(layer.infer_shape(shape)), axes
+            f"{names.code(layer)} {error}; use functions that do the same at every position, and fcnn's convolutions "
+            "and poolings to join positions"
+        ) from None
 
 
 def _refused(reason: str, way_out: str) -> Callable[[Any, Shape, Axes], Any]:
@@ -376,7 +374,5 @@ _FIELDS: dict[type, Callable[[Any, Shape, Axes], tuple[Shape, Axes]]] = {
     AdaptiveMaxPool: _refused("has windows that depend on the size of the image", "use MaxPool"),
     GroupNorm: _refused("normalises by all positions", _USE_BATCH),
     InstanceNorm: _instance_norm,
-    Graph: _refused(
-        "is wired by a function, which cannot be followed", "write the network with serial, residual and branches"
-    ),
+    Graph: _graph,
 }

@@ -64,8 +64,9 @@ def scan_tiles(
     held in memory than the tiles at work.
 
     Args:
-        net: a network that does the same at every position, of convolutions, poolings over windows, functions of single
-            positions, norms that do not look at the image, and compositions of these.
+        net: a network that does the same at every position: convolutions, pooling over windows, norms that do not look
+            at the whole image, functions (of single positions, resizing by a factor, cropping, padding, ...), and
+            compositions and graphs of these.
         params: its parameters.
         image: one image, (*space, channels): a NumPy array or memory map, or anything that has ``shape`` and ``dtype``
             and gives arrays for slices; never read as a whole.
@@ -175,7 +176,7 @@ class Plan:
         """The plan for an image of ``whole`` samples and ``outputs`` outputs along an axis."""
         step, period, first = Fraction(seen.step[axis]), seen.period[axis], seen.first[axis]
         inside = outputs - int((whole - tile) / step)
-        begin = math.ceil(-first / step)
+        begin = max(math.ceil(-first / step), 0)
         end = min(math.floor((tile - first - seen.size[axis]) / step) + 1, inside)
         return cls(whole, tile, step, inside, end, max(math.floor((end - begin) * step) // period * period, 0))
 
@@ -213,7 +214,7 @@ def _lines(net: Layer, shape: Shape, seen: Reach, made: Shape, tile: Shape | Non
         plan = partial(Plan.of, whole, made[axis], seen, axis)
         period = seen.period[axis]
         sizes = range((whole - 1) % period + 1, whole + 1, period)  # the last is the whole
-        smallest = next(i for i, size in enumerate(sizes) if plan(size).works and _fits(net, shape, axis, size))
+        smallest = next(i for i, n in enumerate(sizes) if plan(n).works and _fits(net, shape, axis, n, plan(n).inside))
         least.append(sizes[smallest])
         if most < sizes[smallest]:
             continue
@@ -230,13 +231,12 @@ def _lines(net: Layer, shape: Shape, seen: Reach, made: Shape, tile: Shape | Non
     return tuple(lines)
 
 
-def _fits(net: Layer, shape: Shape, axis: int, size: int) -> bool:
-    """Whether the network takes an image that is shorter along an axis."""
+def _fits(net: Layer, shape: Shape, axis: int, size: int, outputs: int) -> bool:
+    """Whether the network takes an image that is shorter along an axis, and makes so many outputs of it."""
     try:
-        net.out_shape((*shape[:axis], size, *shape[axis + 1 :]))
-    except ValueError:
+        return net.out_shape((*shape[:axis], size, *shape[axis + 1 :]))[axis] == outputs
+    except Exception:  # whatever a user's function raises on a space that is too small for it
         return False
-    return True
 
 
 # What is given.

@@ -1,0 +1,230 @@
+"""Which samples the values of a function see: read off its operations.
+
+A function of x (batch, *space, channels) may move over the space in steps of its own, as resizing, cropping, padding
+and pixel shuffling do. Every operation is followed with what each axis of its operands stands for: the batch, an axis
+of the space with the field of its values, or neither. What does not depend on the input (indices, interpolation
+weights) is computed, and says by its values how the samples are spaced. The function is followed on larger spaces too,
+and must do the same there: else it is not the same at every position.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
+
+from ..errors import shown
+from ..geometry import Shape
+from ..given import Params, State
+from ..layer import Call, Layer
+from .axis import Axes, Axis, meet
+from .moves import MOVES
+from .placed import BATCH, Constant, Data, Place, TooSmall, at_one_position, computed, constant, entrance, unknown
+from .positionwise import _ALONG, _CALLS, _NUMBERS, Mixes
+
+#: a layer in a wiring: (use, fields and shapes of its inputs) to (shape, fields) of its output
+Layers = Callable[[int, list[tuple[Shape, Axes]]], tuple[Shape, Axes]]
+
+
+def fields(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+    """The shape of what a function, or any layer, makes of one example, and the fields of its values.
+
+    Args:
+        layer: of one array (batch, *space, ...); nothing is known of its parameters.
+        shape: shape of one example.
+        axes: the fields of its input along each axis of the space.
+
+    Raises:
+        Mixes: it mixes positions, or does not do the same at all of them.
+
+    Example:
+        >>> from fcnn.layers import Function
+        >>> out, (axis,) = fields(Function(lambda x: jnp.repeat(x, 2, axis=1)), (8, 3), (Axis(),))
+        >>> out, axis.step
+        ((16, 3), Fraction(1, 2))
+    """
+
+    def follow(space: Shape) -> tuple[Shape, Axes, list[Any]]:
+        said: list[Any] = []
+        one = (*space, *shape[len(axes) :])
+        key, dtype = jax.random.key(0), jnp.zeros(()).dtype
+        given = jax.eval_shape(lambda: (layer.init_part(key, (one,)), layer.state_part((one,))))
+        x = jax.ShapeDtypeStruct((2, *one), dtype)
+
+        def run(given: tuple[Params, State], x: Any) -> Any:
+            params, state = given
+            return layer.run(Call(train=False), params, state, (x,))[0]
+
+        program, out = jax.make_jaxpr(run, return_shape=True)(given, x)
+        known = [unknown(leaf.shape) for leaf in jax.tree.leaves(given)]
+        found = Reader(space, said).read(program, [*known, entrance((Axis(),) * len(axes), (2, *one))])
+        return *canonical(found[0], out.shape, len(axes)), said
+
+    out, own = followed_alike(follow, shape[: len(axes)])
+    return out, tuple(axis.then(inner) for axis, inner in zip(axes, own, strict=True))
+
+
+#: added to a space that is too small: a multiple of the steps that networks take
+_MORE = 192
+
+
+def followed_alike(follow: Callable[[Shape], tuple[Shape, Axes, list[Any]]], space: Shape) -> tuple[Shape, Axes]:
+    """What is found on a space, where larger spaces give the same.
+
+    Args:
+        follow: from a space to the shape and fields of the result, and what was done on the way.
+        space: the space.
+
+    Raises:
+        Mixes: something else is done on a larger space.
+    """
+    rank, begin = len(space), space
+    try:
+        out, axes, said = follow(space)
+    except TooSmall:
+        begin = tuple(n + _MORE for n in space)
+        out, axes, said = _elsewhere(follow, begin, space)
+
+    def grown(larger: Shape) -> Shape:
+        along = zip(out, larger, begin, axes, strict=False)
+        return (*(int(n + Fraction(m - k) / axis.step) for n, m, k, axis in along), *out[rank:])
+
+    for more in (1, 3):
+        larger = tuple(n + more * math.ceil(axis.period) for n, axis in zip(begin, axes, strict=True))
+        other, again, also_said = _elsewhere(follow, larger, space)
+        if again != axes or also_said != said or other != grown(larger):
+            raise Mixes("computes with the size of the space")
+    return grown(space), axes
+
+
+def _elsewhere(follow: Callable[[Shape], Any], larger: Shape, space: Shape) -> Any:
+    try:
+        return follow(larger)
+    except Exception as error:  # whatever a user's function raises on a space that it is not made for
+        if isinstance(error, Mixes) and not isinstance(error, TooSmall):
+            raise
+        raise Mixes(f"works for a space of {shown(space)} alone") from None
+
+
+def canonical(value: Data | Constant, shape: Shape, rank: int) -> tuple[Shape, Axes]:
+    """Shape of one example and fields of a result (batch, *space, ...).
+
+    Raises:
+        Mixes: its axes stand for something else.
+    """
+    if isinstance(value, Constant):
+        raise Mixes("makes something that does not depend on its input")
+    order = [None if place is None else place.axis for place in value.places]
+    if order[: 1 + rank] != list(range(-1, rank)) or any(axis is not None for axis in order[1 + rank :]):
+        raise Mixes("gives the axes of the space another order, or takes one away")
+    return tuple(shape[1:]), tuple(place.field for place in value.places[1 : 1 + rank])  # type: ignore[union-attr]
+
+
+class Reader:
+    """Follows fields through programs.
+
+    Args:
+        space: samples along each axis of the input's space.
+        said: where is noted down what is done, in numbers that are the same for every size of the space.
+        layers: what to do at a layer of a wiring.
+    """
+
+    def __init__(self, space: Shape, said: list[Any], layers: Layers | None = None) -> None:
+        self.space, self.rank, self.said, self.layers = space, len(space), said, layers
+
+    def read(self, closed: Any, given: list[Data | Constant]) -> list[Data | Constant]:
+        """Follow the arguments of a program to its results.
+
+        Raises:
+            Mixes: an operation that mixes positions, or is not known.
+        """
+        jaxpr: Any = closed.jaxpr if hasattr(closed, "jaxpr") else closed
+        known: dict[Any, Data | Constant] = dict(zip(jaxpr.invars, given, strict=True))
+        consts = getattr(closed, "consts", ())
+        known.update({var: constant(value) for var, value in zip(jaxpr.constvars, consts, strict=True)})
+
+        def look(atom: Any) -> Data | Constant:
+            if not isinstance(atom, Literal):
+                return known[atom]
+            aval: Any = atom.aval
+            return constant(np.asarray(atom.val, aval.dtype))
+
+        for eqn in jaxpr.eqns:
+            known.update(zip(eqn.outvars, self._through(eqn, [look(atom) for atom in eqn.invars]), strict=True))
+        return [look(atom) for atom in jaxpr.outvars]
+
+    def _through(self, eqn: Any, given: list[Data | Constant]) -> list[Data | Constant]:
+        name = eqn.primitive.name
+        if name in _CALLS:
+            return self.read(eqn.params[_CALLS[name]], given)
+        if not any(isinstance(value, Data) for value in given):
+            return computed(eqn, given)
+        if name == "layer" and self.layers is not None:
+            return self._layer(eqn, given)
+        if name in _NUMBERS:
+            places = [self.joined(eqn, given)]
+        elif name in MOVES:
+            places = MOVES[name](self, eqn, given)
+            places = places if len(eqn.outvars) > 1 else [places]
+        elif name in _ALONG:
+            places = [self._along(eqn, given)] * len(eqn.outvars)
+        else:
+            raise Mixes(f"mixes positions, or cannot be seen not to ({name})")
+        self.said.append((name, places, _settings(eqn.params)))
+        return [Data(tuple(each)) for each in places]
+
+    def _layer(self, eqn: Any, given: list[Any]) -> list[Data | Constant]:
+        inputs = []
+        for value, atom in zip(given, eqn.invars, strict=True):
+            inputs.append(canonical(value, atom.aval.shape, self.rank))
+        shape, axes = self.layers(eqn.params["use"], inputs)  # type: ignore[misc]
+        if len(eqn.outvars) != 1:
+            raise Mixes("has a layer that gives several arrays")
+        self.said.append(("layer", eqn.params["use"], axes))
+        return [entrance(axes, (1, *shape))]
+
+    def joined(self, eqn: Any, given: list[Data | Constant]) -> list[Place | None]:
+        """Operands of equal shapes: what stands at one position is joined."""
+        name, places = eqn.primitive.name, [value.places for value in given if isinstance(value, Data)]
+        found: list[Place | None] = []
+        for along in zip(*places, strict=True):
+            if len({None if place is None else place.axis for place in along}) > 1:
+                raise Mixes(f"joins values that lie at different positions ({name})")
+            found.append(_met([place for place in along if place is not None]) if along[0] is not None else None)
+        for value in given:
+            if isinstance(value, Constant):
+                self.said.append(at_one_position(value, found, self.space))
+        return found
+
+    def _along(self, eqn: Any, given: list[Any]) -> list[Place | None]:
+        """Operations along axes that have no position, such as a softmax over channels."""
+        name = eqn.primitive.name
+        axes = eqn.params[_ALONG[name]]
+        places = self.joined(eqn, given)
+        if name == "top_k":
+            axes = len(places) - 1 if axes is None else axes % len(places)
+        axes = {axes} if isinstance(axes, int) else set(axes)
+        if any(places[axis] is not None for axis in axes):
+            raise Mixes(f"mixes positions ({name} along the space)")
+        dropped = len(eqn.outvars[0].aval.shape) < len(places)
+        return [place for axis, place in enumerate(places) if not (dropped and axis in axes)]
+
+
+def _met(places: list[Place]) -> Place:
+    if places[0] == BATCH:
+        return BATCH
+    try:
+        return Place(places[0].axis, meet([(place.field,) for place in places])[0])  # type: ignore[misc]
+    except ValueError as error:
+        raise Mixes(str(error)) from None
+
+
+def _settings(params: Any) -> list[Any]:
+    """What the parameters of an operation say, but for sizes."""
+    return [(name, value) for name, value in sorted(params.items()) if isinstance(value, (bool, float, str))]
