@@ -22,6 +22,11 @@ class Case:
     tags: frozenset = field(default_factory=frozenset)
 
     @property
+    def local(self):
+        """Whether every output that sees a sample changes with it: nothing on the way is cut off, as by a ReLU."""
+        return not any(cut in repr(self.net) for cut in ("relu", "lenet"))
+
+    @property
     def shapes(self):
         return (self.shape, *self.more_shapes)
 

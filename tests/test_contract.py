@@ -130,6 +130,43 @@ def test_vmap_over_examples_equals_the_batch(name):
     np.testing.assert_allclose(jax.jit(jax.vmap(one))(*inputs), eager(name)[0], rtol=2e-5, atol=2e-6)
 
 
+def changed(x, value):
+    """X with another value in the middle of its second example."""
+    x = np.array(x)
+    x[(1, *(n // 2 for n in x.shape[1:]))] = value
+    return x
+
+
+@ALL
+def test_one_bad_sample_spoils_what_sees_it(name):
+    case, params, state, (x, *others) = made(name)
+
+    def used(x):
+        return np.asarray(compiled_use(case.net, params, state, (jnp.asarray(x), *others)))
+
+    spoilt = ~np.isfinite(used(changed(x, np.nan)))
+    moved = (used(changed(x, 9.0)) != used(x)) | (used(changed(x, -9.0)) != used(x))
+    assert not spoilt[[0, 2]].any()
+    assert not moved[[0, 2]].any()
+    assert (spoilt == moved).all() if case.local else spoilt[moved].all()
+
+
+@SMALL
+def test_one_bad_output_gradient_spoils_the_gradients_of_what_it_sees(name):
+    case, params, state, inputs = made(name)
+
+    @jax.jit
+    def gradients(g):
+        return jax.vjp(lambda *inputs: use(case.net, params, state, inputs), *inputs)[1](g)
+
+    g = np.full(compiled_use(case.net, params, state, inputs).shape, 0.5, "float32")
+    pairs = zip(*map(gradients, (changed(g, np.nan), changed(g, 9.0), g)), strict=True)
+    for bad, other, usual in pairs:
+        spoilt, moved = ~np.isfinite(bad), np.asarray(other != usual)
+        assert not spoilt[[0, 2]].any()
+        assert (spoilt == moved).all() if case.local else spoilt[moved].all()
+
+
 @LEARNED
 def test_vmap_over_params_is_an_ensemble(name):
     case, _, state, inputs = made(name)

@@ -3,7 +3,8 @@
 With few channels the rows of a patch are short and copying them costs more than the product. So two neighbouring
 positions along every axis are computed together: what the block sees overlaps, and (in two dimensions, kernel 5) 36
 samples serve four positions that would copy 25 each. The kernel of a block is the kernel at each of its places, zeros
-elsewhere: the band of a small Toeplitz matrix. Channels come first and the batch last, so that copies are long runs.
+elsewhere: the band of a small Toeplitz matrix. Zeros times samples are exact while those are finite; ``locality`` sees
+to the others. Channels come first and the batch last, so that copies are long runs.
 """
 
 from __future__ import annotations

@@ -183,7 +183,8 @@ def use_algorithm(algorithm: str | None) -> Iterator[None]:
     """Compute every convolution that is traced inside by one algorithm, where it can; others are chosen as ever.
 
     Args:
-        algorithm: "direct", "patches", "depthwise", "blocks", "winograd", "fourier", or None for the usual choice.
+        algorithm: "direct", "patches", "depthwise", "blocks", "winograd", "fourier", or None for the usual choice. The
+            last three leave data of very different magnitudes to "direct", at run time.
 
     Raises:
         ValueError: an unknown algorithm.

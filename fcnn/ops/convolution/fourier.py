@@ -3,7 +3,8 @@ r"""Convolution of large kernels by Fourier transforms: their cost does not grow
 .. math:: y = F^{-1} \left( F x \cdot \overline{F w} \right)
 
 summed over channels, for every frequency a small matrix product. Circular correlation agrees with the wanted one at
-all positions whose windows lie in the (padded) data.
+all positions whose windows lie in the (padded) data. The rounding of every output is a share of the largest sample of
+the example, whether it is seen or not; ``locality`` keeps that small.
 
 Source:
     Mathieu, Henaff and LeCun, "Fast training of convolutional networks through FFTs", 2014.

@@ -32,13 +32,15 @@ from ...geometry import Shape
 from ..alone import plainly
 from ..devices import explicit_axes, varying_axes
 from ..memory import keep_memory
-from . import blocks, depthwise, direct, fourier, patches, split, winograd
+from . import blocks, depthwise, direct, fourier, locality, patches, split, winograd
 from .choice import Choice, Problem, choose, forced, refusal
 from .geometry import Geometry
 
 forward_p, input_p, kernel_p = (Primitive(f"fcnn_convolution_{name}") for name in ("forward", "input", "kernel"))
 _OPERATION = {forward_p: "forward", input_p: "input", kernel_p: "kernel"}
 _Params = dict[str, Any]
+#: "direct" whose parts, where it has any, are computed by XLA's convolution too and not as ``choose`` says
+DIRECT_ALONE = "direct alone"
 
 
 def convolve(x: Array, kernel: Array, geometry: Geometry, algorithm: str | None = None) -> Array:
@@ -194,13 +196,40 @@ def _compute(operation, platform, a, b, *, geometry, algorithm, space, kernel):
     problem = problem_of(operation, platform, a, b, geometry, space, kernel)
     if algorithm is None or refusal(algorithm, problem) is not None:
         algorithm = choose(problem).algorithm
-    one = partial(_one, problem, algorithm)
     dtype = a.dtype
     if platform == "cpu" and dtype in (jnp.bfloat16, jnp.float16):
         # the CPU computes in float32 anyway; so do the sums of several products
         a, b = a.astype(jnp.float32), b.astype(jnp.float32)
-    y = one(a[0], b[0])[None] if a.shape[0] == 1 else jax.vmap(one)(a, b)
-    return y.astype(dtype)
+    return _local(problem, algorithm, a, b).astype(dtype)
+
+
+def _local(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
+    """The problem by an algorithm, and once more by another where the data do not suit it (see ``locality``)."""
+
+    def computed(algorithm: str, a: Array, b: Array) -> Array:
+        one = partial(_one, problem, algorithm)
+        return one(a[0], b[0])[None] if a.shape[0] == 1 else jax.vmap(one)(a, b)
+
+    y = computed(algorithm, a, b)
+    if algorithm not in {*locality.SPARSE, *locality.SPREAD} or not a.size or not b.size:
+        return y
+    again = "patches" if problem.ensemble > 1 or problem.dtype == "float64" else DIRECT_ALONE
+    return locality.unless(_suits(problem, algorithm, a, b, y), y, partial(computed, again), a, b)
+
+
+def _suits(problem: Problem, algorithm: str, a: Array, b: Array, y: Array) -> Array:
+    """Whether the data suit an algorithm that computes outputs from samples they do not see."""
+    geometry = problem.geometry
+    if algorithm in locality.SPARSE:
+        # a result has everything that is not finite in what it was computed from, and the kernel's gradient is small
+        if problem.operation == "kernel" or y.size <= a.size:
+            return locality.finite(y)
+        return locality.finite(a)
+    given, result = (-1, _given(geometry)), (_features(geometry), _examples(geometry))
+    limit = locality.SPREAD[algorithm]
+    if problem.operation == "kernel":
+        return locality.level(a, *given, limit) & locality.level(b, *result, limit)
+    return locality.level(a, *(given if problem.operation == "forward" else result), limit)
 
 
 def problem_of(operation: str, platform: str, a: Any, b: Any, geometry: Geometry, space: Shape, kernel: Shape):
@@ -233,7 +262,7 @@ def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
         return _to_phases(_forward(algorithm, a, b, plain, cpu), geometry)
     if problem.operation == "input":
         g = _from_phases(a, geometry)
-        if algorithm in ("winograd", "patches", "fourier") or (algorithm == "direct" and not cpu):
+        if algorithm in ("winograd", "patches", "fourier") or (algorithm in ("direct", DIRECT_ALONE) and not cpu):
             x = jax.ShapeDtypeStruct(problem.x, g.dtype)
             return jax.linear_transpose(lambda x: _forward(algorithm, x, b, plain, cpu), x)(g)[0]
         turned = direct.turned(b, geometry.groups)
@@ -248,7 +277,10 @@ def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
         return split.by_group(partial(_simpler_kernel, sizes), a, g, plain)
     if algorithm == "direct" and cpu and geometry.rank == 3:
         return split.kernel_by_depth(partial(_simpler_kernel, sizes[1:]), a, g, plain, sizes)
-    if algorithm == "direct" and cpu:
+    if algorithm == DIRECT_ALONE and cpu and geometry.rank == 3:
+        flat = partial(direct.kernel_gradient, kernel=sizes[1:], avoid_ynnpack=True)
+        return split.kernel_by_depth(flat, a, g, plain, sizes)
+    if algorithm in ("direct", DIRECT_ALONE) and cpu:
         return direct.kernel_gradient(a, g, plain, sizes, avoid_ynnpack=True)
     kernel = jax.ShapeDtypeStruct(problem.kernel, g.dtype)
     return jax.linear_transpose(lambda kernel: _forward(algorithm, a, kernel, plain, cpu), kernel)(g)[0]
@@ -279,7 +311,9 @@ def _forward(algorithm: str, x: Array, kernel: Array, geometry: Geometry, cpu: b
         return split.by_group(_simpler_forward, x, kernel, geometry)
     if algorithm == "direct" and cpu and geometry.rank == 3:
         return split.forward_by_depth(_simpler_forward, x, kernel, geometry)
-    if algorithm == "direct":
+    if algorithm == DIRECT_ALONE and cpu and geometry.rank == 3:
+        return split.forward_by_depth(partial(direct.forward, avoid_ynnpack=True), x, kernel, geometry)
+    if algorithm in ("direct", DIRECT_ALONE):
         return direct.forward(x, kernel, geometry, avoid_ynnpack=cpu)
     if algorithm == "depthwise" and geometry.groups != x.shape[-1]:  # the gradient of several features a channel
         return patches.forward(x, kernel, geometry)
@@ -292,14 +326,14 @@ def _forward(algorithm: str, x: Array, kernel: Array, geometry: Geometry, cpu: b
 def _simpler_forward(x: Array, kernel: Array, geometry: Geometry) -> Array:
     """A convolution on the CPU that is part of another, by the algorithm that suits it."""
     problem = Problem("forward", x.shape, kernel.shape, geometry, x.dtype.name, "cpu")
-    return _one(problem, choose(problem).algorithm, x, kernel)
+    return _local(problem, choose(problem).algorithm, x[None], kernel[None])[0]
 
 
 def _simpler_kernel(sizes: Shape, x: Array, g: Array, geometry: Geometry) -> Array:
     """The kernel gradient of such a part."""
     shape = (*sizes, x.shape[-1], g.shape[-1])
     problem = Problem("kernel", x.shape, shape, geometry, x.dtype.name, "cpu")
-    return _one(problem, choose(problem).algorithm, x, g)
+    return _local(problem, choose(problem).algorithm, x[None], g[None])[0]
 
 
 def _to_phases(y: Array, geometry: Geometry) -> Array:
