@@ -26,6 +26,7 @@ FLOORS = {
     "data": 0.5,
     "geometry": 0,
     "names": 0,
+    "paths": 0,
     "given": 0.5,
     "errors": -1,
     "version": -1,

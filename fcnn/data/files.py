@@ -11,6 +11,8 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ..paths import path_of
+
 #: seconds to wait for a mirror before trying the next
 TIMEOUT = 20.0
 
@@ -25,7 +27,7 @@ class DataDamagedError(ValueError):
 
 def cache_folder() -> Path:
     """Where downloads are kept: ``$XDG_CACHE_HOME/fcnn``, by default ``~/.cache/fcnn``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcnn"
+    return path_of(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "XDG_CACHE_HOME") / "fcnn"
 
 
 def places(*names: str) -> Iterator[Path]:
@@ -38,8 +40,9 @@ def places(*names: str) -> Iterator[Path]:
         names: names of the data set's folder.
     """
     if given := os.environ.get("FCNN_DATA"):
-        yield from (Path(given) / name for name in names)
-        yield Path(given)
+        own = path_of(given, "FCNN_DATA")
+        yield from (own / name for name in names)
+        yield own
     yield cache_folder() / names[0]
 
 
@@ -85,7 +88,7 @@ def _locate(name: str, file: str, checksum: str, mirrors: Sequence[str], checksu
             check(path, checksum)
         except DataDamagedError as error:
             # data sets share names of files: what lies in FCNN_DATA itself may belong to another set
-            if not given or place != Path(given):
+            if not given or place != path_of(given, "FCNN_DATA"):
                 raise
             doubtful = error
         else:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..paths import path_of
 from .dataset import Dataset, unit
 from .files import DataDamagedError
 from .pillow import image_module
@@ -81,7 +82,7 @@ def load_image_folder(
     if not 0 <= test < 1:
         raise ValueError(f"{where}: test is {test}, it must be a share from 0 to below 1")
     image_module("pictures")  # before any file is looked at
-    root = Path(folder)
+    root = path_of(folder, "folder")
     if not root.exists():
         raise FileNotFoundError(f"{where}: there is no folder {root}")
     if not root.is_dir():
@@ -135,9 +136,10 @@ def load_image(path: str | os.PathLike[str], *, size: int | Sequence[int], colou
     """
     height, width = _size(size, "load_image")
     image_module("pictures")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"load_image: there is no file {path}")
-    pixels = _pixels(Path(path), height, width, "RGB" if colour else "L")
+    file = path_of(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"load_image: there is no file {file}")
+    pixels = _pixels(file, height, width, "RGB" if colour else "L")
     return unit(pixels.reshape(1, height, width, -1))[0]
 
 

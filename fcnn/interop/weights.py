@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..given import Params, State
+from ..paths import path_of
 
 
 def save_weights(path: str | os.PathLike[str], params: Params, state: State | None = None) -> Path:
@@ -22,12 +23,12 @@ def save_weights(path: str | os.PathLike[str], params: Params, state: State | No
     whole or not at all: it is written under another name first.
 
     Args:
-        path: the file.
+        path: the file; ``~`` is the home folder.
         params: nested dicts of arrays.
         state: likewise.
 
     Returns:
-        The path.
+        The path, absolute.
 
     Raises:
         ImportError: safetensors is not installed.
@@ -39,7 +40,7 @@ def save_weights(path: str | os.PathLike[str], params: Params, state: State | No
         ({'dense1': {'bias': Array([1., 1.], dtype=float32)}}, {})
     """
     format = _safetensors()
-    path = Path(path)
+    path = path_of(path)
     flat: dict[str, Any] = {}
     for kind, tree in (("params", params), ("state", state or {})):
         for keys, leaf in jax.tree.leaves_with_path(tree):
@@ -82,7 +83,7 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[Params, State]:
         See :func:`save_weights`.
     """
     format = _safetensors()
-    raw = Path(path).read_bytes()
+    raw = path_of(path).read_bytes()
     try:
         flat = {name: _array(**entry) for name, entry in format.deserialize(raw)}
     except format.SafetensorError as error:

@@ -20,7 +20,20 @@ import numpy as np
 
 from ..errors import at
 from ..geometry import integer
-from .snapshot import Damaged, HostCopy, Snapshot, Unsuitable, check_orbax, import_orbax, read, sync, verify, write
+from ..paths import path_of
+from .snapshot import (
+    MANIFEST,
+    Damaged,
+    HostCopy,
+    Snapshot,
+    Unsuitable,
+    check_orbax,
+    import_orbax,
+    read,
+    sync,
+    verify,
+    write,
+)
 
 try:
     import fcntl
@@ -51,7 +64,8 @@ class Checkpoints:
     """Where and how often a run is saved.
 
     Args:
-        folder: the folder that the checkpoints are in; made where it is missing.
+        folder: the folder that the checkpoints are in; made where it is missing. ``~`` is the home folder; a relative
+            path counts from where the program is when ``fit`` is called.
         every_seconds: one when so many seconds have passed since the last; None: never by time.
         every_steps: one after so many steps; None: never by steps.
         keep: the newest so many are kept, older ones deleted.
@@ -72,8 +86,7 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         with at("Checkpoints"):
-            if not isinstance(self.folder, (str, os.PathLike)):
-                raise TypeError(f"folder must be a path, such as 'runs/digits', not {self.folder!r}")
+            path_of(self.folder, "folder")
             if self.every_seconds is not None:
                 if isinstance(self.every_seconds, bool) or not isinstance(self.every_seconds, (int, float)):
                     raise TypeError(f"every_seconds must be a number of seconds or None, not {self.every_seconds!r}")
@@ -98,7 +111,7 @@ class Store:
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 3, *, read_only: bool = False) -> None:
         check_orbax()
-        self.folder = Path(folder)
+        self.folder = run_folder(folder)
         self.keep = integer(keep, "keep")
         self._read_only = read_only
         self._lock: int | None = None
@@ -331,6 +344,31 @@ class Store:
             return path.rename(to)
         except OSError:
             return path
+
+
+def run_folder(given: str | os.PathLike[str]) -> Path:
+    """The folder of a run, for the path of one of its checkpoints too, which is what an interrupted run prints.
+
+    Raises:
+        CheckpointError: a checkpoint that is not the newest there.
+    """
+    path = path_of(given, "folder")
+    if not _STEP.fullmatch(path.name) or not (path / MANIFEST).is_file():
+        return path
+    found = [other for other in path.parent.iterdir() if _STEP.fullmatch(other.name) and (other / MANIFEST).is_file()]
+    newest = max(found, key=_place)
+    if newest != path:
+        raise CheckpointError(
+            f"{path} is a checkpoint, and a run goes on from the newest, {newest.name}; give {path.parent}, or copy "
+            "the earlier one into a folder of its own"
+        )
+    return path.parent
+
+
+def _place(path: Path) -> tuple[int, int]:
+    """The step of a checkpoint, and which of that step it is."""
+    found = _STEP.fullmatch(path.name)
+    return (int(found[1]), int(found[2] or 1)) if found else (-1, 0)
 
 
 def _import_quietly() -> None:

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+
+
+def interactive() -> bool:
+    """Whether someone types at this program: a notebook, IPython, or Python's own prompt, now or after the script."""
+    if hasattr(sys, "ps1") or sys.flags.interactive:
+        return True
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
 
 
 class Interrupt:
@@ -39,6 +48,12 @@ class Interrupt:
         self._restore()
         # print could be in the middle of another print
         os.write(2, f"\n{self.name}: saving after this step; once more ends at once\n".encode())
+
+    def end(self, message: str) -> NoReturn:
+        """End what runs: the program, with the status of the signal, or where someone types, what was typed."""
+        if self.received == signal.SIGINT and interactive():
+            raise KeyboardInterrupt(message)
+        raise SystemExit(128 + (self.received or 0))
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

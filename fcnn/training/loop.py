@@ -8,7 +8,7 @@ import functools
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -129,8 +129,9 @@ class Loop:
         with Interrupt(watch=True) as interrupt:
             try:
                 run = self._train(interrupt)
-            except Exception as error:
-                self._rescue(error)
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
+                if interrupt.received is None:  # else it was saved, or is to end at once
+                    self._rescue(error)
                 raise
             self._save()
             self.saving.wait("What was trained is in the run that fit returns; save its params elsewhere")
@@ -138,7 +139,7 @@ class Loop:
                 self._leave(interrupt)
             return run
 
-    def _rescue(self, error: Exception) -> None:
+    def _rescue(self, error: BaseException) -> None:
         """Save what was reached before a callback, a loader or the device failed, where that can be done."""
         if self.spread.processes > 1 or isinstance(error, NonFiniteError):
             return
@@ -328,19 +329,15 @@ class Loop:
         if interrupt.received is not None and self.spread.processes == 1:
             self._leave(interrupt)
 
-    def _leave(self, interrupt: Interrupt) -> None:
+    def _leave(self, interrupt: Interrupt) -> NoReturn:
         """Save, say where, and end the program with the status of its signal."""
         self._save()
-        path = self.saving.wait("The same call with resume=True goes on from that one")
+        path, epochs = self.saving.wait("The same call with resume=True goes on from that one"), self.options.epochs
+        message = f"stopped after step {self.taken:,}, in epoch {min(self.epoch + 1, epochs)} of {epochs}"
         if path is not None:
-            epochs = self.options.epochs
-            print(
-                f"\n{interrupt.name}: stopped after step {self.taken:,}, in epoch {min(self.epoch + 1, epochs)} of "
-                f"{epochs}. Everything is in {path}; the same call with resume=True goes on from there.",
-                file=sys.stderr,
-                flush=True,
-            )
-        raise SystemExit(128 + (interrupt.received or 0))
+            message += f". Everything is in {path}; the same call with resume=True goes on from there."
+            print(f"\n{interrupt.name}: {message}", file=sys.stderr, flush=True)
+        interrupt.end(message)
 
     # the end of an epoch
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -82,7 +81,7 @@ def latest(
 def _read(
     store: Store, like: Any, options: Options, identity: dict[str, Any]
 ) -> tuple[int, Any, dict[str, Any]] | None:
-    folder = Path(options.checkpoint.folder) if options.checkpoint else Path()
+    folder = store.folder
     if not options.resume:
         newest = store.newest()
         if newest is not None:

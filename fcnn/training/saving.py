@@ -73,7 +73,9 @@ class Saving:
     def newest(self) -> str:
         """Where the newest checkpoint is, and the way on from it, as a sentence."""
         path = self.wait("Earlier ones may be there")
-        folder = None if self.given is None else self.given.folder
+        folder = self.store.folder if self.store is not None else self.given and self.given.folder
+        if path is None and self.spread.processes == 1:
+            return f"There is no checkpoint in {folder} yet."
         where = f"The newest checkpoint is {path}" if path else f"Checkpoints are in {folder}, as process 0 sees it"
         every = " in every process" if self.spread.processes > 1 else ""
         return f"{where}; the same command{every} with resume=True goes on from the newest."

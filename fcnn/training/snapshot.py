@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,9 @@ from ..errors import shown
 
 FORMAT = 1
 ARRAYS, LEAVES, ABOUT, MANIFEST = "arrays", "leaves.json", "about.json", "manifest.json"
+
+#: what Orbax and its storage read as a pattern, or as a separator of folders
+_SPECIAL = re.compile(r"[\[\]\\*?{}]")
 
 #: arrays of fewer bytes are copied at once; handing them to a thread would take longer
 _WORTH_A_THREAD = 1 << 18
@@ -183,7 +187,8 @@ def write(folder: Path, step: int, snapshot: Snapshot, about: str) -> None:
         failures: list[Exception] = []
         with _orbax() as ocp, _checkpointer(ocp, failures) as checkpointer:
             try:
-                checkpointer.save(folder.absolute() / ARRAYS, args=ocp.args.PyTreeSave(arrays))
+                with _plainly(folder) as plain:
+                    checkpointer.save(plain / ARRAYS, args=ocp.args.PyTreeSave(arrays))
             except Exception as error:
                 failures.append(error)
             if failures:
@@ -247,8 +252,8 @@ def read(folder: Path, like: Any) -> tuple[Any, dict[str, Any]]:
     _compare(there, here)
     arrays: dict[str, Any] = {}
     if (folder / ARRAYS).exists():
-        with _orbax() as ocp, _checkpointer(ocp, []) as checkpointer:
-            arrays = checkpointer.restore(folder.absolute() / ARRAYS)
+        with _orbax() as ocp, _checkpointer(ocp, []) as checkpointer, _plainly(folder) as plain:
+            arrays = checkpointer.restore(plain / ARRAYS)
     values = []
     for path, wanted in zip(here, jax.tree_util.tree_leaves(like), strict=True):
         leaf = there[path]
@@ -336,6 +341,23 @@ def _orbax() -> Iterator[Any]:
         import orbax.checkpoint
 
         yield orbax.checkpoint
+
+
+@contextmanager
+def _plainly(folder: Path) -> Iterator[Path]:
+    """The folder under a path without characters that Orbax takes for patterns or separators."""
+    folder = folder.absolute()
+    if not _SPECIAL.search(folder.as_posix()):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="fcnn-") as place:
+        link = Path(place) / "checkpoint"
+        try:
+            link.symlink_to(folder, target_is_directory=True)
+        except (OSError, NotImplementedError):  # such as on Windows, where not everybody may
+            yield folder
+        else:
+            yield link
 
 
 def _checkpointer(ocp: Any, failures: list[Exception]) -> Any:

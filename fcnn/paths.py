@@ -1,0 +1,53 @@
+"""Paths as users write them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+
+def path_of(given: Any, what: str = "path") -> Path:
+    """A path that a user gave, absolute, so that it means the same after ``os.chdir``, its ``~`` a home folder.
+
+    Args:
+        given: the path, a string or what ``os.fspath`` takes.
+        what: its name in messages.
+
+    Returns:
+        The path; links stay as they are.
+
+    Raises:
+        TypeError: not a path.
+        ValueError: an empty one, an address such as gs://bucket/run, or the home folder of nobody.
+
+    Example:
+        >>> path_of("~/runs") == Path.home() / "runs", path_of("runs").is_absolute()
+        (True, True)
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"{what} must be a path such as 'runs/digits', not {given!r}")
+    text = os.fspath(given)
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a path as text, not as bytes: {given!r}")
+    if not text:
+        raise ValueError(f"{what} is empty; '.' is the present folder")
+    if "\0" in text:
+        raise ValueError(f"{what} holds a null character, which no path can: {given!r}")
+    # pathlib makes one slash of two
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|(gs|s3|hdfs|abfs|https?|file):/", text):
+        raise ValueError(f"{what} is an address, {text!r}, and has to be a path; mount it, or copy what is there")
+    if text.startswith("~"):
+        try:
+            text = os.fspath(Path(text).expanduser())
+        except RuntimeError:
+            if Path(text.split("/")[0]).exists():  # a file of such a name
+                pass
+            elif text.split("/")[0] == "~":
+                raise ValueError(f"{what} is {given!r}, but this user has no home folder") from None
+            else:
+                raise ValueError(
+                    f"{what} is {given!r}, but there is no such user; a file of that name is {'./' + text!r}"
+                ) from None
+    return Path(text).absolute()  # ".." stays: behind a link it is not what the text says
