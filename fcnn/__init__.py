@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from . import analysis, data, draw, interop, models, reference, scan, training
     from .analysis import capture, check_gradients, summary
     from .scan import Scan, fully_convolutional, scan_tiles
-    from .training import evaluate, fit
+    from .training import evaluate, fit, predict
 
 __all__ = [
     "AdaptiveAvgPool",
@@ -76,6 +76,7 @@ __all__ = [
     "interop",
     "models",
     "ops",
+    "predict",
     "reference",
     "remat",
     "repeat",
@@ -92,7 +93,7 @@ __all__ = [
 _LATER = {
     **dict.fromkeys(("analysis", "data", "draw", "interop", "models", "reference", "scan", "training"), ""),
     **dict.fromkeys(("capture", "check_gradients", "summary"), ".analysis"),
-    **dict.fromkeys(("evaluate", "fit"), ".training"),
+    **dict.fromkeys(("evaluate", "fit", "predict"), ".training"),
     **dict.fromkeys(("Scan", "fully_convolutional", "scan_tiles"), ".scan"),
 }
 

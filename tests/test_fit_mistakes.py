@@ -31,8 +31,8 @@ MISTAKES = {
         "^fit: data is a list_iterator, which can be gone through once",
     ),
     "a batch as a dict": (lambda: fit(lambda epoch: [{"x": X, "y": Y}]), TypeError, "pair .*not a dict with 'x', 'y'"),
-    "a batch of three": (
-        lambda: fit(lambda epoch: [(X, Y, Y)]),
+    "a batch of four": (
+        lambda: fit(lambda epoch: [(X, Y, Y, Y)]),
         TypeError,
         r"^fit: data: batch must be a pair \(x, y\)",
     ),
@@ -56,7 +56,8 @@ MISTAKES = {
         TypeError,
         "^fit: data is a function that does not take the epoch",
     ),
-    "three arrays": (lambda: fit((X, Y, Y)), TypeError, "not a tuple of 3"),
+    "three arrays": (lambda: fit((X, Y, Y)), TypeError, "w, the third of .x, y, w., has dtype int32"),
+    "four arrays": (lambda: fit((X, Y, Y, Y)), TypeError, "not a tuple of 4"),
     "words for labels": (lambda: fit((X, Y.astype(str))), TypeError, "y has dtype <U.*make numbers of it"),
     "no batches": (lambda: fit(lambda epoch: []), ValueError, "^fit: data: there are no batches"),
     "a function that gives none": (

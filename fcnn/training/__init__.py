@@ -1,13 +1,14 @@
 """Learning: a pure step, the loop around it, checkpoints, and what helps a network to learn."""
 
+from . import metrics
 from .checkpoint import CheckpointDamagedWarning, CheckpointError, CheckpointFailedWarning, Checkpoints
 from .ensemble import evaluate_ensemble, vote
 from .evaluate import evaluate
 from .fit import fit, fit_ensemble
-from .losses import smoothed
+from .losses import cross_entropy, smoothed
 from .nonfinite import NonFiniteError
-from .objective import cross_entropy
 from .optimizers import averaged, averaged_params, loss_scale, scaled, weights_only
+from .predict import predict
 from .run import Moment, Run
 from .source import order_of
 from .statistics import recompute_statistics
@@ -34,7 +35,9 @@ __all__ = [
     "frozen",
     "loss_scale",
     "make_step",
+    "metrics",
     "order_of",
+    "predict",
     "recompute_statistics",
     "scaled",
     "smoothed",

@@ -13,8 +13,11 @@ from ..errors import at, shown
 from ..geometry import integer
 from ..given import Params, State, check_mapping
 from ..layer import Layer
-from ..ops.dtypes import together, wide
-from .objective import check_data, check_net, cross_entropy
+from ..ops.dtypes import wide
+from .evaluate import add
+from .examples import check_data, check_net, count_of, taken
+from .history import numbers
+from .objective import Found, Objective, check_objective
 
 
 def _scores(net: Layer, params: Params, state: State, inputs: tuple[Any, ...]) -> jax.Array:
@@ -107,38 +110,44 @@ def count_members(params: Params, state: State) -> int:
     return members
 
 
-@partial(jax.jit, static_argnames="net")
-def _measured(net: Layer, params: Params, state: State, inputs: tuple[Any, ...], labels: Any) -> dict[str, jax.Array]:
+@partial(jax.jit, static_argnames=("net", "objective"))
+def _measured(
+    net: Layer, objective: Objective, params: Params, state: State, inputs: Any, targets: Any, folds: Any
+) -> tuple[Found, Found]:
+    """What was found of every member, and of their vote."""
     scores = _scores(net, params, state, inputs)
-    voted = _vote(scores)
-
-    def right(scores: jax.Array) -> jax.Array:
-        said, wanted = together(jnp.argmax(scores, -1), labels)
-        return jnp.mean(said == wanted, dtype=jnp.float32)
-
-    return {
-        "loss": jax.vmap(lambda z: jnp.mean(cross_entropy(z, labels)))(scores),
-        "accuracy": jax.vmap(right)(scores),
-        "vote_loss": jnp.mean(cross_entropy(voted, labels)),  # log-probabilities are scores that sum to one already
-        "vote_accuracy": right(voted),
-    }
+    of_members, of_vote = folds
+    each = jax.vmap(lambda z, fold: objective.measure(z, targets, fold)[1])(scores, of_members)
+    # log-probabilities are scores that sum to one already
+    return each, objective.measure(_vote(scores), targets, of_vote)[1]
 
 
 def evaluate_ensemble(
-    net: Layer, params: Params, data: tuple[Any, Any], *, state: State | None = None, batch_size: int = 512
+    net: Layer,
+    params: Params,
+    data: Any,
+    *,
+    state: State | None = None,
+    metrics: Any = None,
+    ignore_label: int | None = None,
+    batch_size: int = 512,
 ) -> dict[str, Any]:
     """Accuracy and loss of every member of an ensemble, of their vote, and what the vote gains.
 
     Args:
         net: the network.
         params: parameters with a first axis for the members.
-        data: (x, y); x an array (examples, *space, channels), or a tuple of arrays for several inputs; y labels.
+        data: (x, y), or with weights (x, y, w); x an array (examples, *space, channels), or a tuple of arrays for
+            several inputs; y labels.
         state: the members' states, with a first axis likewise, where the network has one.
+        metrics: as for ``fit``.
+        ignore_label: as for ``fit``.
         batch_size: examples at a time. Every example counts once.
 
     Returns:
-        A dict: "accuracy" and "loss", arrays (members,); "vote_accuracy" and "vote_loss", of the mean probabilities
-        (:func:`vote`); and "gain", the vote's accuracy minus the mean of the members', all accuracies in [0, 1].
+        A dict: "accuracy", "loss" and the metrics, arrays (members,); "vote_accuracy", "vote_loss" and so on, of the
+        mean probabilities (:func:`vote`), whose logarithms are the scores; and "gain", the vote's accuracy minus the
+        mean of the members', all accuracies in [0, 1].
 
     Raises:
         ValueError: data that do not suit the network; arrays that differ in their number of members.
@@ -154,19 +163,23 @@ def evaluate_ensemble(
     with at("evaluate_ensemble"):
         check_net(net)
         state = {} if state is None else state
-        count_members(params, state)
-        inputs, labels = check_data(net, data, "data", None)
+        members = count_members(params, state)
+        objective = check_objective(None, None, metrics, ignore_label)
+        inputs, labels = check_data(net, data, "data", objective)
         batch_size = integer(batch_size, "batch_size")
-    count = labels.shape[0]
+    folds: Any = objective.folds()
+    folds = (jax.tree.map(lambda a: jnp.stack([a] * members), folds), folds)
     parts = []
-    for first in range(0, count, batch_size):
-        batch = slice(first, first + batch_size)
-        part = tuple(jnp.asarray(a[batch]) for a in inputs)
-        share = min(batch_size, count - first) / count
-        parts.append((share, _measured(net, params, state, part, jnp.asarray(labels[batch]))))
-    # read at the end, so that batches do not wait for each other
-    found: dict[str, Any] = {
-        name: sum(share * np.asarray(part[name], np.float64) for share, part in parts) for name in parts[0][1]
-    }
-    found |= {name: float(found[name]) for name in ("vote_loss", "vote_accuracy")}
+    for first in range(0, count_of(inputs), batch_size):
+        x, y = jax.tree.map(jnp.asarray, taken((inputs, labels), slice(first, first + batch_size)))
+        each, voted = _measured(net, objective, params, state, x, y, folds)
+        folds = (each.folds, voted.folds)
+        parts.append((each.sums, voted.sums))
+    sums: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    for part in parts:  # read at the end, so that batches do not wait for each other
+        for total, more in zip(sums, part, strict=True):
+            add(total, more)
+    found = numbers(objective, sums[0], folds[0], members)
+    for name, value in numbers(objective, sums[1], folds[1]).items():
+        found[f"vote_{name}"] = np.asarray(value).tolist() if np.ndim(value) == 0 else np.asarray(value)
     return {**found, "gain": found["vote_accuracy"] - float(np.mean(found["accuracy"]))}

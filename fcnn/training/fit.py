@@ -8,20 +8,22 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 from ..errors import at
 from ..geometry import integer
 from ..given import Params, State, check_key, check_mapping
 from ..layer import Layer
 from ..layers.norm import check_number
+from .examples import check_data, check_net, count_of
 from .loop import Loop
-from .objective import Loss, Metric, check_data, check_metrics, check_net, cross_entropy
+from .objective import Objective, check_function, check_objective
 from .optimizers import averaged, scaled
 from .precision import check_precision
 from .run import Moment, Options, Run
 from .source import Batches, are_batches
 from .spread import Spread
-from .step import Augment, make_step
+from .step import BY_EXAMPLE, Augment, make_measured
 from .trainable import Trainable, check_trainable
 
 if TYPE_CHECKING:
@@ -38,8 +40,9 @@ def fit(
     epochs: int,
     key: jax.Array,
     batch_size: int = 128,
-    loss: Loss | None = None,
-    validation: tuple[Any, Any] | None = None,
+    loss: Any = None,
+    loss_weights: Any = None,
+    validation: Any = None,
     augment: Augment | None = None,
     checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
     resume: bool = False,
@@ -47,9 +50,11 @@ def fit(
     mesh: jax.sharding.Mesh | None = None,
     params: Params | None = None,
     state: State | None = None,
-    metrics: dict[str, Metric] | None = None,
+    metrics: Any = None,
+    ignore_label: int | None = None,
     callbacks: Sequence[Callable[[Moment], Any]] = (),
     monitor: str | None = None,
+    mode: str | None = None,
     patience: int | None = None,
     keep_best: bool = False,
     average: float | None = None,
@@ -66,17 +71,24 @@ def fit(
 
     Args:
         net: the network.
-        data: (x, y), x an array (examples, *space, channels), or a tuple of arrays for several inputs. Or batches
-            (x, y): a list, a loader of PyTorch or Grain, any iterable; or a function from the epoch, 0, 1, ..., to
+        data: (x, y), x an array (examples, *space, channels), or a tuple of arrays for several inputs; y an array, or
+            a tuple or dict of arrays for several targets. With weights (x, y, w): w is one number for each example or
+            each of its labels, 0 for what does not count, and means the same in the loss, the accuracy, the metrics,
+            the history and in ``evaluate``: a mean is the sum of weight times value over the sum of weights. Or batches
+            of such: a list, a loader of PyTorch or Grain, any iterable; or a function from the epoch, 0, 1, ..., to
             one, for data that are read or made on the way. The next batches are fetched while one computes.
         optimizer: an optax optimizer, such as ``optax.adam(1e-3)``. Schedules, clipping and weight decay are
             optax's: ``optax.adamw(schedule, weight_decay=0.05, mask=fcnn.training.weights_only)``.
         epochs: times through the data.
         key: random key, for initial parameters, order, dropout and augmentation.
         batch_size: examples in a step; all of them where there are fewer. Batches that are given keep their size.
-        loss: (outputs, targets) to one number for each example, or one for the batch, such as a function of
-            ``optax.losses``, or ``training.smoothed(0.1)``; None: softmax cross-entropy with integer labels.
-        validation: (x, y) to evaluate on after every epoch.
+        loss: (outputs, targets) to one number for each example or label, or one for the batch, such as a function of
+            ``optax.losses``, ``training.smoothed(0.1)`` or ``training.cross_entropy(class_weights=(1, 5))``; None:
+            softmax cross-entropy with integer labels. For several outputs one function of them all, or a dict or tuple
+            of functions, one for each entry of outputs and targets, ``{"class": f, "box": g}``; their sum is minimised,
+            and the history has each, "loss/class".
+        loss_weights: what each of several losses counts in the sum, ``{"box": 0.1}``; others count 1.
+        validation: data to evaluate on after every epoch, in any form that ``data`` has.
         augment: (key, batch) to batch, compiled into the step; the batch is ((x, ...), y). See ``data.augment``.
         checkpoint: a folder for checkpoints, or ``training.Checkpoints(folder, every_seconds=..., keep=...)``. They
             are written beside the run, every minute by default and at the end. Ctrl-C and SIGTERM write one and end
@@ -88,12 +100,20 @@ def fit(
         mesh: devices that share each batch, such as ``jax.make_mesh((8,), ("batch",))``. Where it has the devices of
             several processes, each gives its own part of the data.
         params: parameters to begin with; None: ``net.init``.
-        state: state to begin with; None: ``net.init_state``.
-        metrics: further numbers by name: functions (outputs, targets) to one for each example, or one for the batch.
+        state: state to begin with; None: ``net.init_state``. Running statistics belong to their parameters: where
+            ``params`` are given to a network that has any, so is ``state``.
+        metrics: further numbers by name: those of ``training.metrics``, such as ``{"iou": training.metrics.iou()}``,
+            which are computed over the whole epoch; functions (outputs, targets) to one number for each example,
+            whose mean is taken; or (start, update, result) of an accumulator, ``update(accumulator, outputs,
+            targets)``, with weights as a fourth argument where there are any. A dict in the dict is for one of
+            several outputs: ``{"class": {"f1": training.metrics.f1()}}`` is "f1/class".
+        ignore_label: a label that does not count, such as 255 or -1: not in the loss, nor in accuracy and metrics.
         callbacks: functions that are called after every epoch with a ``training.Moment``; one that returns True ends
             the training.
-        monitor: name in the history that ``patience`` and ``keep_best`` go by; highest is best for names that end in
-            "accuracy", lowest for others. None: "validation_loss", "loss" where there are no validation data.
+        monitor: name in the history that ``patience`` and ``keep_best`` go by. None: "validation_loss", "loss" where
+            there are no validation data.
+        mode: whether the highest ("max") or the lowest ("min") number of ``monitor`` is best; None: losses are best
+            low, names that end in "accuracy" high, those of ``training.metrics`` as they say; others have to be told.
         patience: epochs without a new best after which training ends; None: all epochs are done.
         keep_best: whether the run's parameters and state are those of the best epoch instead of the last.
         average: decay of a moving average of the parameters, such as 0.999; it is validated, and the run's ``params``
@@ -130,7 +150,7 @@ def fit(
         key = check_key(key)
         options = _options(locals(), members=None)
         with options.spread.together():  # what is wrong in one process alone is said in all
-            data = _check_source(net, data, loss, options)
+            data = _check_source(net, data, options)
     return Loop(net, data, key, params, state, options).run()
 
 
@@ -143,13 +163,15 @@ def fit_ensemble(
     epochs: int,
     key: jax.Array,
     batch_size: int = 128,
-    loss: Loss | None = None,
-    validation: tuple[Any, Any] | None = None,
+    loss: Any = None,
+    loss_weights: Any = None,
+    validation: Any = None,
     augment: Augment | None = None,
     checkpoint: str | os.PathLike[str] | Checkpoints | None = None,
     resume: bool = False,
     progress: bool = True,
-    metrics: dict[str, Metric] | None = None,
+    metrics: Any = None,
+    ignore_label: int | None = None,
     callbacks: Sequence[Callable[[Moment], Any]] = (),
     average: float | None = None,
     precision: str | None = None,
@@ -169,12 +191,14 @@ def fit_ensemble(
         key: random key; the members' are split from it.
         batch_size: examples in a step of each member.
         loss: as for ``fit``.
+        loss_weights: as for ``fit``.
         validation: as for ``fit``.
         augment: as for ``fit``.
         checkpoint: as for ``fit``.
         resume: as for ``fit``.
         progress: as for ``fit``; it shows means over the members.
         metrics: as for ``fit``.
+        ignore_label: as for ``fit``.
         callbacks: as for ``fit``.
         average: as for ``fit``.
         precision: as for ``fit``.
@@ -201,12 +225,20 @@ def fit_ensemble(
         check_net(net)
         key = check_key(key)
         options = _options(
-            {**locals(), "mesh": None, "monitor": None, "patience": None, "keep_best": False, "accumulate": 1},
+            {
+                **locals(),
+                "mesh": None,
+                "monitor": None,
+                "mode": None,
+                "patience": None,
+                "keep_best": False,
+                "accumulate": 1,
+            },
             members=integer(members, "members"),
         )
         if are_batches(data):
             raise TypeError("data must be a pair (x, y) of arrays: every member goes through them in its own order")
-        data = _check_source(net, data, loss, options)
+        data = _check_source(net, data, options)
     return Loop(net, data, key, None, None, options).run()
 
 
@@ -214,9 +246,9 @@ def _options(given: dict[str, Any], members: int | None) -> Options:
     """The settings of a run, checked."""
     # given is locals() of fit or fit_ensemble: as parameters, two dozen names would be spelt out here and in both calls
     # once more, with nothing gained, since every value is checked below; a name that is wrong fails in every run
-    optimizer, loss, validation, monitor = (given[n] for n in ("optimizer", "loss", "validation", "monitor"))
-    if not hasattr(optimizer, "init") or not hasattr(optimizer, "update"):
-        raise TypeError(f"optimizer must be an optax optimizer such as optax.adam(1e-3), not {optimizer!r}")
+    optimizer, validation, monitor = (given[n] for n in ("optimizer", "validation", "monitor"))
+    _check_optimizer(optimizer)
+    objective = check_objective(given["loss"], given["loss_weights"], given["metrics"], given["ignore_label"])
     precision, accumulate = check_precision(given["precision"]), integer(given["accumulate"], "accumulate")
     average = None if given["average"] is None else check_number(given["average"], "average")
     if average is not None and not 0 < average < 1:
@@ -232,33 +264,29 @@ def _options(given: dict[str, Any], members: int | None) -> Options:
     for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks must be functions of a Moment, not {callback!r}")
-    for name in ("loss", "augment"):
-        _check_function(name, given[name])
+    check_function("augment", given["augment"])
     for name in ("params", "state"):
         if given.get(name) is not None:
             check_mapping(name, given[name])
     if validation is not None:
-        validation = check_data(given["net"], validation, "validation", loss)
-    named = check_metrics(given["metrics"])
-    known = ["loss", "accuracy", *dict(named)]
-    known += [f"validation_{name}" for name in known] if validation is not None else []
-    if monitor is not None and monitor not in known:
-        raise ValueError(f"monitor is {monitor!r}, expected one of {', '.join(known)}")
+        if are_batches(validation):
+            validation = Batches(validation, integer(given["epochs"], "epochs"), "fit: validation")
+        else:
+            validation = check_data(given["net"], validation, "validation", objective)
     return Options(
         optimizer=optimizer,
         epochs=integer(given["epochs"], "epochs"),
         batch_size=integer(given["batch_size"], "batch_size"),
-        loss=loss,
-        minimised=loss or cross_entropy,
+        objective=objective,
         validation=validation,
         augment=given["augment"],
         checkpoint=_checkpoints(given["checkpoint"], given["resume"]),
         resume=bool(given["resume"]),
         progress=bool(given["progress"]),
         spread=Spread.over(given["mesh"]),
-        metrics=named,
         callbacks=callbacks,
         monitor=monitor or ("loss" if validation is None else "validation_loss"),
+        mode=_mode(objective, monitor, given["mode"], validation is not None),
         patience=None if patience is None else integer(patience, "patience"),
         keep_best=bool(given["keep_best"]),
         averaging=average is not None,
@@ -267,33 +295,49 @@ def _options(given: dict[str, Any], members: int | None) -> Options:
         accumulate=accumulate,
         members=members,
         trainable=trainable,
-        step=make_step(
-            given["net"],
-            optimizer,
-            loss or cross_entropy,
-            given["augment"],
-            metrics=named,
-            accumulate=accumulate,
-            precision=precision,
-            trainable=trainable,
-        ),
+        step=make_measured(given["net"], optimizer, objective, given["augment"], accumulate, precision, trainable),
     )
 
 
-def _check_function(name: str, given: Any) -> None:
-    """Raise unless it is None or a function, and one by which the compiled step is found again."""
-    if given is None:
+def _check_optimizer(optimizer: Any) -> None:
+    if hasattr(optimizer, "init") and hasattr(optimizer, "update"):
         return
-    if not callable(given):
-        way_out = "; put several into one by data.augment.compose" if isinstance(given, (tuple, list)) else ""
-        raise TypeError(f"{name} must be a function, not {given!r}{way_out}")
-    try:
-        hash(given)
-    except TypeError:
-        raise TypeError(
-            f"{name} is a {type(given).__name__} that cannot be hashed, and the compiled step is found by it; "
-            "make the class a dataclass(frozen=True), or give a function"
-        ) from None
+    if isinstance(optimizer, (int, float)) or (hasattr(optimizer, "dtype") and not np.ndim(optimizer)):
+        way_out = f"a number is a learning rate, and belongs to one: optax.adam({optimizer})"
+    elif isinstance(optimizer, str):
+        known = {"adam", "adamw", "sgd", "rmsprop", "adagrad", "lion", "lamb", "lars", "nadam", "adadelta", "adamax"}
+        name = optimizer.lower() if optimizer.lower() in known else "adam"
+        way_out = f"optimizers are optax's: optax.{name}(1e-3)"
+    elif type(optimizer).__module__.startswith("torch"):
+        name = type(optimizer).__name__.lower()
+        way_out = f"those of PyTorch change tensors in place; the one of optax is optax.{name}(1e-3)"
+    elif getattr(optimizer, "__module__", "").startswith("optax.") and "<locals>" not in optimizer.__qualname__:
+        way_out = "that is a function that makes something; call it, such as optax.adam(1e-3)"
+    elif callable(optimizer):
+        way_out = "a schedule is a learning rate, and belongs to one: optax.adam(schedule)"
+    else:
+        way_out = "make one by optax"
+    raise TypeError(f"optimizer must be an optax optimizer such as optax.adam(1e-3), not {optimizer!r}; {way_out}")
+
+
+def _mode(objective: Objective, monitor: Any, mode: Any, validates: bool) -> str:
+    """Whether the monitored number is best high or low."""
+    if mode not in (None, "max", "min"):
+        raise ValueError(f"mode is {mode!r}, expected 'max', 'min' or None")
+    known = objective.names
+    known += [f"validation_{name}" for name in known] if validates else []
+    if monitor is None:
+        if mode is not None:
+            raise ValueError(f"mode is {mode!r}, and belongs to a number: say which, monitor='validation_loss'")
+        return "min"
+    if monitor not in known:
+        raise ValueError(f"monitor is {monitor!r}, expected one of {', '.join(known)}")
+    found = mode or objective.mode_of(monitor)
+    if found is None:
+        raise ValueError(
+            f"monitor is {monitor!r}, and nothing says whether it is best high or low; give mode='max' or mode='min'"
+        )
+    return found
 
 
 @lru_cache(maxsize=8)
@@ -318,10 +362,12 @@ def _checkpoints(given: Any, resume: Any) -> Checkpoints | None:
     raise TypeError(f"checkpoint must be a folder, or training.Checkpoints(folder, ...), not {given!r}")
 
 
-def _check_source(net: Layer, data: Any, loss: Loss | None, options: Options) -> Any:
+def _check_source(net: Layer, data: Any, options: Options) -> Any:
     """Data as arrays, ((x, ...), y), or as Batches; raises unless they suit the network."""
     if are_batches(data):
+        if getattr(options.augment, "by_example", False):
+            raise ValueError(BY_EXAMPLE)
         return Batches(data, options.epochs)
-    inputs, targets = check_data(net, data, "data", loss)
-    options.spread.check_batch(min(options.batch_size, targets.shape[0] * options.spread.processes))
+    inputs, targets = check_data(net, data, "data", options.objective)
+    options.spread.check_batch(min(options.batch_size, count_of(inputs) * options.spread.processes))
     return inputs, targets

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ..layer import Layer
-from .objective import measure
+from .objective import Objective
 
 if TYPE_CHECKING:
     from .run import Options
@@ -18,17 +18,26 @@ if TYPE_CHECKING:
 
 
 class History:
-    """Metrics of the steps of the running epoch, and means of the epochs before.
+    """Sums over the examples of the running epoch, and the numbers of the epochs before.
+
+    Args:
+        objective: what makes numbers of the sums.
+        members: members of an ensemble, which all arrays have a first axis of; None: there is one network.
 
     Attributes:
         epochs: for each name a list with one value for each finished epoch.
-        steps: for each name a list with one value for each step of the running epoch.
+        sums: sums over the steps of the running epoch by name, in float64.
+        folds: accumulators of metrics that go from step to step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, objective: Objective | None = None, members: int | None = None) -> None:
+        self.objective = Objective() if objective is None else objective
+        self.members = members
         self.epochs: dict[str, list[Any]] = {}
-        self.steps: dict[str, list[Any]] = {}
+        self.sums: dict[str, dict[str, Any]] = {}
+        self.folds: dict[str, Any] = {}
         self.skipped = 0
+        self._last: dict[str, dict[str, Any]] = {}
         self._before = 0.0
         self._begun = time.perf_counter()
 
@@ -41,19 +50,40 @@ class History:
         """Seconds of the running epoch."""
         return self._before + time.perf_counter() - self._begun
 
-    def add(self, metrics: Mapping[str, np.ndarray], good: np.ndarray) -> None:
-        """Note down the metrics of some steps, (steps, ...); of those that were skipped only the number."""
+    def add(self, steps: Mapping[str, Any], good: np.ndarray) -> None:
+        """Note down some steps; of those that were skipped only the number.
+
+        Args:
+            steps: by name, sums over the examples of each step, {"sum": (steps, ...), "weight": (steps, ...)}; or a
+                number of each step, (steps, ...), which all steps have the same share in.
+            good: whether each step was taken, (steps,).
+        """
         self.skipped += int(np.sum(~good))
-        for name, values in metrics.items():
-            self.steps.setdefault(name, []).extend(np.asarray(values)[good].tolist())
+        if not good.any():
+            return
+        for name, given in steps.items():
+            alone = not isinstance(given, Mapping)
+            tally = {"sum": given, "weight": np.ones(np.shape(given))} if alone else given
+            tally = {part: np.asarray(values)[good].astype(np.float64) for part, values in tally.items()}
+            before = self.sums.get(name, {})
+            # one after another: so that the sum does not depend on how many steps are told at a time
+            self.sums[name] = {
+                part: np.add.accumulate(np.concatenate([before[part][None], values]) if before else values)[-1]
+                for part, values in tally.items()
+            }
+            self._last[name] = {part: values[-1] for part, values in tally.items()}
 
     def latest(self) -> dict[str, Any]:
         """The numbers of the last step of the running epoch that was not skipped."""
-        return {name: values[-1] for name, values in self.steps.items() if values}
+        return {name: value for name, value in self._numbers(self._last).items() if np.ndim(value) < 2}
 
     def means(self) -> dict[str, Any]:
-        """Means over the steps of the running epoch so far; an ensemble has one for each member."""
-        return {name: _plain(np.mean(values, axis=0)) for name, values in self.steps.items() if values}
+        """The numbers of the running epoch so far; an ensemble has one for each member."""
+        return self._numbers(self.sums, self.folds)
+
+    def _numbers(self, sums: Any, folds: Any = None) -> dict[str, Any]:
+        found = numbers(self.objective, sums, folds if sums else None, self.members)
+        return {name: np.asarray(value).tolist() for name, value in found.items()}
 
     def close(self, values: Mapping[str, Any]) -> None:
         """End the epoch with these values."""
@@ -63,40 +93,73 @@ class History:
             like = values[name] if name in values else self.epochs[name][-1]
             blank = np.full(np.shape(like), np.nan).tolist()
             self.epochs.setdefault(name, [blank] * before).append(values.get(name, blank))
-        self.steps, self.skipped = {}, 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the steps of the running epoch."""
+        self.sums, self.folds, self._last, self.skipped = {}, {}, {}, 0
 
     def arrays(self) -> dict[str, np.ndarray]:
         """An array for each name, (epochs,), or (epochs, members)."""
         return {name: np.asarray(values) for name, values in self.epochs.items()}
 
-    def best(self, name: str) -> int | None:
+    def best(self, name: str, mode: str | None = None) -> int | None:
         """The epoch, from 0, in which a number was best; the first of equals, None where there is none.
 
-        Highest is best for accuracies, lowest for everything else. The mean counts for an ensemble.
+        Args:
+            name: of the number; of an ensemble the mean counts.
+            mode: "max" where highest is best, "min" where lowest; None: as the name tells.
         """
         if not self.epochs.get(name):
             return None
         values = np.asarray([np.mean(value) for value in self.epochs[name]])
         if np.isnan(values).all():
             return None
-        return int(np.nanargmax(values) if name.endswith("accuracy") else np.nanargmin(values))
+        mode = mode or self.objective.mode_of(name)
+        return int(np.nanargmax(values) if mode == "max" else np.nanargmin(values))
 
     def written(self) -> dict[str, Any]:
         """All of it as plain numbers."""
-        return {"epochs": self.epochs, "steps": self.steps, "skipped": self.skipped, "seconds": self.seconds}
+        folds = {name: [np.asarray(a).tolist() for a in jax.tree.leaves(tree)] for name, tree in self.folds.items()}
+        sums = {name: {part: a.tolist() for part, a in tally.items()} for name, tally in self.sums.items()}
+        return {
+            "epochs": self.epochs,
+            "sums": sums,
+            "folds": folds,
+            "skipped": self.skipped,
+            "seconds": self.seconds,
+        }
 
     @classmethod
-    def read(cls, written: Mapping[str, Any]) -> History:
+    def read(
+        cls, written: Mapping[str, Any], objective: Objective | None = None, members: int | None = None
+    ) -> History:
         """What was written."""
-        history = cls()
+        history = cls(objective, members)
         history.epochs = {name: list(values) for name, values in written["epochs"].items()}
-        history.steps = {name: list(values) for name, values in written["steps"].items()}
+        history.sums = {
+            name: {part: np.asarray(values, np.float64) for part, values in tally.items()}
+            for name, tally in written["sums"].items()
+        }
+        for name, first in history.objective.folds().items():
+            if name in written["folds"]:
+                leaves, form = jax.tree.flatten(first)
+                leaves = [np.asarray(a, b.dtype) for a, b in zip(written["folds"][name], leaves, strict=True)]
+                history.folds[name] = jax.tree.unflatten(form, leaves)
         history.skipped = written["skipped"]
         history.begin(written["seconds"])
         return history
 
 
-def reported(net: Layer, options: Options, train: TrainState, batch: Any) -> list[str]:
+def numbers(objective: Objective, sums: Any, folds: Any = None, members: int | None = None) -> dict[str, Any]:
+    """``objective.results`` on the host, for every member of an ensemble."""
+    if members is None:
+        return objective.results(sums, folds)
+    each = [objective.results(*jax.tree.map(lambda a, i=i: a[i], (sums, folds or {}))) for i in range(members)]
+    return {name: np.stack([np.asarray(found[name]) for found in each]) for name in each[0]}
+
+
+def reported(net: Layer, options: Options, train: TrainState, batch: Any, validation: Any) -> dict[str, int]:
     """The names of the numbers that an epoch is going to report, from shapes alone: nothing is computed.
 
     Args:
@@ -104,19 +167,25 @@ def reported(net: Layer, options: Options, train: TrainState, batch: Any) -> lis
         options: the run's settings.
         train: the train state before the first step.
         batch: the first batch, ((x, ...), y).
+        validation: such a batch to evaluate on, or None.
 
     Returns:
-        The names in training, and those in validation where there are data for it.
+        The names in training, and those in validation where there are data for it, each with its number of axes.
     """
+    objective = options.objective
 
-    def validate(params: Any, state: Any, inputs: Any, targets: Any) -> dict[str, jax.Array]:
-        outputs = net.apply(params, *inputs, state=state)
-        return measure(options.minimised, outputs, targets, options.metrics)
+    def numbers(found: Any) -> dict[str, int]:
+        known = jax.eval_shape(objective.results, found.sums)
+        return {name: value.ndim for name, value in known.items()} | dict.fromkeys(found.folds, 0)
 
-    names = list(jax.eval_shape(options.step, train, batch)[1])
-    if options.validation is not None:
-        found = jax.eval_shape(validate, train.params, train.state, *options.validation)
-        names += [f"validation_{name}" for name in found]
+    def validate(params: Any, state: Any, inputs: Any, targets: Any) -> Any:
+        return objective.measure(net.apply(params, *inputs, state=state), targets)[1]
+
+    examples = jax.ShapeDtypeStruct((len(jax.tree.leaves(batch)[0]),), "int32")
+    names = numbers(jax.eval_shape(options.step, train, batch, examples=examples)[1])
+    if validation is not None:
+        found = numbers(jax.eval_shape(validate, train.params, train.state, *validation))
+        names |= {f"validation_{name}": axes for name, axes in found.items()}
     return names
 
 
@@ -127,7 +196,5 @@ def check_monitor(monitor: str, names: Collection[str]) -> None:
             f"fit: monitor is {monitor!r}, but this run reports {', '.join(names)}; an accuracy needs labels of "
             "classes, in training those that augmentation does not mix"
         )
-
-
-def _plain(value: Any) -> Any:
-    return np.asarray(value).tolist()
+    if isinstance(names, Mapping) and isinstance(names[monitor], int) and names[monitor]:
+        raise ValueError(f"fit: monitor is {monitor!r}, which is an array; give the name of a single number")

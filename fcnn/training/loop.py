@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..errors import at
 from ..given import Params, State
 from ..layer import Layer
 from . import dispatch
-from .evaluate import measured
+from .evaluate import batches_of, measured
+from .examples import count_of, taken
 from .history import History, check_monitor, reported
 from .interrupt import Interrupt
 from .nonfinite import NonFiniteError, search
@@ -27,8 +29,8 @@ from .resume import identity, latest
 from .run import Moment, Options, Run
 from .saving import Saving
 from .source import Ahead, Batches, checked, from_arrays, on_device, order_of, shapes_of
-from .spread import Abreast
-from .step import TrainState, start
+from .spread import Abreast, Spread
+from .step import TrainState, check_begin, start
 
 #: seconds that one call should take: short enough for progress, checkpoints and Ctrl-C
 CALL = 0.25
@@ -55,17 +57,19 @@ class Loop:
         with self.spread.connected(lambda: "Nothing has been trained yet; start all of them again."):
             if self.arrays is None:
                 with self.spread.together():
-                    inputs, targets = self.first = checked(net, data.peek(), options.loss, self.spread, "fit: data")
+                    inputs, targets = self.first = checked(
+                        net, data.peek(), options.objective, self.spread, "fit: data"
+                    )
                 self.spread.check_same(self.first)
                 self.count = self.batch_size = 0
                 self.steps: int | None = data.steps()
             else:
                 inputs, targets = self.arrays
                 # every process has as many steps as the one with the fewest examples
-                self.count = int(np.min(self.spread.agree(np.int32(targets.shape[0]))))
+                self.count = int(np.min(self.spread.agree(np.int32(count_of(inputs)))))
                 self.batch_size = min(options.batch_size // self.spread.processes, self.count)
                 self.spread.check_batch(self.batch_size * self.spread.processes)
-                self.first = (tuple(a[: self.batch_size] for a in inputs), targets[: self.batch_size])
+                self.first = taken((inputs, targets), slice(self.batch_size))
                 self.steps = self.count // self.batch_size
         keys = key if options.members is None else jax.random.split(key, options.members)
 
@@ -80,16 +84,22 @@ class Loop:
                 trainable=options.trainable,
             )
 
+        with at("fit"):
+            check_begin(net, params, state, shapes_of(inputs))
         first = begin(keys) if options.members is None else jax.vmap(begin)(keys)
-        # the other names are known to be reported; no ensemble gets here
-        if (options.patience is not None or options.keep_best) and options.monitor.endswith("accuracy"):
+        if isinstance(data, Batches):
             with self.spread.together():
-                check_monitor(options.monitor, reported(net, options, first, self.first))
+                self._check_sizes(first, data.sizes())
+        with self.spread.together():
+            validation = self._first_validation()
+            if options.patience is not None or options.keep_best:  # no ensemble gets here
+                check_monitor(options.monitor, reported(net, options, first, self.first, validation))
         # the step takes over the memory of its train state, so every array in it has to be its own: not the caller's,
         # not an initialiser's, and not one that the optimizer keeps a second time
         self.train = self.spread.everywhere(first)
         self.best = jax.tree.map(jnp.copy, self._in_use()) if options.keep_best else None
-        self.history = History()
+        self.history = History(options.objective, options.members)
+        self.folds: Any = {}  # accumulators of the running epoch, on the devices
         self.epoch, self.done = 0, 0  # epochs finished, steps taken in the running one
         self.taken = 0  # steps in all
         self.stopped: str | None = None
@@ -151,6 +161,7 @@ class Loop:
         resident = self._on_device()
         while self.epoch < self.options.epochs and self.stopped is None:
             self.history.begin(self.history.seconds if self.done else 0.0)
+            self.folds = self._accumulators()
             bar = EpochBar(self.epoch + 1, self.options.epochs, self.steps, self._shows(), self.done)
             try:
                 if resident is not None:
@@ -178,6 +189,32 @@ class Loop:
 
     def _shows(self) -> bool:
         return self.options.progress and (self.spread.processes == 1 or jax.process_index() == 0)
+
+    def _accumulators(self) -> Any:
+        """What metrics accumulate in, as it was left or as it is before the first step."""
+        folds = self.history.folds
+        if not folds or not self.done:
+            folds = self.options.objective.folds()
+            if self.options.members is not None:
+                folds = jax.tree.map(lambda a: jnp.stack([a] * (self.options.members or 1)), folds)
+        return self.spread.everywhere(folds)
+
+    def _check_sizes(self, train: TrainState, sizes: dict[int, str]) -> None:
+        """Raise for batches of another size than the first where that is known and the step will not take them."""
+        for size, which in sizes.items():
+            if size == count_of(self.first[0]):
+                continue
+            with at(f"fit: data: {which}, of {size} example{'s' * (size != 1)}"):
+                self.spread.check_batch(size * self.spread.processes)
+                batch = jax.tree.map(lambda a, n=size: jax.ShapeDtypeStruct((n, *a.shape[1:]), a.dtype), self.first)
+                jax.eval_shape(self.options.step, train, batch)
+
+    def _first_validation(self) -> Any:
+        """The first batch to validate on, of loaders a checked one; None where there is none."""
+        given = self.options.validation
+        if not isinstance(given, Batches):
+            return given
+        return checked(self.net, given.peek(), self.options.objective, Spread(), "fit: validation")
 
     # an epoch on data that are on the device
 
@@ -208,7 +245,7 @@ class Loop:
             bar.say("compiling")
             begun = time.perf_counter()
             # no step is taken, so that what follows is the time of steps alone
-            self.train = take(self.train, *data, order, epoch, np.int32(0), np.int32(0)).train
+            self.train = take(self.train, *data, order, epoch, np.int32(0), np.int32(0), self.folds).train
             jax.block_until_ready(self.train.step)
             self.compile_seconds = time.perf_counter() - begun
             bar.restart()
@@ -216,17 +253,17 @@ class Loop:
         while self.done < steps:
             wanted = max(1, min(int(CALL / seconds), dispatch.SLOTS, steps - self.done, self.saving.until(self.taken)))
             begun = time.perf_counter()
-            answer = take(self.train, *data, order, epoch, np.int32(self.done), np.int32(wanted))
-            self.train, done = answer.train, int(answer.done)
+            answer = take(self.train, *data, order, epoch, np.int32(self.done), np.int32(wanted), self.folds)
+            self.train, self.folds, done = answer.train, answer.folds, int(answer.done)
             seconds = max((time.perf_counter() - begun) / max(done, 1), 1e-6)
             self.history.add(
-                {name: np.asarray(values)[:done] for name, values in answer.metrics.items()},
-                np.asarray(answer.good)[:done],
+                jax.tree.map(lambda a, done=done: np.asarray(a)[:done], answer.sums), np.asarray(answer.good)[:done]
             )
+            self.history.folds = self.folds
             self.done, self.taken = self.done + done, self.taken + done
             if answer.stopped:
                 chosen = np.asarray(order)[..., self.done * self.batch_size :][..., : self.batch_size]
-                self._not_finite((tuple(a[chosen] for a in data[0]), data[1][chosen]), chosen)
+                self._not_finite(taken(data, chosen), chosen)
             bar.count(done * self.batch_size * (options.members or 1))
             if bar.due():
                 bar.update(self.done, self.history.latest())
@@ -239,17 +276,19 @@ class Loop:
         epoch, stopped = np.int32(self.epoch), self.spread.everywhere(np.zeros((), bool))
         first = not self.compile_seconds
         waiting: collections.deque[Any] = collections.deque()
-        ahead = Ahead(self._batches(), lambda batch: (batch, self.spread.batch(batch)))
+        ahead = Ahead(self._batches(), lambda given: (given, self.spread.batch(given)))
         abreast = self._abreast(ahead, interrupt) if self.spread.processes > 1 else None
         heard: dict[int, int] = {}
         begun, since = time.perf_counter(), self.done
         if first:
             bar.say("compiling")
         try:
-            for number, ((host, batch), code) in enumerate(abreast or ((item, 0) for item in ahead)):
+            for number, ((host, (batch, places)), code) in enumerate(abreast or ((item, 0) for item in ahead)):
                 told = self.spread.tell(code)
-                self.train, stopped, good, metrics, told = take(self.train, stopped, batch, epoch, told)
-                waiting.append((host, stopped, good, metrics, told))
+                self.train, stopped, good, sums, told, self.folds = take(
+                    self.train, stopped, batch, places, epoch, told, self.folds
+                )
+                waiting.append((host, stopped, good, sums, told, self.folds))
                 if first and not number:
                     jax.block_until_ready(stopped)
                     self.compile_seconds = time.perf_counter() - begun
@@ -276,37 +315,40 @@ class Loop:
             raise
         finally:
             ahead.close()
-        if self.done == since and not self.history.steps:
+        if self.done == since and not self.history.sums and not self.history.skipped:
             raise ValueError(f"fit: data: epoch {self.epoch + 1} has no batches")
 
     def _batches(self) -> Iterator[Any]:
+        """Pairs of a batch and the places of its examples in the data, None where nobody knows them."""
         if self.arrays is None:
             for number, batch in enumerate(self.data.epoch(self.epoch, self.done), start=self.done + 1):
                 what = f"fit: epoch {self.epoch + 1}, batch {number}"
-                batch = checked(self.net, batch, self.options.loss, self.spread, what)
+                batch = checked(self.net, batch, self.options.objective, self.spread, what)
                 self.spread.check_like(batch, self.first, what)
-                yield batch
+                yield batch, None
         else:
-            inputs, targets = (tuple(map(np.asarray, self.arrays[0])), np.asarray(self.arrays[1]))
             order = np.asarray(order_of(self.key, self.epoch, self.count))
+            inputs, targets = jax.tree.map(np.asarray, self.arrays)
             yield from from_arrays(inputs, targets, order, self.batch_size, self.done)
 
     def _abreast(self, ahead: Ahead, interrupt: Interrupt) -> Abreast:
         """Batches in step with the other processes; a blank one is the first, which every process has."""
-        blank = functools.cache(lambda: (self.first, self.spread.batch(self.first)))
+        places = None if self.arrays is None else np.arange(self.batch_size, dtype="int32")
+        blank = functools.cache(lambda: ((self.first, places), self.spread.batch((self.first, places))))
         count = None if self.arrays is None or self.steps is None else self.steps - self.done
         return Abreast(iter(ahead), blank, count, lambda: interrupt.received)
 
     def _read(self, item: Any, bar: EpochBar) -> dict[int, int]:
         """Note down one step, unless a process told that it is none; the numbers are waited for here."""
-        host, stopped, good, metrics, told = item
+        (host, places), stopped, good, sums, told, folds = item
         if heard := self.spread.heard(told):
             return heard
         if stopped:
-            self._not_finite(host, None)
-        self.history.add({name: np.asarray(value)[None] for name, value in metrics.items()}, np.asarray(good)[None])
+            self._not_finite(host, places)
+        self.history.add(jax.tree.map(lambda a: np.asarray(a)[None], sums), np.asarray(good)[None])
+        self.history.folds = self.spread.local(folds)
         self.done, self.taken = self.done + 1, self.taken + 1
-        bar.count(len(host[1]) * self.spread.processes)
+        bar.count(count_of(host[0]) * self.spread.processes)
         if bar.due():
             bar.update(self.done, self.history.latest())
         return {}
@@ -318,7 +360,7 @@ class Loop:
         if not self.saving.due(self.taken + len(waiting)):
             return False
         # what ends the run is acted on where the other processes do, a step later
-        return not any(stopped or self.spread.heard(told) for _, stopped, _, _, told in waiting)
+        return not any(stopped or self.spread.heard(told) for _, stopped, _, _, told, _ in waiting)
 
     # between calls
 
@@ -345,25 +387,28 @@ class Loop:
         options, means = self.options, self.history.means()
         if "loss" not in means:
             # the epoch begins anew where the run is taken up
-            self.done, self.history.steps, self.history.skipped = 0, {}, 0
+            self.done = 0
+            self.history.restart()
             raise self._failure(
                 f"every step of epoch {self.epoch + 1} came out with values that are not finite and was left out; "
                 "without non_finite='skip' the first is named",
                 "every step",
             )
         if options.validation is not None:
+            given = options.validation
+            if isinstance(given, Batches):
+                given = batches_of(self.net, given, options.objective, "fit: validation", self.epoch)
             found = measured(
                 self.net,
                 *self._in_use(),
-                *options.validation,
-                options.minimised,
-                options.metrics,
+                given,
+                options.objective,
                 spread=self.spread,
-                members=options.members is not None,
-                batch_size=min(512, 4 * len(self.first[1]) * self.spread.processes),
+                members=options.members,
+                batch_size=min(512, 4 * count_of(self.first[0]) * self.spread.processes),
                 precision=options.precision,
             )
-            means |= {f"validation_{name}": value.tolist() for name, value in found.items()}
+            means |= {f"validation_{name}": np.asarray(value).tolist() for name, value in found.items()}
         if options.patience is not None or options.keep_best:
             check_monitor(options.monitor, means)  # later batches may be of another kind than the first
         if options.skip:
@@ -371,7 +416,7 @@ class Loop:
         bar.close(self.done, means)
         self.history.close(means)
         self.epoch, self.done = self.epoch + 1, 0
-        if self.best is not None and self.history.best(options.monitor) == self.epoch - 1:
+        if self.best is not None and self.history.best(options.monitor, options.mode) == self.epoch - 1:
             self.best = jax.tree.map(jnp.copy, self._in_use())
         for callback in options.callbacks:
             moment = Moment(self.epoch, options.epochs, means, self.history.epochs, *self._in_use())
@@ -381,7 +426,7 @@ class Loop:
         self._check_patience()
 
     def _check_patience(self) -> None:
-        best = self.history.best(self.options.monitor)
+        best = self.history.best(self.options.monitor, self.options.mode)
         if best is not None and self.options.patience is not None and self.epoch - 1 - best >= self.options.patience:
             self.stopped = self.stopped or f"patience: {self.options.monitor} was best in epoch {best + 1}"
 
@@ -395,10 +440,10 @@ class Loop:
         return params, self.train.state
 
     def _result(self, best: bool = True) -> Run:
-        found = best and self.history.best(self.options.monitor) is not None
+        found = best and self.history.best(self.options.monitor, self.options.mode) is not None
         params, state = self.best if self.best is not None and found else self._in_use()
         params, state, train = self.spread.local((params, state, self.train))
-        epoch = self.history.best(self.options.monitor)
+        epoch = self.history.best(self.options.monitor, self.options.mode)
         return Run(
             params=params,
             state=state,
@@ -458,6 +503,6 @@ class Loop:
         if self.best is not None:
             self.best = (self.spread.everywhere(tree["best"]["params"]), self.spread.everywhere(tree["best"]["state"]))
         self.epoch, self.done = about["epoch"], about["done"]
-        self.history = History.read(about["history"])
+        self.history = History.read(about["history"], self.options.objective, self.options.members)
         self.saving.written = (self.taken, self.epoch)
         self._check_patience()  # what a callback ended goes on, what patience ended is over

@@ -1,16 +1,185 @@
-"""Losses with a number of their own, as values: equal numbers make equal losses, which compile once."""
+"""Losses as values: equal numbers make equal losses, which compile once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..errors import at, shown
 from ..layers.norm import check_number
 from ..ops.dtypes import wide
+from .tally import check_ignore, without
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """What :func:`cross_entropy` returns where it is given no outputs.
+
+    Attributes:
+        class_weights: what an error about each class weighs; None: all the same.
+        ignore_label: a label that does not count.
+        smoothing: the share of every target that is spread over all classes.
+    """
+
+    class_weights: tuple[float, ...] | None = None
+    ignore_label: int | None = None
+    smoothing: float = 0.0
+
+    #: integer targets are labels of the classes that the outputs score, and are checked as such
+    scores_classes: ClassVar[bool] = True
+
+    def __call__(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+        """The loss of every target, (batch, *space), times the weight of its class; 0 where it does not count."""
+        from optax import losses
+
+        shares = self._check(outputs, targets)
+        dtype = wide(outputs.dtype)
+        outputs = outputs.astype(dtype)
+        weights = None if self.class_weights is None else jnp.asarray(self.class_weights, dtype)
+        if shares:
+            wanted = targets.astype(dtype)
+            if self.smoothing:
+                wanted = losses.smooth_labels(wanted, self.smoothing)
+            return losses.softmax_cross_entropy(outputs, wanted if weights is None else wanted * weights)
+        targets, there = without(targets, self.ignore_label, None)
+        if self.smoothing:
+            wanted = losses.smooth_labels(jax.nn.one_hot(targets, outputs.shape[-1], dtype=dtype), self.smoothing)
+            found = losses.softmax_cross_entropy(outputs, wanted if weights is None else wanted * weights)
+        else:
+            found = losses.softmax_cross_entropy_with_integer_labels(outputs, targets)
+            found = found if weights is None else found * weights[targets]
+        return found if there is None else jnp.where(there, found, jnp.zeros((), dtype))
+
+    def weights(self, targets: jax.Array) -> jax.Array | None:
+        """What each target counts in the mean, (batch, *space); None: all the same.
+
+        The mean of a batch is the sum of the losses over the sum of these, as in PyTorch.
+        """
+        if not jnp.issubdtype(targets.dtype, jnp.integer):
+            return None
+        targets, there = without(targets, self.ignore_label, None)
+        if self.class_weights is None:
+            return there
+        found = jnp.asarray(self.class_weights, jnp.result_type(float))[targets]
+        return found if there is None else jnp.where(there, found, jnp.zeros((), found.dtype))
+
+    def _check(self, outputs: Any, targets: Any) -> bool:
+        scores, given = tuple(outputs.shape), tuple(targets.shape)
+        if self.class_weights is not None and len(self.class_weights) != scores[-1]:
+            raise ValueError(
+                f"cross_entropy: class_weights has {len(self.class_weights)} numbers, and the outputs score "
+                f"{scores[-1]} classes; give one for each"
+            )
+        if given == scores and jnp.issubdtype(targets.dtype, jnp.floating):
+            return True
+        if given != scores[:-1] or not jnp.issubdtype(targets.dtype, jnp.integer):
+            raise ValueError(
+                f"cross_entropy: targets of {targets.dtype}{shown(given)} do not suit outputs of {shown(scores)}; give "
+                f"integer labels of {shown(scores[:-1])}, or shares of the classes, of floating point, of "
+                f"{shown(scores)}"
+            )
+        return False
+
+
+@overload
+def cross_entropy(
+    outputs: jax.Array,
+    labels: jax.Array,
+    *,
+    class_weights: Sequence[float] | None = None,
+    ignore_label: int | None = None,
+    smoothing: float = 0.0,
+) -> jax.Array: ...
+
+
+@overload
+def cross_entropy(
+    *,
+    class_weights: Sequence[float] | None = None,
+    ignore_label: int | None = None,
+    smoothing: float = 0.0,
+) -> CrossEntropy: ...
+
+
+def cross_entropy(
+    outputs: jax.Array | None = None,
+    labels: jax.Array | None = None,
+    *,
+    class_weights: Sequence[float] | None = None,
+    ignore_label: int | None = None,
+    smoothing: float = 0.0,
+) -> Any:
+    r"""Softmax cross-entropy, computed in float32 or wider; without outputs, the loss as a value for ``fit``.
+
+    .. math:: \ell = -\sum_k w_k q_k \log \frac{e^{z_k}}{\sum_j e^{z_j}},
+        \qquad q = (1 - \epsilon) t + \frac{\epsilon}{K}
+
+    with t = 1 at the label y and 0 elsewhere, or the distribution given. The mean over a batch is
+    :math:`\sum \ell / \sum w_y` over the labels that count, in ``fit`` and ``evaluate`` as in PyTorch.
+
+    Args:
+        outputs: scores z, (batch, *space, K).
+        labels: classes y, (batch, *space), integers; or distributions over the classes, (batch, *space, K), of floating
+            point, as augmentation makes them that mixes examples.
+        class_weights: w, a number for each class; None: 1.
+        ignore_label: a label that does not count, such as 255; its loss is 0.
+        smoothing: :math:`\epsilon`, in [0, 1].
+
+    Returns:
+        The loss of every label, (batch, *space), by ``optax.losses``. Without outputs a function (outputs, labels) to
+        that, a value that is equal for equal numbers.
+
+    Raises:
+        ValueError: numbers out of range; targets whose shape or dtype is not that of labels or distributions.
+        TypeError: arguments of the wrong kind.
+
+    Source:
+        ``torch.nn.CrossEntropyLoss``; for the smoothing Szegedy et al., "Rethinking the Inception architecture for
+        computer vision", 2016, section 7.
+
+    Example:
+        >>> print(f"{cross_entropy(jnp.zeros((1, 10)), jnp.array([3])).item():.4f}")
+        2.3026
+        >>> loss = cross_entropy(class_weights=(1.0, 3.0), ignore_label=255)
+        >>> [round(v, 4) for v in loss(jnp.zeros((3, 2)), jnp.array([0, 1, 255])).tolist()]
+        [0.6931, 2.0794, 0.0]
+    """
+    with at("cross_entropy"):
+        if class_weights is not None:
+            class_weights = _class_weights(class_weights)
+        loss = CrossEntropy(class_weights, check_ignore(ignore_label), _share(smoothing))  # type: ignore[arg-type]
+    if outputs is None and labels is None:
+        return loss
+    if outputs is None or labels is None:
+        raise TypeError("cross_entropy: give outputs and labels, or neither of them for a loss that fit takes")
+    return loss(outputs, labels)
+
+
+#: integer targets are labels of the classes that the outputs score, and are checked as such
+cross_entropy.scores_classes = True  # type: ignore[attr-defined]
+
+
+def _class_weights(given: Any) -> tuple[float, ...]:
+    array = np.asarray(given)
+    if array.ndim != 1 or array.dtype.kind not in "iuf" or not array.size:
+        raise TypeError(f"class_weights must be a number for each class, such as (1.0, 2.0), not {given!r}")
+    if not np.isfinite(array).all() or (array < 0).any():
+        raise ValueError(f"class_weights are {array.tolist()}, they must be finite and at least 0")
+    return tuple(array.astype(float).tolist())
+
+
+def _share(smoothing: Any) -> float:
+    smoothing = check_number(smoothing, "smoothing")
+    if not 0 <= smoothing <= 1:
+        raise ValueError(
+            f"smoothing is {smoothing:g}, it must be in [0, 1]: it is the share of a target spread over all classes"
+        )
+    return float(smoothing)
 
 
 @dataclass(frozen=True)
@@ -28,15 +197,8 @@ class Smoothed:
 
     def __call__(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
         """The loss of every target, (batch, *space), by ``optax.losses``."""
-        from optax import losses
-
         _check_targets(outputs, targets)
-        dtype = wide(outputs.dtype)
-        if targets.ndim == outputs.ndim:
-            wanted = targets.astype(dtype)
-        else:
-            wanted = jax.nn.one_hot(targets, outputs.shape[-1], dtype=dtype)
-        return losses.softmax_cross_entropy(outputs.astype(dtype), losses.smooth_labels(wanted, self.smoothing))
+        return CrossEntropy(smoothing=self.smoothing)(outputs, targets)
 
 
 def smoothed(smoothing: float = 0.1) -> Smoothed:
@@ -73,12 +235,7 @@ def smoothed(smoothing: float = 0.1) -> Smoothed:
         True
     """
     with at("smoothed"):
-        smoothing = check_number(smoothing, "smoothing")
-        if not 0 <= smoothing <= 1:
-            raise ValueError(
-                f"smoothing is {smoothing:g}, it must be in [0, 1]: it is the share of a target spread over all classes"
-            )
-        return Smoothed(smoothing)
+        return Smoothed(_share(smoothing))
 
 
 def _check_targets(outputs: Any, targets: Any) -> None:

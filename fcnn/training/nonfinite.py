@@ -12,7 +12,7 @@ import numpy as np
 
 from ..given import fold
 from ..layer import Call, Event, Layer
-from .objective import Loss, measure
+from .objective import Objective, Weighted
 from .precision import lowered
 from .step import Augment, Batch, TrainState, augmented
 from .trainable import Trainable
@@ -47,7 +47,7 @@ def search(net: Layer, train: TrainState, batch: Batch, options: Options, exampl
                 net,
                 before,
                 data,
-                options.minimised,
+                options.objective,
                 options.augment,
                 options.precision,
                 places,
@@ -68,7 +68,7 @@ def first_place(
     net: Layer,
     train: TrainState,
     batch: Batch,
-    loss: Loss,
+    objective: Objective,
     augment: Augment | None,
     precision: str | None,
     examples: Any = None,
@@ -84,7 +84,7 @@ def first_place(
         net: the network.
         train: the train state before the step.
         batch: ((x, ...), y), as the step got it.
-        loss: as for ``fit``.
+        objective: what is minimised.
         augment: likewise.
         precision: likewise.
         examples: places of the batch's examples in the data.
@@ -101,7 +101,9 @@ def first_place(
         ("the augmented batch", augmented(augment, fold(key, "augment"), batch, examples, epoch)),
     ):
         named = {f"x[{i}]" if len(found[0]) > 1 else "x": a for i, a in enumerate(found[0])}
-        for name, array in {**named, "y": found[1]}.items():
+        targets = found[1].targets if isinstance(found[1], Weighted) else found[1]
+        named |= {f"y{jax.tree_util.keystr(path)}": a for path, a in jax.tree.leaves_with_path(targets)}
+        for name, array in named.items():
             if bad := _count(array):
                 rows = np.flatnonzero(~np.isfinite(np.asarray(array)).reshape(array.shape[0], -1).all(1))
                 of = "the batch" if examples is None else "the data"
@@ -123,15 +125,15 @@ def first_place(
             return event.path, f"the first is the output of {event.path}: {bad}"
     if bad := next(filter(None, map(_count, jax.tree.leaves(outputs))), None):
         return net.label, f"the first is the output of {net.label}: {bad}"
-    if bad := _count(measure(loss, outputs, targets)["loss"]):
+    if bad := _count(objective.measure(outputs, targets)[0]):
         return "loss", f"the outputs are finite, the loss of them is not: {bad}"
 
-    def objective(params: Any) -> jax.Array:
+    def lost(params: Any) -> jax.Array:
         low, x = lowered((params, inputs), precision)
-        return measure(loss, net.start(call, low, train.state, x)[0], targets)["loss"]
+        return objective.measure(net.start(call, low, train.state, x)[0], targets)[0]
 
     # the gradient goes backwards: the last parameter with such a value is the first that was computed
-    for path, leaf in reversed(_named(jax.grad(objective)(train.params)).items()):
+    for path, leaf in reversed(_named(jax.grad(lost)(train.params)).items()):
         if trainable is not None and not trainable.chosen(tuple(path.split("/"))):
             continue
         if bad := _count(leaf):

@@ -1,187 +1,368 @@
-"""What training minimises, what is reported beside it, and whether data suit a network."""
+"""What training minimises, and what is reported beside it: sums over the examples of a batch, and numbers from sums."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import shown
-from ..geometry import Shape
-from ..layer import Layer
-from ..ops.dtypes import together, wide
+from ..ops.dtypes import wide
+from .losses import cross_entropy as cross_entropy
+from .metrics import READY, Accuracy
+from .tally import Fold, Mean, Metric, are_labels, check_ignore, check_shape, combined, leading, ratio, weighed, without
 
 #: (outputs, targets) -> one number for each example, or one for the batch
 Loss = Callable[[Any, Any], jax.Array]
-#: likewise, for a number that is reported and not minimised
-Metric = Callable[[Any, Any], jax.Array]
+
+_MEAN = Mean(lambda outputs, targets: outputs)
+#: names that an epoch's numbers have already
+_TAKEN = ("loss", "seconds", "skipped")
 
 
-def cross_entropy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
-    r"""Softmax cross-entropy, computed in float32 or wider.
+class Weighted(NamedTuple):
+    """Targets, and what each example or each of its labels weighs; it takes the place of targets without weights.
 
-    .. math:: \ell = -\log \frac{e^{z_y}}{\sum_k e^{z_k}}
-
-    Args:
-        outputs: scores z, (batch, *space, classes).
-        labels: classes y, (batch, *space), integers; or distributions over the classes, (batch, *space, classes),
-            as augmentation makes them that mixes examples.
-
-    Returns:
-        The loss of every label, (batch, *space), by ``optax.losses``.
-
-    Example:
-        >>> print(f"{cross_entropy(jnp.zeros((1, 10)), jnp.array([3])).item():.4f}")
-        2.3026
+    Attributes:
+        targets: an array, or a tree of arrays.
+        weights: (batch,) or (batch, *space); for several targets also a tree with weights for each.
     """
-    from optax import losses
 
-    outputs = outputs.astype(wide(outputs.dtype))
-    if jnp.issubdtype(labels.dtype, jnp.floating) and labels.shape == outputs.shape:
-        return losses.softmax_cross_entropy(outputs, labels.astype(outputs.dtype))
-    return losses.softmax_cross_entropy_with_integer_labels(outputs, labels)
+    targets: Any
+    weights: Any
 
 
-def measure(
-    loss: Loss, outputs: Any, targets: Any, metrics: tuple[tuple[str, Metric], ...] = ()
-) -> dict[str, jax.Array]:
-    """Mean loss of a batch, its accuracy where the targets are labels of classes, and what else is asked for.
+class Found(NamedTuple):
+    """What was measured, as what it is computed from.
 
-    Args:
-        loss: as for ``fit``.
-        outputs: what the network gave; bfloat16 and float16 are measured in float32.
-        targets: what was wanted.
-        metrics: pairs of a name and a function (outputs, targets) to a number, or one for each example.
-
-    Returns:
-        {"loss": ..., "accuracy": ...}; no accuracy where outputs are not one score for each class.
-
-    Example:
-        >>> measure(cross_entropy, jnp.array([[0.0, 9.0], [0.0, 9.0]]), jnp.array([1, 0]))["accuracy"].item()
-        0.5
+    Attributes:
+        sums: sums over the examples, by name.
+        folds: accumulators of the metrics that go from batch to batch, by name.
     """
-    outputs = jax.tree.map(lambda a: a.astype(wide(a.dtype)) if jnp.issubdtype(a.dtype, jnp.floating) else a, outputs)
-    losses = jnp.asarray(loss(outputs, targets))
-    _check_losses(losses, outputs, targets)
-    found = {"loss": jnp.mean(losses, dtype=wide(losses.dtype))}
-    if are_labels(outputs, targets):
-        # labels of few bits are widened: 259 is not 3
-        said, labels = together(jnp.argmax(outputs, -1), targets)
-        found["accuracy"] = jnp.mean(said == labels, dtype=jnp.float32)
-    for name, metric in metrics:
-        values = jnp.asarray(metric(outputs, targets))
-        _check_losses(values, outputs, targets, f"the metric {name}")
-        found[name] = jnp.mean(values, dtype=wide(values.dtype))
-    return found
+
+    sums: dict[str, Any]
+    folds: dict[str, Any]
 
 
-def are_labels(outputs: Any, targets: Any) -> bool:
-    """Whether targets count classes that the last axis of the outputs scores."""
-    return (
-        hasattr(outputs, "ndim")
-        and hasattr(targets, "ndim")
-        and jnp.issubdtype(targets.dtype, jnp.integer)
-        and outputs.ndim == targets.ndim + 1
-        and outputs.shape[-1] > 1
-    )
+@dataclass(frozen=True)
+class Part:
+    """One of the losses.
+
+    Attributes:
+        place: the key or position among outputs and targets; None: all of them.
+        loss: the function.
+        weight: what it counts in the sum of losses.
+    """
+
+    place: Any
+    loss: Any
+    weight: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Its name in the history."""
+        return "loss" if self.place is None else f"loss/{self.place}"
 
 
-def _check_losses(losses: jax.Array, outputs: Any, targets: Any, what: str = "the loss") -> None:
-    """Raise where outputs and targets of unlike shapes were broadcast to a loss for every pair of examples."""
-    shapes = [tuple(a.shape) for a in (outputs, targets) if hasattr(a, "shape")]
-    if losses.shape and not any(losses.shape == shape[: losses.ndim] for shape in shapes):
-        raise ValueError(
-            f"{what} has shape {shown(losses.shape)} for {' and '.join(map(shown, shapes))} of outputs and targets; "
-            "it must be one number, or one for each example: give targets the shape of the outputs"
+@dataclass(frozen=True)
+class Objective:
+    """Losses, metrics, and which labels count; equal for equal ones, so that what is compiled with it is found again.
+
+    Attributes:
+        parts: the losses.
+        metrics: triples of a name, the place among the outputs (None: all), and a metric.
+        ignore_label: a label that does not count.
+        shares_of_classes: whether the cross-entropy was asked for, and not only taken by default: it may get shares of
+            the classes as targets then.
+    """
+
+    parts: tuple[Part, ...] = (Part(None, cross_entropy),)
+    metrics: tuple[tuple[str, Any, Any], ...] = ()
+    ignore_label: int | None = None
+    shares_of_classes: bool = False
+
+    # in a compiled step
+
+    def measure(
+        self, outputs: Any, targets: Any, folds: Mapping[str, Any] | None = None, shares: Any = None
+    ) -> tuple[jax.Array, Found]:
+        """What is minimised, and what is reported, for a batch.
+
+        Args:
+            outputs: what the network gave; bfloat16 and float16 are measured in float32.
+            targets: what was wanted; or Weighted.
+            folds: accumulators before this batch; None: of the first.
+            shares: for each loss the share of the whole batch's weight that this part of it has; None: it is whole.
+
+        Returns:
+            The sum of the mean losses, and what was found.
+        """
+        outputs = jax.tree.map(
+            lambda a: a.astype(wide(a.dtype)) if jnp.issubdtype(a.dtype, jnp.floating) else a, outputs
         )
+        targets, weights = targets if isinstance(targets, Weighted) else (targets, None)
+        examples, sums, total = leading(outputs), {}, None
+        for index, part in enumerate(self.parts):
+            mean, sums[part.name] = self._lost(part, outputs, targets, weights, examples)
+            mean = mean if shares is None else mean * shares[index].astype(mean.dtype)
+            mean = mean * part.weight if part.weight != 1 else mean
+            total = mean if total is None else total + mean.astype(total.dtype)
+        named = {name for name, _, _ in self.metrics}
+        for place in dict.fromkeys(part.place for part in self.parts):
+            name = "accuracy" if place is None else f"accuracy/{place}"
+            said, wanted = _at(outputs, place), _at(targets, place)
+            if name not in named and are_labels(said, wanted):
+                sums[name] = Accuracy(self.ignore_label).tally(said, wanted, _at(weights, place))
+        now = self.folds() if folds is None else dict(folds)
+        for name, place, metric in self.metrics:
+            said, wanted, weighing = (_at(a, place) for a in (outputs, targets, weights))
+            if isinstance(weighing, (Mapping, tuple)):
+                raise ValueError(f"the metric {name}: there are weights for each target; give metrics for each as well")
+            if getattr(metric, "ignore_label", None) is None:
+                wanted, weighing = _left_out(wanted, self.ignore_label, weighing)
+            if isinstance(metric, Fold):
+                now[name] = metric.update(now[name], said, wanted, weighing)
+            elif (tally := metric.tally(said, wanted, weighing)) is not None:
+                sums[name] = tally
+        return total, Found(sums, now)  # type: ignore[return-value]
+
+    def _lost(
+        self, part: Part, outputs: Any, targets: Any, weights: Any, examples: int
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """The mean loss of a batch, and sum and weight of it."""
+        said, wanted, weights = (_at(a, part.place) for a in (outputs, targets, weights))
+        wanted, weights = _left_out(wanted, self.ignore_label, weights)
+        losses = jnp.asarray(part.loss(said, wanted))
+        what = "the loss" if part.place is None else f"the loss of {part.place!r}"
+        check_shape(losses, said, wanted, what)
+        own = _own_weights(part.loss, wanted)
+        sums = weighed(losses, weights, examples, what)
+        if weights is None and own is None:
+            return jnp.mean(losses, dtype=wide(losses.dtype)), sums
+        if own is not None:  # the losses have their weights in them already
+            if weights is None:
+                sums = {"sum": jnp.sum(losses, dtype=sums["sum"].dtype), "weight": sums["weight"]}
+            below = combined(own, weights).astype(sums["sum"].dtype)
+            below = jnp.broadcast_to(below.reshape(below.shape + (1,) * (losses.ndim - below.ndim)), losses.shape)
+            sums["weight"] = jnp.sum(below)
+        return ratio(sums["sum"], sums["weight"], otherwise=0.0), sums
+
+    def shares(self, targets: Any, count: int) -> list[jax.Array] | None:
+        """For each loss the shares of ``count`` parts of a batch in its weight; None: they are equal.
+
+        Args:
+            targets: (count, batch, ...), the targets of the parts.
+            count: number of parts.
+        """
+        targets, weights = targets if isinstance(targets, Weighted) else (targets, None)
+
+        def weight(part: Part, wanted: Any, weighing: Any) -> Any:
+            wanted, weighing = (_at(a, part.place) for a in (wanted, weighing))
+            wanted, weighing = _left_out(wanted, self.ignore_label, weighing)
+            weighing = combined(_own_weights(part.loss, wanted), weighing)
+            return None if weighing is None else jnp.sum(weighing, dtype=jnp.result_type(float))
+
+        found = []
+        for part in self.parts:
+            weighs = [weight(part, *jax.tree.map(lambda a, i=i: a[i], (targets, weights))) for i in range(count)]
+            if weighs[0] is None:
+                found.append(None)
+            else:
+                stacked = jnp.stack(weighs)
+                found.append(ratio(stacked, jnp.sum(stacked), otherwise=0.0))
+        if all(share is None for share in found):
+            return None
+        return [jnp.full(count, 1 / count, jnp.result_type(float)) if s is None else s for s in found]
+
+    def folds(self) -> dict[str, Any]:
+        """Accumulators before the first batch."""
+        return {name: metric.start() for name, _, metric in self.metrics if isinstance(metric, Fold)}
+
+    # numbers
+
+    def results(self, sums: Mapping[str, Any], folds: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The numbers by name, from sums and accumulators; those of a step or an epoch, compiled or on the host."""
+        known = {name: metric for name, _, metric in self.metrics}
+        found = {name: known.get(name, _MEAN).result(tally) for name, tally in sums.items()}
+        names = [part.name for part in self.parts]
+        if self.several and all(name in found for name in names):
+            total = reduce(lambda a, b: a + b, (found[part.name] * part.weight for part in self.parts))
+            found = {"loss": total, **found}
+        for name, accumulator in (folds or {}).items():
+            found[name] = known[name].finish(accumulator)
+        return found
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several losses, whose weighted sum is "loss"."""
+        return self.parts[0].place is not None
+
+    def mode_of(self, name: str) -> str | None:
+        """Whether a number is best high, "max", or low, "min"; None where nobody said."""
+        name = name.removeprefix("validation_")
+        if name == "loss" or name.startswith("loss/"):
+            return "min"
+        for known, _, metric in self.metrics:
+            if known == name and metric.mode is not None:
+                return metric.mode
+        return "max" if name.split("/")[0].endswith("accuracy") else None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of numbers that may be reported."""
+        parts = [part.name for part in self.parts]
+        accuracies = [name.replace("loss", "accuracy", 1) for name in parts]
+        return list(dict.fromkeys([*(["loss"] if self.several else []), *parts, *accuracies, *self.further]))
+
+    @property
+    def further(self) -> list[str]:
+        """Names of the metrics that were asked for."""
+        return [name for name, _, _ in self.metrics]
 
 
-def check_net(net: Any) -> None:
-    """Raise unless net is a layer."""
-    if not isinstance(net, Layer):
-        raise TypeError(f"net must be a layer, not {net!r}; make one of a function by fcnn.serial")
+def _own_weights(loss: Any, targets: Any) -> Any:
+    weights = getattr(loss, "weights", None)
+    return weights(targets) if callable(weights) else None
 
 
-def check_metrics(metrics: Any) -> tuple[tuple[str, Metric], ...]:
-    """Raise unless metrics are functions by name; returns them as pairs."""
-    if metrics is None:
-        return ()
-    if not isinstance(metrics, dict) or not all(isinstance(name, str) for name in metrics):
-        raise TypeError(f"metrics must be a dict from a name to a function (outputs, targets), not {metrics!r}")
-    for name, metric in metrics.items():
-        if name in ("loss", "accuracy", "seconds", "skipped") or name.startswith("validation_"):
-            raise ValueError(f"metrics: the name {name!r} is taken; use another")
-        if not callable(metric):
-            raise TypeError(f"metrics: {name} must be a function (outputs, targets), not {metric!r}")
-    return tuple(metrics.items())
+def _left_out(targets: Any, ignore: int | None, weights: Any) -> tuple[Any, Any]:
+    """Targets whose labels are classes, and weights that are 0 for those that do not count."""
+    if ignore is None or not hasattr(targets, "dtype"):
+        return targets, weights
+    return without(targets, ignore, weights)
 
 
-def check_data(net: Layer, data: Any, what: str, loss: Loss | None) -> tuple[tuple[Any, ...], Any]:
-    """Raise unless data are (x, y) that the network and the loss can take; returns x as a tuple, and y.
+def _at(tree: Any, place: Any) -> Any:
+    """What stands at a place of a tuple or dict; weights of one array hold for all."""
+    if place is None or tree is None or hasattr(tree, "dtype"):
+        return tree
+    return tree[place]
+
+
+def check_objective(loss: Any, loss_weights: Any = None, metrics: Any = None, ignore_label: Any = None) -> Objective:
+    """What is asked for as an objective, checked.
 
     Raises:
-        TypeError: not a pair of arrays, or labels that are not integers where the default loss needs them.
-        ValueError: different numbers of examples, no examples, inputs that do not suit the network, or labels
-            outside the classes.
+        TypeError: losses or metrics of the wrong kind.
+        ValueError: names that are taken, weights that belong to no loss.
     """
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        said = f" of {len(data)}" if isinstance(data, (tuple, list)) else ""
-        raise TypeError(f"{what} must be a pair (x, y) of arrays, not a {type(data).__name__}{said}")
-    x, y = data[0], plain_array(data[1])
-    inputs = tuple(map(plain_array, x)) if isinstance(x, (tuple, list)) else (plain_array(x),)
-    arrays = {**{f"x[{i}]" if len(inputs) > 1 else "x": a for i, a in enumerate(inputs)}, "y": y}
-    for name, array in arrays.items():
-        if not hasattr(array, "shape") or not hasattr(array, "dtype"):
-            raise TypeError(f"{what}: {name} must be an array, not a {type(array).__name__}; use numpy.asarray")
-        if not array.shape:
-            raise ValueError(f"{what}: {name} is a single number; its first axis must count the examples")
-        if np.dtype(array.dtype).kind in "OSUMm":
-            raise TypeError(f"{what}: {name} has dtype {array.dtype}; make numbers of it")
-    counts = {name: array.shape[0] for name, array in arrays.items()}
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{count} in {name}" for name, count in counts.items())
-        raise ValueError(f"{what}: different numbers of examples ({listed}); every array has one for each")
-    if not y.shape[0]:
-        raise ValueError(f"{what}: there are no examples")
-    out = _out_shape(net, tuple(tuple(a.shape[1:]) for a in inputs))
-    if loss is None or (getattr(loss, "scores_classes", False) and jnp.issubdtype(y.dtype, jnp.integer)):
-        _check_labels(y, out, what)
-    return inputs, y
+    from .losses import CrossEntropy
+
+    ignored = check_ignore(ignore_label)
+    if isinstance(loss, Mapping):
+        named: list[tuple[Any, Any]] = list(loss.items())
+    elif isinstance(loss, (tuple, list)):
+        named = list(enumerate(loss))
+    else:
+        named = [(None, loss)]
+    if not named:
+        raise ValueError("loss is empty; give a function, or a dict of them by the names of the outputs")
+    weights = _loss_weights(loss_weights, [place for place, _ in named])
+    parts = []
+    for place, function in named:
+        what = "loss" if place is None else f"loss[{place!r}]"
+        check_function(what, function)
+        parts.append(Part(place, cross_entropy if function is None else function, weights.get(place, 1.0)))
+        own = function.ignore_label if isinstance(function, CrossEntropy) else None
+        if None not in (ignored, own) and ignored != own:
+            raise ValueError(f"ignore_label is {ignored}, and the loss ignores {own}; give one of them")
+    own = {p.loss.ignore_label for p in parts if isinstance(p.loss, CrossEntropy)} - {None}
+    if ignored is None and len(own) == 1:
+        ignored = own.pop()
+    return Objective(tuple(parts), check_metrics(metrics), ignored, all(given is not None for _, given in named))
 
 
-def plain_array(array: Any) -> Any:
-    """An array of another library as NumPy's; whatever is none is left for the checks."""
-    if isinstance(array, (np.ndarray, jax.Array)) or not hasattr(array, "__array__"):
-        return array
-    return np.asarray(array)
+def _loss_weights(given: Any, places: list[Any]) -> dict[Any, float]:
+    if given is None:
+        return {}
+    if places == [None]:
+        raise ValueError("loss_weights are those of several losses; give loss as a dict or tuple of functions")
+    if isinstance(given, (tuple, list)) and len(given) == len(places):
+        given = dict(zip(places, given, strict=True))
+    if not isinstance(given, Mapping):
+        raise TypeError(f"loss_weights must have a number for each loss, as loss has a function, not {given!r}")
+    for place, value in given.items():
+        if place not in places:
+            raise ValueError(f"loss_weights has {place!r}, and the losses are {', '.join(map(repr, places))}")
+        if isinstance(value, (bool, str)) or not np.isscalar(value) or not np.isfinite(float(value)):  # type: ignore
+            raise TypeError(f"loss_weights[{place!r}] must be a finite number, not {value!r}")
+    return {place: float(value) for place, value in given.items()}
 
 
-@lru_cache(maxsize=64)
-def _out_shape(net: Layer, shapes: tuple[Shape, ...]) -> Any:
-    """``net.out_shape``, which walks through the network; every batch of a loader asks."""
-    return net.out_shape(*shapes)
+def check_function(name: str, given: Any) -> None:
+    """Raise unless it is None or a function, and one by which the compiled step is found again."""
+    if given is None:
+        return
+    if not callable(given):
+        way_out = "; put several into one by data.augment.compose" if isinstance(given, (tuple, list)) else ""
+        way_out = '; such as optax.losses.squared_error for "mse"' if isinstance(given, str) else way_out
+        raise TypeError(f"{name} must be a function, not {given!r}{way_out}")
+    check_hashable(name, given)
 
 
-def _check_labels(y: Any, out: Any, what: str) -> None:
-    if not jnp.issubdtype(y.dtype, jnp.integer):
-        way_out = "y.astype('int32')" if y.dtype == bool else "y.argmax(-1) for one-hot targets"
+def check_hashable(name: str, given: Any) -> None:
+    """Raise unless a compiled step can be found again by it."""
+    try:
+        hash(given)
+    except TypeError:
         raise TypeError(
-            f"{what}: y has dtype {y.dtype}, the default loss takes integer labels; "
-            f"use {way_out}, or give a loss such as optax.losses.squared_error"
+            f"{name} is a {type(given).__name__} that cannot be hashed, and the compiled step is found by it; "
+            "make the class a dataclass(frozen=True), or give a function"
+        ) from None
+
+
+def check_metrics(metrics: Any) -> tuple[tuple[str, Any, Any], ...]:
+    """Raise unless metrics are metrics by name; returns triples of a name, a place among outputs, and a metric."""
+    if metrics is None:
+        return ()
+    if not isinstance(metrics, Mapping) or not all(
+        isinstance(name, str) or isinstance(metric, Mapping) for name, metric in metrics.items()
+    ):
+        raise TypeError(
+            "metrics must be a dict from a name to a function (outputs, targets) or to one of training.metrics, such "
+            f"as {{'f1': training.metrics.f1()}}, not {metrics!r}"
         )
-    if not isinstance(out, tuple) or tuple(y.shape[1:]) != out[:-1]:
-        raise ValueError(
-            f"{what}: y has shape {shown(tuple(y.shape))}, but for one example the network gives {out}; "
-            "the default loss needs a score for each class on the last axis and a label for all other positions: "
-            "end the network in Flatten or global pooling and Dense(classes), or give a loss"
+    found: list[tuple[str, Any, Any]] = []
+    for name, given in metrics.items():
+        if isinstance(given, Mapping):  # for one of several outputs
+            found += [_metric(f"{own}/{name}", name, metric) for own, metric in given.items()]
+        else:
+            found.append(_metric(name, None, given))
+    return tuple(found)
+
+
+def _metric(name: str, place: Any, given: Any) -> tuple[str, Any, Any]:
+    if name in _TAKEN or name.startswith(("validation_", "loss/")):
+        raise ValueError(f"metrics: the name {name!r} is taken; use another")
+    if any(given is ready for ready in READY):
+        raise TypeError(f"metrics: {name} is a function that makes a metric; call it, {given.__name__}(...)")
+    if isinstance(given, Metric):
+        metric: Any = given
+    elif isinstance(given, (tuple, list)):
+        if len(given) not in (3, 4) or not all(map(callable, given[1:])):
+            raise TypeError(
+                f"metrics: {name} must be (start, update, result): what is there before the first batch, a function "
+                f"(accumulator, outputs, targets) to accumulator, and one from it to the number; not {given!r}"
+            )
+        metric = Fold(*given, name=f"the metric {name}")
+        for value in given:
+            check_hashable(f"metrics: {name}", value)
+    elif callable(given) and not isinstance(given, type):
+        metric = Mean(given, f"the metric {name}", _stated(name, getattr(given, "mode", None)))
+        check_hashable(f"metrics: {name}", given)
+    else:
+        raise TypeError(
+            f"metrics: {name} must be a function (outputs, targets), (start, update, result), or one of "
+            f"training.metrics, not {given!r}"
         )
-    low, high = int(np.min(np.asarray(y))), int(np.max(np.asarray(y)))
-    if low < 0 or high >= out[-1]:
-        raise ValueError(
-            f"{what}: labels run from {low} to {high}, the network scores classes 0 to {out[-1] - 1}; "
-            f"give the last layer {high + 1} features, or count labels from 0"
-        )
+    return name, place, metric
+
+
+def _stated(name: str, mode: Any) -> str | None:
+    if mode not in (None, "max", "min"):
+        raise ValueError(f"metrics: the mode of {name} is {mode!r}, expected 'max' or 'min'")
+    return mode

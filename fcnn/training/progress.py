@@ -77,7 +77,9 @@ class EpochBar:
     def _text(self, metrics: Mapping[str, Any]) -> str:
         """The numbers as text, each loss before its accuracy (a compiled step returns its dict sorted)."""
         parts = [
-            f"{name.replace('_', ' ')} {np.mean(value):.4f}" for name, value in sorted(metrics.items(), key=_place)
+            f"{name.replace('_', ' ')} {np.mean(value):.4f}"
+            for name, value in sorted(metrics.items(), key=_place)
+            if np.ndim(value) < 2  # no matrices
         ]
         seconds = self._counted - self._begun  # without the validation that comes after
         if self._examples and seconds > 0:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..given import Params, State
 from .checkpoint import Checkpoints
-from .objective import Loss, Metric
+from .objective import Objective
 from .spread import Spread
 from .step import Augment, TrainState
 from .trainable import Trainable
@@ -23,17 +23,16 @@ class Options:
     optimizer: Any
     epochs: int
     batch_size: int
-    loss: Loss | None
-    minimised: Loss
-    validation: tuple[tuple[Any, ...], Any] | None
+    objective: Objective
+    validation: Any
     augment: Augment | None
     checkpoint: Checkpoints | None
     resume: bool
     progress: bool
     spread: Spread
-    metrics: tuple[tuple[str, Metric], ...]
     callbacks: tuple[Callable[[Moment], Any], ...]
     monitor: str
+    mode: str | None
     patience: int | None
     keep_best: bool
     averaging: bool
@@ -72,9 +71,11 @@ class Run:
     Attributes:
         params: the trained parameters.
         state: the state after training; ``{}`` for networks without.
-        history: arrays with one number for each epoch: "loss" and "accuracy" (means over the epoch's batches,
-            each before its update), further metrics, "validation_loss" and so on where validation data were
-            given, "skipped" where steps may be left out, and "seconds".
+        history: arrays with one number for each epoch: "loss" and "accuracy" (over the epoch's examples, each batch
+            before its update; batches count by their examples or weights), "loss/class" and so on where there are
+            several losses, further metrics, "validation_loss" and so on where validation data were given, "skipped"
+            where steps may be left out (they count in none of the others), and "seconds". Of a metric that is an array,
+            (epochs, *array).
         train: the train state after the last step, to go on from in a loop of one's own.
         stopped: why training ended before its last epoch, in words; None: it did not.
         best_epoch: the epoch, from 1, that was best by ``monitor``; None before the first has ended.
@@ -90,6 +91,10 @@ class Run:
     compile_seconds: float = 0.0
 
     def __repr__(self) -> str:
-        last = ", ".join(f"{name} {np.mean(values[-1]):.4g}" for name, values in self.history.items() if len(values))
+        last = ", ".join(
+            f"{name} {np.mean(values[-1]):.4g}"
+            for name, values in self.history.items()
+            if len(values) and values.ndim < 3
+        )
         why = f", stopped by {self.stopped}" if self.stopped else ""
         return f"<fcnn run: {len(self.history.get('seconds', ()))} epochs{why}; last {last}>"

@@ -16,7 +16,8 @@ import numpy as np
 from ..errors import at
 from ..given import fold
 from ..layer import Layer
-from .objective import Loss, check_data
+from .examples import check_data, count_of, taken
+from .objective import Objective
 from .spread import Spread
 
 #: batches that are made ready while a step computes
@@ -61,18 +62,19 @@ class Batches:
     Args:
         data: an iterable of batches (x, y), or a function from the epoch, 0, 1, ..., to one.
         epochs: how often it will be gone through.
+        what: what they are, for messages.
 
     Raises:
         ValueError: an iterator, which can be gone through once, for several epochs.
     """
 
-    def __init__(self, data: Any, epochs: int) -> None:
-        self._data = data
+    def __init__(self, data: Any, epochs: int, what: str = "fit: data") -> None:
+        self._data, self._what = data, what
         self._first: Iterator[Any] | None = None
         if isinstance(data, Iterator) and epochs > 1:
             raise ValueError(
-                f"data is a {type(data).__name__}, which can be gone through once, and epochs is {epochs}; give a "
-                "list, a loader, or a function (epoch) that returns the batches of an epoch"
+                f"{what.split(': ')[-1]} is a {type(data).__name__}, which can be gone through once, and epochs is "
+                f"{epochs}; give a list, a loader, or a function (epoch) that returns the batches of an epoch"
             )
 
     def peek(self) -> Any:
@@ -86,7 +88,7 @@ class Batches:
         for batch in batches:
             self._first = itertools.chain([batch], batches)
             return batch
-        raise ValueError("fit: data: there are no batches")
+        raise ValueError(f"{self._what}: there are no batches")
 
     def epoch(self, number: int, done: int = 0) -> Iterator[Any]:
         """The batches of an epoch, without those that have been done."""
@@ -102,6 +104,26 @@ class Batches:
         except (TypeError, NotImplementedError):
             return None
 
+    def sizes(self) -> dict[int, str]:
+        """Sizes of the batches of an epoch as far as they are known beforehand, each with a batch that has it."""
+        data = self._data
+        if isinstance(data, list):
+            found: dict[int, str] = {}
+            for number, batch in enumerate(data, start=1):
+                x = batch[0][0] if isinstance(batch[0], (tuple, list)) and batch[0] else batch[0]
+                if getattr(x, "shape", None):
+                    found.setdefault(int(x.shape[0]), f"batch {number}")
+            return found
+        # loaders of PyTorch, whose samplers may choose otherwise
+        size = getattr(data, "batch_size", None)
+        if type(data).__module__.startswith("torch.utils.data") and isinstance(size, int) and not data.drop_last:
+            try:
+                left = len(data.sampler) % size
+            except (TypeError, NotImplementedError):
+                return {}
+            return {left: "the last batch"} if left else {}
+        return {}
+
     def _start(self, number: int) -> Iterator[Any]:
         made = self._data
         if callable(self._data) and not isinstance(self._data, Iterable):
@@ -110,18 +132,18 @@ class Batches:
                     inspect.signature(self._data).bind(number)
                 except TypeError:
                     raise TypeError(
-                        "fit: data is a function that does not take the epoch; write def batches(epoch), or give "
+                        f"{self._what} is a function that does not take the epoch; write def batches(epoch), or give "
                         "lambda epoch: batches()"
                     ) from None
             made = self._data(number)
         if not isinstance(made, Iterable):
             raise TypeError(
-                f"fit: data({number}) returned a {type(made).__name__}, it must return an iterable of batches (x, y)"
+                f"{self._what}({number}) returned a {type(made).__name__}, it must return an iterable of batches (x, y)"
             )
         return iter(made)
 
 
-def checked(net: Layer, batch: Any, loss: Loss | None, spread: Spread, what: str) -> tuple[tuple[Any, ...], Any]:
+def checked(net: Layer, batch: Any, objective: Objective, spread: Spread, what: str) -> tuple[tuple[Any, ...], Any]:
     """A batch, checked, as ((x, ...), y).
 
     Raises:
@@ -134,8 +156,8 @@ def checked(net: Layer, batch: Any, loss: Loss | None, spread: Spread, what: str
                 f"a batch must be a pair (x, y), not a dict with {', '.join(map(repr, batch))}; "
                 "make pairs of them: ((b['x'], b['y']) for b in loader)"
             )
-        inputs, targets = check_data(net, batch, "batch", loss)
-        spread.check_batch(targets.shape[0] * spread.processes)
+        inputs, targets = check_data(net, batch, "batch", objective)
+        spread.check_batch(count_of(inputs) * spread.processes)
     return inputs, targets
 
 
@@ -145,10 +167,10 @@ def shapes_of(inputs: tuple[Any, ...]) -> list[tuple[int, ...]]:
 
 
 def from_arrays(inputs: tuple[Any, ...], targets: Any, order: np.ndarray, size: int, done: int) -> Iterator[Any]:
-    """Batches of arrays on the host in a given order, without the first ``done``."""
+    """Batches of arrays on the host in a given order, without the first ``done``, and the places of their examples."""
     for first in range(done * size, len(order) - size + 1, size):
         chosen = order[first : first + size]
-        yield tuple(a[chosen] for a in inputs), targets[chosen]
+        yield taken((inputs, targets), chosen), chosen
 
 
 class Ahead:
@@ -211,4 +233,4 @@ def on_device(inputs: tuple[Any, ...], targets: Any, device: Any) -> bool:
     if not statistics or "bytes_limit" not in statistics:
         return True
     free = statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
-    return sum(a.nbytes for a in (*inputs, targets)) <= 0.4 * free
+    return sum(a.nbytes for a in jax.tree.leaves((inputs, targets))) <= 0.4 * free

@@ -16,7 +16,7 @@ from ..geometry import integer
 from ..given import Params, State, check_inputs, check_key, check_mapping
 from ..layer import Call, Layer
 from ..ops.dtypes import wide
-from .objective import check_net
+from .examples import check_net
 from .trainable import Trainable, check_trainable
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from ..errors import at
 from ..geometry import Shape, integer
 from ..given import Params, State, check_key, fold
 from ..layer import Call, Layer
 from ..ops.dtypes import wide
-from .objective import Loss, Metric, cross_entropy, measure
+from .objective import Found, Objective, Weighted, check_objective, cross_entropy
 from .optimizers import loss_scale
 from .precision import check_precision, lowered, restored
 from .trainable import Trainable, check_trainable
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 #: (key, (x, y)) -> (x, y)
 Augment = Callable[..., Any]
-#: ((x, ...), y), or (x, y) for networks of one input
-Batch = tuple[Any, Any]
+#: ((x, ...), y), or (x, y) for networks of one input; (x, y, w) where examples have weights
+Batch = tuple[Any, ...]
 
 
 class TrainState(NamedTuple):
@@ -63,20 +64,23 @@ def start(
         key: random key, for the initial parameters and for dropout.
         shapes: shape of one example of each input.
         params: parameters to begin with; None: ``net.init``.
-        state: state to begin with; None: ``net.init_state``.
+        state: state to begin with; None: ``net.init_state``. Where params are given to a network that has running
+            statistics, so is state.
         trainable: parts that are trained, as for ``fit``; the optimizer keeps nothing for the others. None: all.
 
     Returns:
         The train state.
 
     Raises:
-        ValueError: a path in ``trainable`` that matches nothing.
+        ValueError: parameters without the state that belongs to them, a path in ``trainable`` that matches nothing.
 
     Example:
         >>> import fcnn, optax
         >>> int(start(fcnn.Dense(2), optax.sgd(0.1), jax.random.key(0), (3,)).step)
         0
     """
+    with at("start"):
+        check_begin(net, params, state, shapes)
     params = net.init(fold(key, "init"), *shapes) if params is None else params
     state = net.init_state(*shapes) if state is None else state
     chosen = check_trainable(trainable)
@@ -86,14 +90,30 @@ def start(
     return TrainState(params, state, optimizer.init(seen), fold(key, "train"), jnp.zeros((), "int32"))
 
 
-@lru_cache(maxsize=8)
+def check_begin(net: Layer, params: Params | None, state: State | None, shapes: Sequence[Shape]) -> None:
+    """Raise where parameters come without the running statistics that belong to them.
+
+    Raises:
+        ValueError: they do.
+    """
+    if params is None or state is not None:
+        return
+    if jax.tree.leaves(jax.eval_shape(lambda: net.init_state(*shapes))):
+        raise ValueError(
+            "params are given and state is not, and this network has running statistics that belong to the parameters; "
+            "give state=run.state beside params=run.params, or state=net.init_state(shape) for fresh ones"
+        )
+
+
 def make_step(
     net: Layer,
     optimizer: optax.GradientTransformation,
-    loss: Loss = cross_entropy,
+    loss: Any = cross_entropy,
     augment: Augment | None = None,
     *,
-    metrics: tuple[tuple[str, Metric], ...] = (),
+    loss_weights: Any = None,
+    metrics: Any = None,
+    ignore_label: int | None = None,
     accumulate: int = 1,
     precision: str | None = None,
     trainable: Trainable | str | None = None,
@@ -105,21 +125,27 @@ def make_step(
     Args:
         net: the network.
         optimizer: an optax optimizer.
-        loss: (outputs, targets) to one number for each example, or one for the batch.
+        loss: as for ``fit``.
         augment: (key, batch) to batch, or None.
-        metrics: pairs of a name and a function (outputs, targets) to a number, or one for each example.
-        accumulate: parts that a batch is computed in, one after another; the gradients are averaged, and the
-            memory is that of one part. Batch normalisation sees a part at a time.
+        loss_weights: as for ``fit``.
+        metrics: as for ``fit``; their results are those of the batch alone.
+        ignore_label: as for ``fit``.
+        accumulate: parts that a batch is computed in, one after another; the gradient is that of the whole batch, and
+            the memory that of one part. Batch normalisation sees a part at a time.
         precision: "bfloat16" or "float16" to compute in it; parameters, gradients' sums, the optimizer and running
             statistics stay as they are. "float16" needs an optimizer made by ``training.scaled``, which keeps small
             gradients from becoming zero. None: the precision of the parameters.
         trainable: parts that are trained, as for ``fit`` and for ``start``; None: all.
 
     Returns:
-        The step; its batch is ((x, ...), y), or (x, y). Metrics are those of the batch before the update.
+        The step; its batch is ((x, ...), y), or (x, y), with weights (x, y, w). Metrics are those of the batch before
+        the update. It is the same function for the same arguments, so ``jax.jit`` of it compiles once. An augmentation
+        that goes by the examples' places in the data (``by_example``) needs them: ``step(train, batch,
+        examples=places, epoch=epoch)``.
 
     Raises:
         ValueError: a number out of range.
+        TypeError: arguments of the wrong kind.
 
     Source:
         Mixed precision: Micikevicius et al., "Mixed precision training", ICLR 2018, section 3.
@@ -134,9 +160,50 @@ def make_step(
         >>> after.params["bias"].tolist(), metrics["loss"].item()
         ([1.0], 1.0)
     """
-    accumulate, precision = integer(accumulate, "accumulate"), check_precision(precision)
+    objective = check_objective(loss, loss_weights, metrics, ignore_label)
+    return _reporting(
+        objective,
+        make_measured(
+            net,
+            optimizer,
+            objective,
+            augment,
+            integer(accumulate, "accumulate"),
+            check_precision(precision),
+            check_trainable(trainable),
+        ),
+    )
 
-    chosen = check_trainable(trainable)
+
+@lru_cache(maxsize=8)
+def _reporting(objective: Objective, step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step that tells results instead of what they are computed from."""
+
+    def reporting(
+        before: TrainState, batch: Batch, *, examples: Any = None, epoch: Any = None
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        after, found = step(before, batch, examples=examples, epoch=epoch)
+        return after, objective.results(*found)
+
+    return reporting
+
+
+@lru_cache(maxsize=8)
+def make_measured(
+    net: Layer,
+    optimizer: optax.GradientTransformation,
+    objective: Objective,
+    augment: Augment | None = None,
+    accumulate: int = 1,
+    precision: str | None = None,
+    chosen: Trainable | None = None,
+) -> Callable[..., tuple[TrainState, Found]]:
+    """The step of :func:`make_step`, which tells sums over the batch, for numbers of many batches.
+
+    Returns:
+        (train state, batch, examples=, epoch=, folds=) to (train state, found). ``folds`` are the accumulators of
+        metrics before the step; None: before the first.
+    """
 
     def trained(params: Params) -> Any:
         return params if chosen is None else chosen.only(params)
@@ -149,40 +216,55 @@ def make_step(
         return Call(train=True, root=check_key(key), resting=resting)
 
     def gradient_of(
-        params: Params, state: State, inputs: tuple[Any, ...], targets: Any, key: jax.Array, scale: Any
-    ) -> tuple[Params, dict[str, jax.Array], State]:
-        def objective(part: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], State]]:
+        params: Params,
+        state: State,
+        inputs: tuple[Any, ...],
+        targets: Any,
+        key: jax.Array,
+        scale: Any,
+        folds: Any,
+        shares: Any = None,
+    ) -> tuple[Params, jax.Array, Found, State]:
+        def lost(part: Any) -> tuple[jax.Array, tuple[jax.Array, Found, State]]:
             low, x = lowered((whole(part, params), inputs), precision)
             outputs, after = net.start(call(key, params, state), low, state, x)
-            found = measure(loss, outputs, targets, metrics)
-            value = found["loss"] if scale is None else found["loss"] * scale.astype(found["loss"].dtype)
-            return value, (found, restored(after, state))
+            value, found = objective.measure(outputs, targets, folds, shares)
+            scaled = value if scale is None else value * scale.astype(value.dtype)
+            return scaled, (value, found, restored(after, state))
 
-        gradient, (found, after) = jax.grad(objective, has_aux=True)(trained(params))
-        return gradient, found, after
+        gradient, (value, found, after) = jax.grad(lost, has_aux=True)(trained(params))
+        return gradient, value, found, after
 
     def step(
-        before: TrainState, batch: Batch, *, examples: Any = None, epoch: Any = None
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        before: TrainState, batch: Batch, *, examples: Any = None, epoch: Any = None, folds: Any = None
+    ) -> tuple[TrainState, Found]:
         key = jax.random.fold_in(before.key, before.step)
         inputs, targets = augmented(augment, fold(key, "augment"), batch, examples, epoch)
+        if objective.ignore_label is not None or isinstance(targets, Weighted):
+            _check_unmixed(batch, targets)
         scale = loss_scale(before.optimizer_state)
         dropout = fold(key, "dropout")
         if accumulate == 1:
-            gradient, found, state = gradient_of(before.params, before.state, inputs, targets, dropout, scale)
+            gradient, value, found, state = gradient_of(
+                before.params, before.state, inputs, targets, dropout, scale, folds
+            )
         else:
-            gradient, found, state = _in_parts(
-                lambda state, x, y, i: gradient_of(before.params, state, x, y, jax.random.fold_in(dropout, i), scale),
+            gradient, value, found, state = _in_parts(
+                lambda state, x, y, i, folds, shares: gradient_of(
+                    before.params, state, x, y, jax.random.fold_in(dropout, i), scale, folds, shares
+                ),
+                objective,
                 before,
                 inputs,
                 targets,
+                objective.folds() if folds is None else folds,
                 accumulate,
             )
 
         def value_of(part: Any) -> jax.Array:
             walk = call(dropout, before.params, before.state)
             outputs, _ = net.start(walk, whole(part, before.params), before.state, inputs)
-            return measure(loss, outputs, targets)["loss"]
+            return objective.measure(outputs, targets)[0]
 
         # optax counts on JAX's standard promotion, whatever the program has set
         part = trained(before.params)
@@ -191,7 +273,7 @@ def make_step(
                 gradient,
                 before.optimizer_state,
                 part,
-                **_wanted(optimizer, value=found["loss"], grad=gradient, value_fn=value_of),
+                **_wanted(optimizer, value=value, grad=gradient, value_fn=value_of),
             )
         params = whole(jax.tree.map(lambda p, u: p + u.astype(p.dtype), part, updates), before.params)
         return TrainState(params, state, optimizer_state, before.key, before.step + 1), found
@@ -205,62 +287,98 @@ def augmented(augment: Augment | None, key: jax.Array, batch: Batch, examples: A
     Args:
         augment: (key, batch) to batch; one with the attribute ``by_example`` is also told ``examples`` and ``epoch``.
         key: random key.
-        batch: ((x, ...), y), or (x, y).
-        examples: the places of the examples in the data, (batch,) int32; None: 0, 1, ...
+        batch: ((x, ...), y), or (x, y), or with weights (x, y, w), which no augmentation changes.
+        examples: the places of the examples in the data, (batch,) int32.
         epoch: times that the data have been gone through before.
 
     Returns:
-        The batch, its inputs a tuple.
+        The batch, its inputs a tuple, its targets Weighted where there are weights.
+
+    Raises:
+        ValueError: an augmentation that goes by the examples' places, and nobody knows them.
     """
-    inputs, targets = batch
+    inputs, targets = batch if len(batch) == 2 else (batch[0], Weighted(*batch[1:]))
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     if augment is None:
         return inputs, targets
     told: dict[str, Any] = {}
     if getattr(augment, "by_example", False):
-        told["examples"] = jnp.arange(inputs[0].shape[0], dtype="int32") if examples is None else examples
+        if examples is None:
+            raise ValueError(BY_EXAMPLE)
+        told["examples"] = examples
         told["epoch"] = jnp.zeros((), "int32") if epoch is None else epoch
-    made = augment(key, (inputs, targets), **told)
+    weights = targets.weights if isinstance(targets, Weighted) else None
+    made = augment(key, (inputs, targets if weights is None else targets.targets), **told)
     if not isinstance(made, (tuple, list)) or len(made) != 2:
         raise TypeError(f"augment returned a {type(made).__name__}, it must return the batch as a pair (x, y)")
     inputs, targets = made
-    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), targets
+    inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    return inputs, targets if weights is None else Weighted(targets, weights)
+
+
+def _check_unmixed(batch: Batch, targets: Any) -> None:
+    """Raise where labels became shares of classes, which neither have one weight nor show that one does not count."""
+    before, after = (t.targets if isinstance(t, Weighted) else t for t in (batch[1], targets))
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=False):
+        if jnp.issubdtype(old.dtype, jnp.integer) and jnp.issubdtype(new.dtype, jnp.floating):
+            raise ValueError(
+                "augment mixes the labels of examples, and weights or an ignored label belong to each of them alone; "
+                "leave out the mixing (Mixup, CutMix), or the weights and ignore_label"
+            )
+
+
+#: what is said where an augmentation asks for places that nobody knows
+BY_EXAMPLE = (
+    "augment goes by the examples' places in the data (by_example), as AlternatingFlip does, and batches that are "
+    "handed in have none; give the data as arrays, do this part in the loader, or use one that draws at random, such "
+    "as Flip; in a loop of your own: step(train, batch, examples=places, epoch=epoch)"
+)
 
 
 def _in_parts(
-    gradient_of: Callable[..., Any], before: TrainState, inputs: tuple[Any, ...], targets: Any, count: int
-) -> tuple[Params, dict[str, jax.Array], State]:
-    """Mean gradient and metrics of the parts of a batch, one after another in a loop; the state goes through all."""
+    gradient_of: Callable[..., Any],
+    objective: Objective,
+    before: TrainState,
+    inputs: tuple[Any, ...],
+    targets: Any,
+    folds: Any,
+    count: int,
+) -> tuple[Params, jax.Array, Found, State]:
+    """Gradient, loss and sums of a batch from its parts, one after another in a loop; the state goes through all."""
     size = inputs[0].shape[0]
     if size % count:
         raise ValueError(
             f"accumulate is {count}, which does not divide a batch of {size} examples; "
-            "give a batch_size that is a multiple of it"
+            "give a batch_size that is a multiple of it, and leave out an incomplete last batch (drop_last=True)"
         )
     # every count-th example is a part: on a mesh each device then has its share of each
     parts = jax.tree.map(lambda a: a.reshape(size // count, count, *a.shape[1:]).swapaxes(0, 1), (inputs, targets))
+    shares = objective.shares(parts[1], count)
 
     def part(carry: Any, given: Any) -> Any:
-        (total, sums, state), ((x, y), i) = carry, given
-        gradient, found, state = gradient_of(state, x, y, i)
+        (total, value, sums, state, folds), ((x, y), i, shares) = carry, given
+        gradient, more, found, state = gradient_of(state, x, y, i, folds, shares)
         # in float32 or wider: a sum of many parts in a half stands still
-        wider = jax.tree.map(lambda old, new: old + new.astype(old.dtype), (total, sums), (gradient, found))
-        return (*wider, state), None
+        wider = jax.tree.map(
+            lambda old, new: old + new.astype(old.dtype), (total, value, sums), (gradient, more, found.sums)
+        )
+        return (*wider, state, found.folds), None
 
-    first = jax.eval_shape(gradient_of, before.state, *jax.tree.map(lambda a: a[0], parts), 0)
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, _summed_in(a.dtype)), first[:2])
-    (total, sums, state), _ = jax.lax.scan(part, (*zeros, before.state), (parts, jnp.arange(count)))
-    means = jax.tree.map(lambda a: a / jnp.asarray(count, a.dtype), (total, sums))
-    return *jax.tree.map(lambda a, one: a.astype(_kept_in(a.dtype, one.dtype)), means, first[:2]), state
+    one = jax.tree.map(lambda a: a[0], (parts, shares))
+    first = jax.eval_shape(gradient_of, before.state, *one[0], 0, folds, one[1])
+    told = (first[0], first[1], first[2].sums)
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, _summed_in(a.dtype)), told)
+    (total, value, sums, state, folds), _ = jax.lax.scan(
+        part, (*zeros, before.state, folds), (parts, jnp.arange(count), shares)
+    )
+    if shares is None:  # parts of equal weight
+        total, value = jax.tree.map(lambda a: a / jnp.asarray(count, a.dtype), (total, value))
+    total, value = jax.tree.map(lambda a, one: a.astype(one.dtype), (total, value), told[:2])
+    return total, value, Found(sums, folds), state
 
 
 def _summed_in(dtype: Any) -> Any:
     return wide(dtype) if jnp.issubdtype(dtype, jnp.floating) else dtype
-
-
-def _kept_in(mean: Any, one: Any) -> Any:
-    """The dtype of a mean of numbers: theirs, but that of the mean where they are integers."""
-    return one if jnp.issubdtype(one, jnp.floating) else mean
 
 
 def _wanted(optimizer: Any, **extra: Any) -> dict[str, Any]:

@@ -1,0 +1,297 @@
+"""Examples as a training takes them: inputs, targets, and what they weigh, checked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import shown
+from ..geometry import Shape
+from ..layer import Layer
+from .losses import cross_entropy
+from .objective import Objective, Part, Weighted
+
+
+def check_net(net: Any) -> None:
+    """Raise unless net is a layer."""
+    if not isinstance(net, Layer):
+        raise TypeError(f"net must be a layer, not {net!r}; make one of a function by fcnn.serial")
+
+
+def count_of(inputs: tuple[Any, ...]) -> int:
+    """The number of examples."""
+    return inputs[0].shape[0]
+
+
+def taken(tree: Any, chosen: Any) -> Any:
+    """Some of the examples of every array."""
+    return jax.tree.map(lambda a: a[chosen], tree)
+
+
+def check_data(net: Layer, data: Any, what: str, objective: Objective) -> tuple[tuple[Any, ...], Any]:
+    """Raise unless data are (x, y) or (x, y, w) that the network and the losses can take.
+
+    Returns:
+        x as a tuple, and y; Weighted where there are weights.
+
+    Raises:
+        TypeError: no such arrays, or labels that are not integers where a loss needs them.
+        ValueError: different numbers of examples, no examples, inputs that do not suit the network, labels outside the
+            classes, weights that suit no targets.
+    """
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+        said = f" of {len(data)}" if isinstance(data, (tuple, list)) else ""
+        raise TypeError(
+            f"{what} must be a pair (x, y) of arrays, or with weights (x, y, w), not a {type(data).__name__}{said}"
+        )
+    inputs = input_arrays(data[0], what)
+    targets = _targets(data[1], what, len(inputs[0]) if hasattr(inputs[0], "__len__") else 0)
+    weights = None if len(data) == 2 else _weights(data[2], what)
+    arrays = {f"x[{i}]" if len(inputs) > 1 else "x": a for i, a in enumerate(inputs)}
+    arrays |= _named("y", targets) | ({} if weights is None else _named("w", weights))
+    for name, array in arrays.items():
+        _check_array(name, array, what)
+    counts = {name: array.shape[0] for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        listed = [f"{count} in {name}" for name, count in counts.items()]
+        listed = [*listed[:3], "...", listed[-1]] if len(listed) > 6 else listed
+        raise ValueError(f"{what}: different numbers of examples ({', '.join(listed)}); every array has one for each")
+    if not count_of(inputs):
+        raise ValueError(f"{what}: there are no examples")
+    out = out_shape(net, tuple(tuple(a.shape[1:]) for a in inputs))
+    for part in objective.parts:
+        _check_part(part, objective, targets, out, what)
+    if weights is None:
+        return inputs, targets
+    _check_weights(weights, targets, objective, what)
+    return inputs, Weighted(targets, weights)
+
+
+def input_arrays(x: Any, what: str) -> tuple[Any, ...]:
+    """The inputs as a tuple of arrays.
+
+    Raises:
+        TypeError: a dict, or a list of pictures.
+    """
+    if isinstance(x, Mapping):
+        names = ", ".join(map(repr, x))
+        raise TypeError(
+            f"{what}: x is a dict with {names}; several inputs are a tuple, in the order in which the network takes "
+            "them: (d['a'], d['b'])"
+        )
+    if not isinstance(x, (tuple, list)):
+        return (plain_array(x),)
+    inputs = tuple(map(plain_array, x))
+    if not inputs:
+        raise ValueError(f"{what}: x is empty; give an array (examples, *space, channels)")
+    if isinstance(x, list):
+        _check_list("x", inputs, what, "(examples, *space, channels)")
+    return inputs
+
+
+def _check_list(name: str, arrays: tuple[Any, ...], what: str, form: str) -> None:
+    """Raise where a list is that of the examples, and not of several arrays of all of them."""
+    shapes = [tuple(a.shape) for a in arrays if hasattr(a, "shape")]
+    if len(shapes) > 8 or (len(shapes) == len(arrays) and len({shape[:1] for shape in shapes}) > 1):
+        sizes = ", ".join(dict.fromkeys(map(shown, shapes[:3])))
+        raise TypeError(
+            f"{what}: {name} is a list of {len(arrays)} arrays ({sizes}, ...), and it must be one array {form}; "
+            "numpy.stack makes one of arrays of one shape, those of several have to be cropped, resized or padded first"
+        )
+
+
+def _targets(y: Any, what: str, examples: int) -> Any:
+    if isinstance(y, list):
+        if not y or not all(hasattr(plain_array(a), "shape") for a in y):
+            return y  # refused as no array
+        _check_list("y", tuple(map(plain_array, y)), what, "with one entry for each example")
+        y = tuple(y)
+    return jax.tree.map(plain_array, y, is_leaf=lambda a: isinstance(a, list))
+
+
+def _weights(w: Any, what: str) -> Any:
+    if w is None:
+        raise TypeError(f"{what}: w is None; leave it out: (x, y)")
+    return jax.tree.map(plain_array, w, is_leaf=lambda a: isinstance(a, list))
+
+
+def _named(name: str, tree: Any) -> dict[str, Any]:
+    """The arrays of a tree by their place in it."""
+    if isinstance(tree, list) or not jax.tree.leaves(tree):
+        return {name: tree}
+    return {
+        name + jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree.leaves_with_path(tree, is_leaf=lambda a: isinstance(a, list))
+    }
+
+
+def _check_array(name: str, array: Any, what: str) -> None:
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+        raise TypeError(f"{what}: {name} must be an array, not a {type(array).__name__}; use numpy.asarray")
+    if not array.shape:
+        raise ValueError(f"{what}: {name} is a single number; its first axis must count the examples")
+    if np.dtype(array.dtype).kind in "OSUMm":
+        way_out = ": classes, labels = numpy.unique(y, return_inverse=True)" if name[0] == "y" else ""
+        raise TypeError(f"{what}: {name} has dtype {array.dtype}; make numbers of it{way_out}")
+
+
+def plain_array(array: Any) -> Any:
+    """An array of another library as NumPy's; whatever is none is left for the checks."""
+    if isinstance(array, (np.ndarray, jax.Array)) or not hasattr(array, "__array__"):
+        return array
+    return np.asarray(array)
+
+
+@lru_cache(maxsize=64)
+def out_shape(net: Layer, shapes: tuple[Shape, ...]) -> Any:
+    """``net.out_shape``, which walks through the network; every batch of a loader asks."""
+    return net.out_shape(*shapes)
+
+
+# weights
+
+
+def _check_weights(weights: Any, targets: Any, objective: Objective, what: str) -> None:
+    if hasattr(weights, "dtype"):
+        pairs = [("w", weights, targets)]
+    else:
+        places = [part.place for part in objective.parts]
+        if places == [None] or not isinstance(weights, (Mapping, tuple)):
+            raise TypeError(f"{what}: w must be an array of weights, one for each example")
+        given = list(weights) if isinstance(weights, Mapping) else list(range(len(weights)))
+        if given and set(given) != set(places):
+            raise ValueError(f"{what}: w has {given}, and the losses are {places}; give weights for each of them")
+        pairs = [(f"w[{place!r}]", weights[place], targets[place]) for place in places]
+    for name, array, wanted in pairs:
+        if array.dtype != bool and not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(
+                f"{what}: {name}, the third of (x, y, w), has dtype {array.dtype}; weights are of floating point, "
+                "w.astype('float32'), or bool"
+            )
+        labels = [tuple(a.shape) for a in jax.tree.leaves(wanted)]
+        if array.ndim > 1 and not any(tuple(array.shape) == shape[: array.ndim] for shape in labels):
+            raise ValueError(
+                f"{what}: {name} has shape {shown(tuple(array.shape))}, and y {' and '.join(map(shown, labels))}; "
+                "weights are one number for each example, or one for each of its labels"
+            )
+        host = np.asarray(array)
+        if host.dtype != bool and not (np.isfinite(host).all() and (host >= 0).all()):
+            raise ValueError(f"{what}: {name} has weights that are negative or not finite; they must be at least 0")
+        if what != "batch" and not host.any():
+            raise ValueError(f"{what}: all weights in {name} are 0, so no example counts")
+
+
+# labels
+
+
+def _check_part(part: Part, objective: Objective, targets: Any, out: Any, what: str) -> None:
+    """Raise unless the targets of a loss are there, and labels of classes where it takes such."""
+    name = "y"
+    if part.place is not None:
+        for kind, tree, word in (("y", targets, "targets"), ("the network", out, "outputs")):
+            if hasattr(tree, "dtype") or _is_shape(tree) or not _has(tree, part.place):
+                has = list(tree) if isinstance(tree, Mapping) else f"{len(tree)} of them" if _several(tree) else "one"
+                raise ValueError(f"{what}: loss has {part.place!r}, and {kind} has no such {word} ({has})")
+        targets, out, name = targets[part.place], out[part.place], f"y[{part.place!r}]"
+    default = part.loss is cross_entropy
+    if not default and not getattr(part.loss, "scores_classes", False):
+        return
+    if not hasattr(targets, "dtype") or not _is_shape(out):
+        several = "network gives several outputs" if not _is_shape(out) else "data have several targets"
+        raise (TypeError if _is_shape(out) else ValueError)(
+            f"{what}: the {several}, and the loss takes one; give a loss for each by its name, "
+            "loss={'class': training.cross_entropy(), 'box': optax.losses.huber_loss}, or one function (outputs, "
+            "targets) of them all"
+        )
+    if not default and jnp.issubdtype(targets.dtype, jnp.floating):
+        return
+    if default and jnp.issubdtype(targets.dtype, jnp.floating) and objective.shares_of_classes:
+        return
+    _check_labels(name, targets, out, objective.ignore_label, what)
+
+
+def _is_shape(out: Any) -> bool:
+    return isinstance(out, tuple) and all(isinstance(n, (int, np.integer)) for n in out)
+
+
+def _several(tree: Any) -> bool:
+    return isinstance(tree, (Mapping, tuple)) and not _is_shape(tree)
+
+
+def _has(tree: Any, place: Any) -> bool:
+    if isinstance(tree, Mapping):
+        return place in tree
+    return isinstance(tree, tuple) and isinstance(place, int) and place < len(tree)
+
+
+def _check_labels(name: str, y: Any, out: Shape, ignore: int | None, what: str) -> None:
+    given, wanted, classes = tuple(y.shape), tuple(out[:-1]), out[-1] if out else 1
+    if classes == 1 and (y.dtype == bool or given[1:] in (wanted, out)):
+        raise (ValueError if jnp.issubdtype(y.dtype, jnp.integer) else TypeError)(
+            f"{what}: the network gives one score for each label, and the default loss takes one for each class; for "
+            f"yes or no use loss=optax.losses.sigmoid_binary_cross_entropy with {name}.reshape"
+            f"{shown((-1, *out))}.astype('float32'), or end the network in two scores"
+        )
+    if not jnp.issubdtype(y.dtype, jnp.integer):
+        if y.dtype == bool:
+            way_out = f"{name}.astype('int32')"
+        elif given[1:] == (*wanted, classes):
+            way_out = f"{name}.argmax(-1) for one-hot targets, loss=training.cross_entropy() for shares of classes"
+        elif given[1:] in (wanted, (*wanted, 1)) and _whole(y):
+            way_out = f"{name}.reshape{shown((-1, *wanted))}.astype('int32') for labels"
+        else:
+            way_out = f"{name}.argmax(-1) for one-hot targets"
+        raise TypeError(
+            f"{what}: {name} has dtype {y.dtype}, the default loss takes integer labels; "
+            f"use {way_out}, or give a loss such as optax.losses.squared_error"
+        )
+    if given[1:] != wanted:
+        if given[1:] == (*wanted, classes) and _one_hot(y):
+            hint = f"these are one-hot: use {name}.argmax(-1)"
+        elif given[1:] == (*wanted, 1):
+            hint = f"leave out the last axis: {name}[..., 0]"
+        else:
+            hint = "end the network in Flatten or global pooling and Dense(classes), or give a loss"
+        raise ValueError(
+            f"{what}: {name} has shape {shown(given)}, but for one example the network gives {out}; "
+            "the default loss needs a score for each class on the last axis and a label for all other positions: "
+            + hint
+        )
+    host = np.asarray(y)
+    labels = host if ignore is None else host[host != ignore]
+    if not labels.size:
+        if what == "batch":
+            return
+        raise ValueError(f"{what}: every label in {name} is {ignore}, which ignore_label leaves out")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"{what}: labels run from {low} to {high}, the network scores classes 0 to {classes - 1}; "
+            + _advice(labels, classes)
+        )
+
+
+def _whole(y: Any) -> bool:
+    host = np.asarray(y[:1024], np.float64)
+    return bool((host == np.round(host)).all())
+
+
+def _one_hot(y: Any) -> bool:
+    host = np.asarray(y[:1024])
+    return bool(((host == 0) | (host == 1)).all() and (host.sum(-1) == 1).all())
+
+
+def _advice(labels: np.ndarray, classes: int) -> str:
+    outside = np.unique(labels[(labels < 0) | (labels >= classes)])
+    codes = [int(label) for label in outside if label < 0 or label in (255, 65535)]
+    if len(codes) == 1 and len(outside) == 1:
+        return f"where {codes[0]} marks what does not count, give ignore_label={codes[0]}; else count labels from 0"
+    if codes and len(outside) == len(codes):
+        listed = " and ".join(map(str, codes))
+        return f"where {listed} mark what does not count, make one of them, and give it as ignore_label"
+    return f"give the last layer {int(labels.max()) + 1} features, or count labels from 0"
