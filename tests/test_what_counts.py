@@ -24,9 +24,10 @@ def log_softmax(z):
 
 
 def stepped(given, net=NET, accumulate=1, params=None, **options):
-    """Parameters after a step, and its metrics, in float64."""
+    """The train state after a step, and its numbers."""
     before = start(net, SGD, KEY, np.shape(given[0])[1:], params=params)
-    return jax.jit(make_step(net, SGD, accumulate=accumulate, **options))(before, given)
+    after, found = jax.jit(make_step(net, SGD, accumulate=accumulate, **options))(before, given)
+    return after, jax.tree.map(float, found)
 
 
 def assert_close(left, right, rtol=1e-10):

@@ -149,7 +149,7 @@ class ByClass(_Classes):
 
     def result(self, sums: Sums) -> Any:
         both, said, wanted = sums["both"], sums["said"], sums["wanted"]
-        there = (said + wanted) != 0
+        occurs = (said + wanted) != 0
         if self.average == "micro":
             both, said, wanted = both.sum(), said.sum(), wanted.sum()
         value = ratio(*self._quotient(both, said, wanted), otherwise=0.0)
@@ -157,11 +157,12 @@ class ByClass(_Classes):
             return value
         if self.average == "binary":
             return value[1]
+        occurs, wanted = occurs.astype(value.dtype), wanted.astype(value.dtype)
         if self.average == "weighted":
             return ratio((value * wanted).sum(), wanted.sum())
         if self.average == "macro":
-            return ratio((value * there).sum(), there.sum())  # as in scikit-learn: over classes that occur
-        return ratio(value * there, there)
+            return ratio((value * occurs).sum(), occurs.sum())  # as in scikit-learn: over classes that occur
+        return ratio(value * occurs, occurs)
 
     def _quotient(self, both: Any, said: Any, wanted: Any) -> tuple[Any, Any]:
         if self.kind == "precision":

@@ -34,7 +34,7 @@ def are_batches(data: Any) -> bool:
     if isinstance(data, (tuple, str, bytes, dict)) or hasattr(data, "shape"):
         return False
     if isinstance(data, list):
-        return bool(data) and all(isinstance(batch, (tuple, list)) and len(batch) == 2 for batch in data)
+        return bool(data) and all(isinstance(batch, (tuple, list)) and len(batch) in (2, 3) for batch in data)
     return callable(data) or isinstance(data, Iterable)
 
 
