@@ -105,18 +105,15 @@ def test_any_number_of_steps_and_epochs_is_one_compilation():
 
 
 def test_a_step_takes_over_the_memory_of_the_state_before():
+    step = make_step(PLAIN, SGD)
     from fcnn.training import dispatch
-    from fcnn.training.objective import Objective
     from fcnn.training.spread import Spread
-    from fcnn.training.step import make_measured
-
-    step = make_measured(PLAIN, SGD, Objective())
 
     x, y = map(jnp.asarray, labelled(32))
     train = start(PLAIN, SGD, KEY, (6, 6, 1))
     train = jax.tree.map(jnp.copy, train)
     dispatch.resident(step, 16, Spread(), False, False)(
-        train, (x,), y, jnp.arange(32, dtype="int32"), np.int32(0), np.int32(0), np.int32(2), {}
+        train, (x,), y, jnp.arange(32, dtype="int32"), np.int32(0), np.int32(0), np.int32(2)
     )
     assert train.params["conv1"]["kernel"].is_deleted()
 

@@ -276,18 +276,6 @@ def test_places_are_known_where_data_come_from_the_host(monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), run.params, other.params)
 
 
-def test_a_step_of_ones_own_has_to_know_the_places():
-    x = np.zeros((8, 4, 4, 1), "f")
-    net = fcnn.serial(fcnn.Flatten(), fcnn.Dense(3))
-    step, train = (
-        make_step(net, optax.sgd(0.1), augment=augment.AlternatingFlip()),
-        start(net, optax.sgd(0.1), KEY, (4, 4, 1)),
-    )
-    with pytest.raises(ValueError, match="examples=places"):
-        step(train, (x, Y[:8]))
-    step(train, (x, Y[:8]), examples=jnp.arange(8), epoch=1)
-
-
 def test_smoothing_and_class_weights_are_values():
     assert cross_entropy(class_weights=[1, 2]) == cross_entropy(class_weights=np.array([1.0, 2.0]))
     assert cross_entropy(smoothing=0.1) != cross_entropy()

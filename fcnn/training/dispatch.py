@@ -50,7 +50,7 @@ def guarded(step: Callable[..., Any], skip: bool, members: bool) -> Callable[...
     """A step that keeps the old train state where the loss, or what comes of it, is not finite.
 
     Args:
-        step: (train state, batch, examples=, epoch=, folds=) to (train state, found).
+        step: (train state, batch, examples=, epoch=, folds=) to (train state, found); or one of ``make_step``.
         skip: whether the step counter goes on, so that the next step has another key.
         members: whether arrays have a first axis of an ensemble's members.
 
@@ -58,6 +58,8 @@ def guarded(step: Callable[..., Any], skip: bool, members: bool) -> Callable[...
         (train state, batch, examples, epoch, folds, idle) to (train state, good, sums, folds); where ``idle`` is true
         nothing changes, whatever comes of the step.
     """
+
+    step = getattr(step, "measured", step)
 
     def take(before: TrainState, batch: Any, examples: Any, epoch: Any, folds: Any, idle: Any = None) -> Any:
         if members:
@@ -115,9 +117,16 @@ def resident(step: Callable[..., Any], batch_size: int, spread: Spread, skip: bo
         return take(train, batch, examples, epoch, folds)
 
     def many(
-        train: TrainState, inputs: Any, targets: Any, order: jax.Array, epoch: Any, first: Any, count: Any, folds: Any
+        train: TrainState,
+        inputs: Any,
+        targets: Any,
+        order: jax.Array,
+        epoch: Any,
+        first: Any,
+        count: Any,
+        folds: Any = None,
     ) -> Steps:
-        given = (inputs, targets, order, epoch)
+        given, folds = (inputs, targets, order, epoch), {} if folds is None else folds
         # traced once, for the form of the sums and for the loop
         traced, shapes = jax.make_jaxpr(one, return_shape=True)(train, *given, first, folds)
         run = jaxpr_as_fun(traced)

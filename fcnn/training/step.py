@@ -140,8 +140,8 @@ def make_step(
     Returns:
         The step; its batch is ((x, ...), y), or (x, y), with weights (x, y, w). Metrics are those of the batch before
         the update. It is the same function for the same arguments, so ``jax.jit`` of it compiles once. An augmentation
-        that goes by the examples' places in the data (``by_example``) needs them: ``step(train, batch,
-        examples=places, epoch=epoch)``.
+        that goes by the examples' places in the data (``by_example``) has to be told them: ``step(train, batch,
+        examples=places, epoch=epoch)``; else it takes the batch for all the data.
 
     Raises:
         ValueError: a number out of range.
@@ -185,6 +185,7 @@ def _reporting(objective: Objective, step: Callable[..., Any]) -> Callable[..., 
         after, found = step(before, batch, examples=examples, epoch=epoch)
         return after, objective.results(*found)
 
+    reporting.measured = step  # type: ignore[attr-defined]
     return reporting
 
 
@@ -288,14 +289,11 @@ def augmented(augment: Augment | None, key: jax.Array, batch: Batch, examples: A
         augment: (key, batch) to batch; one with the attribute ``by_example`` is also told ``examples`` and ``epoch``.
         key: random key.
         batch: ((x, ...), y), or (x, y), or with weights (x, y, w), which no augmentation changes.
-        examples: the places of the examples in the data, (batch,) int32.
+        examples: the places of the examples in the data, (batch,) int32; None: 0, 1, ..., as if they were all.
         epoch: times that the data have been gone through before.
 
     Returns:
         The batch, its inputs a tuple, its targets Weighted where there are weights.
-
-    Raises:
-        ValueError: an augmentation that goes by the examples' places, and nobody knows them.
     """
     inputs, targets = batch if len(batch) == 2 else (batch[0], Weighted(*batch[1:]))
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
@@ -303,9 +301,7 @@ def augmented(augment: Augment | None, key: jax.Array, batch: Batch, examples: A
         return inputs, targets
     told: dict[str, Any] = {}
     if getattr(augment, "by_example", False):
-        if examples is None:
-            raise ValueError(BY_EXAMPLE)
-        told["examples"] = examples
+        told["examples"] = jnp.arange(inputs[0].shape[0], dtype="int32") if examples is None else examples
         told["epoch"] = jnp.zeros((), "int32") if epoch is None else epoch
     weights = targets.weights if isinstance(targets, Weighted) else None
     made = augment(key, (inputs, targets if weights is None else targets.targets), **told)
@@ -331,7 +327,7 @@ def _check_unmixed(batch: Batch, targets: Any) -> None:
 BY_EXAMPLE = (
     "augment goes by the examples' places in the data (by_example), as AlternatingFlip does, and batches that are "
     "handed in have none; give the data as arrays, do this part in the loader, or use one that draws at random, such "
-    "as Flip; in a loop of your own: step(train, batch, examples=places, epoch=epoch)"
+    "as Flip; a loop of your own tells them: step(train, batch, examples=places, epoch=epoch)"
 )
 
 
