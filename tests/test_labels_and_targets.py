@@ -8,7 +8,7 @@ import pytest
 
 import fcnn
 from fcnn.data import augment
-from fcnn.training import cross_entropy, make_step, smoothed, start
+from fcnn.training import cross_entropy, smoothed, start
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(64, 6)).astype("f")

@@ -58,7 +58,6 @@ def guarded(step: Callable[..., Any], skip: bool, members: bool) -> Callable[...
         (train state, batch, examples, epoch, folds, idle) to (train state, good, sums, folds); where ``idle`` is true
         nothing changes, whatever comes of the step.
     """
-
     step = getattr(step, "measured", step)
 
     def take(before: TrainState, batch: Any, examples: Any, epoch: Any, folds: Any, idle: Any = None) -> Any:
