@@ -201,7 +201,8 @@ def test_it_is_a_mask_of_optax():
     assert {name: bool(updates[name]["bias"].any()) for name in ("head",)} == {"head": True}
     assert not any(a.any() for a in jax.tree.leaves((updates["trunk"], updates["neck"])))
     averages = averaged(optax.sgd(0.1), 0.9)
-    train = start(NET, averages, jax.random.key(0), SHAPE, params=params, trainable="head")
+    state = NET.init_state(SHAPE)
+    train = start(NET, averages, jax.random.key(0), SHAPE, params=params, state=state, trainable="head")
     assert same(fcnn.training.averaged_params(train.optimizer_state, params), params)
 
 

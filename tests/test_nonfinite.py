@@ -214,7 +214,7 @@ def test_parameters_that_are_not_finite_from_the_start():
     params = NET.init(KEY, (6,))
     params["dense2"]["bias"] = params["dense2"]["bias"].at[1].set(jnp.nan)
     with pytest.raises(NonFiniteError, match="1 NaN of 3 values in the parameter dense2/bias, before the step"):
-        fitted(given=data(bad=False), params=params)
+        fitted(given=data(bad=False), params=params, state=NET.init_state((6,)))
 
 
 def test_a_member_of_an_ensemble():

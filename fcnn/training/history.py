@@ -67,10 +67,7 @@ class History:
             tally = {part: np.asarray(values)[good].astype(np.float64) for part, values in tally.items()}
             before = self.sums.get(name, {})
             # one after another: so that the sum does not depend on how many steps are told at a time
-            self.sums[name] = {
-                part: np.add.accumulate(np.concatenate([before[part][None], values]) if before else values)[-1]
-                for part, values in tally.items()
-            }
+            self.sums[name] = {part: _total(before.get(part), values) for part, values in tally.items()}
             self._last[name] = {part: values[-1] for part, values in tally.items()}
 
     def latest(self) -> dict[str, Any]:
@@ -149,6 +146,12 @@ class History:
         history.skipped = written["skipped"]
         history.begin(written["seconds"])
         return history
+
+
+def _total(before: np.ndarray | None, values: np.ndarray) -> np.ndarray:
+    if before is not None:
+        values = np.concatenate([np.broadcast_to(before, values.shape[1:])[None], values])
+    return np.add.accumulate(values)[-1]
 
 
 def numbers(objective: Objective, sums: Any, folds: Any = None, members: int | None = None) -> dict[str, Any]:
