@@ -74,9 +74,13 @@ def fit(
         data: (x, y), x an array (examples, *space, channels), or a tuple of arrays for several inputs; y an array, or
             a tuple or dict of arrays for several targets. With weights (x, y, w): w is one number for each example or
             each of its labels, 0 for what does not count, and means the same in the loss, the accuracy, the metrics,
-            the history and in ``evaluate``: a mean is the sum of weight times value over the sum of weights. Or batches
-            of such: a list, a loader of PyTorch or Grain, any iterable; or a function from the epoch, 0, 1, ..., to
-            one, for data that are read or made on the way. The next batches are fetched while one computes.
+            the history and in ``evaluate``: a mean is the sum of weight times value over the sum of weights. What
+            weighs 0 is still in the batch that ``BatchNorm`` sees in training, and has to be finite. Or batches of
+            such: a list, a loader of PyTorch or Grain, any iterable; or a function from the epoch, 0, 1, ..., to one,
+            for data that are read or made on the way. The next batches are fetched while one computes. A batch of
+            another size that the step will not take (one example under ``BatchNorm``, a number that ``accumulate`` or
+            ``mesh`` does not divide) is refused before the first step where sizes are known: in lists and PyTorch's
+            loaders.
         optimizer: an optax optimizer, such as ``optax.adam(1e-3)``. Schedules, clipping and weight decay are
             optax's: ``optax.adamw(schedule, weight_decay=0.05, mask=fcnn.training.weights_only)``.
         epochs: times through the data.
