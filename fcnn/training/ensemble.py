@@ -167,8 +167,7 @@ def evaluate_ensemble(
         objective = check_objective(None, None, metrics, ignore_label)
         inputs, labels = check_data(net, data, "data", objective)
         batch_size = integer(batch_size, "batch_size")
-    folds: Any = objective.folds()
-    folds = (jax.tree.map(lambda a: jnp.stack([a] * members), folds), folds)
+    folds: Any = (objective.folds(members), objective.folds())
     parts = []
     for first in range(0, count_of(inputs), batch_size):
         x, y = jax.tree.map(jnp.asarray, taken((inputs, labels), slice(first, first + batch_size)))

@@ -7,7 +7,6 @@ from functools import partial, reduce
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..errors import at
@@ -158,9 +157,7 @@ def measured(
     else:
         params, kept = spread.local((params, kept))
     sums: dict[str, Any] = {}
-    folds = objective.folds()
-    if members is not None:
-        folds = jax.tree.map(lambda a: jnp.stack([a] * members), folds)
+    folds = objective.folds(members)
     waiting: list[Any] = []
     # the first process that fails tells the others, which wait for its sums
     with spread.together():

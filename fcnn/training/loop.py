@@ -28,7 +28,7 @@ from .progress import EpochBar
 from .resume import identity, latest
 from .run import Moment, Options, Run
 from .saving import Saving
-from .source import Ahead, Batches, checked, from_arrays, on_device, order_of, shapes_of
+from .source import Ahead, Batches, check_sizes, checked, from_arrays, on_device, order_of, shapes_of
 from .spread import Abreast, Spread
 from .step import TrainState, check_begin, start
 
@@ -89,7 +89,7 @@ class Loop:
         first = begin(keys) if options.members is None else jax.vmap(begin)(keys)
         if isinstance(data, Batches):
             with self.spread.together():
-                self._check_sizes(first, data.sizes())
+                check_sizes(options.step, first, self.first, data.sizes(), self.spread)
         with self.spread.together():
             validation = self._first_validation()
             if options.patience is not None or options.keep_best:  # no ensemble gets here
@@ -192,29 +192,15 @@ class Loop:
 
     def _accumulators(self) -> Any:
         """What metrics accumulate in, as it was left or as it is before the first step."""
-        folds = self.history.folds
-        if not folds or not self.done:
-            folds = self.options.objective.folds()
-            if self.options.members is not None:
-                folds = jax.tree.map(lambda a: jnp.stack([a] * (self.options.members or 1)), folds)
-        return self.spread.everywhere(folds)
-
-    def _check_sizes(self, train: TrainState, sizes: dict[int, str]) -> None:
-        """Raise for batches of another size than the first where that is known and the step will not take them."""
-        for size, which in sizes.items():
-            if size == count_of(self.first[0]):
-                continue
-            with at(f"fit: data: {which}, of {size} example{'s' * (size != 1)}"):
-                self.spread.check_batch(size * self.spread.processes)
-                batch = jax.tree.map(lambda a, n=size: jax.ShapeDtypeStruct((n, *a.shape[1:]), a.dtype), self.first)
-                jax.eval_shape(self.options.step, train, batch)
+        known, members = self.history.folds if self.done else {}, self.options.members
+        return self.spread.everywhere(known or self.options.objective.folds(members))
 
     def _first_validation(self) -> Any:
         """The first batch to validate on, of loaders a checked one; None where there is none."""
-        given = self.options.validation
+        given, objective = self.options.validation, self.options.objective
         if not isinstance(given, Batches):
             return given
-        return checked(self.net, given.peek(), self.options.objective, Spread(), "fit: validation")
+        return checked(self.net, given.peek(), objective, Spread(), "fit: validation")
 
     # an epoch on data that are on the device
 

@@ -178,9 +178,10 @@ class Objective:
             return None
         return [jnp.full(count, 1 / count, jnp.result_type(float)) if s is None else s for s in found]
 
-    def folds(self) -> dict[str, Any]:
-        """Accumulators before the first batch."""
-        return {name: metric.start() for name, _, metric in self.metrics if isinstance(metric, Fold)}
+    def folds(self, members: int | None = None) -> dict[str, Any]:
+        """Accumulators before the first batch, of every member of an ensemble where there are any."""
+        found = {name: metric.start() for name, _, metric in self.metrics if isinstance(metric, Fold)}
+        return found if members is None else jax.tree.map(lambda a: jnp.stack([a] * members), found)
 
     # numbers
 

@@ -161,6 +161,28 @@ def checked(net: Layer, batch: Any, objective: Objective, spread: Spread, what: 
     return inputs, targets
 
 
+def check_sizes(step: Any, train: Any, first: Any, sizes: dict[int, str], spread: Spread) -> None:
+    """Raise for batches of another size than the first that the step will not take; nothing is computed.
+
+    Args:
+        step: (train state, batch) to anything.
+        train: the train state before the first step.
+        first: the first batch.
+        sizes: the sizes that are known, each with words for a batch that has it.
+        spread: where things live.
+
+    Raises:
+        ValueError: the step raises it for such a batch.
+    """
+    for size, which in sizes.items():
+        if size == count_of(first[0]):
+            continue
+        with at(f"fit: data: {which}, of {size} example{'s' * (size != 1)}"):
+            spread.check_batch(size * spread.processes)
+            batch = jax.tree.map(lambda a, n=size: jax.ShapeDtypeStruct((n, *a.shape[1:]), a.dtype), first)
+            jax.eval_shape(step, train, batch)
+
+
 def shapes_of(inputs: tuple[Any, ...]) -> list[tuple[int, ...]]:
     """The shape of one example of each input."""
     return [tuple(a.shape[1:]) for a in inputs]
