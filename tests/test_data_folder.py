@@ -348,3 +348,116 @@ def test_a_picture_alone_is_the_one_of_the_folder(tmp_path):
         np.testing.assert_array_equal(data.load_image(tmp_path / "a" / "1.png", size=(9, 8), colour=colour), x[0])
     with pytest.raises(FileNotFoundError, match="there is no file"):
         data.load_image(tmp_path / "2.png", size=8)
+
+
+@pytest.mark.parametrize(
+    ("parts", "held_out", "second"),
+    [
+        (("train", "val"), None, "val"),
+        (("Training", "Validation"), None, "Validation"),
+        (("TRAIN", "valid", "test"), None, "test"),
+        (("train", "val", "testing"), "val", "val"),
+    ],
+)
+def test_the_folders_of_a_split_are_recognised(tmp_path, parts, held_out, second):
+    write_set(tmp_path, {f"{part}/{name}": 1 + i for i, part in enumerate(parts) for name in ("ants", "bees")})
+    found = data.load_image_folder(tmp_path, size=4, held_out=held_out)
+    assert found.classes == ("ants", "bees")
+    assert found.train[1].tolist() == [0, 1]
+    assert len(found.test[1]) == 2 * (1 + parts.index(second))
+
+
+def test_one_part_of_a_split_alone_is_not_a_class(tmp_path):
+    write_set(tmp_path, {"train/ants": 1, "train/bees": 1})
+    with pytest.raises(ValueError, match=r"holds train, one part of a split; give .*train, whose folders are"):
+        data.load_image_folder(tmp_path, size=4)
+    with pytest.raises(ValueError, match=r"there is no folder .*val; .* holds train"):
+        data.load_image_folder(tmp_path, size=4, held_out="val")
+    assert data.load_image_folder(tmp_path / "train", size=4).classes == ("ants", "bees")
+
+
+def test_folders_of_one_name_in_two_spellings_are_one_class(tmp_path):
+    for form in ("NFC", "NFD"):
+        write(tmp_path / unicodedata.normalize(form, "café") / f"{form}.png", noise(4, 4))
+    found = data.load_image_folder(tmp_path, size=4, test=0)
+    assert found.classes == (unicodedata.normalize("NFC", "café"),)
+    assert len(found.train[1]) == 2
+
+
+def test_what_lies_behind_links_is_read_once(tmp_path):
+    write_set(tmp_path / "elsewhere", {"more": 2})
+    write_set(tmp_path / "set", {"a": 1, "b": 1})
+    (tmp_path / "set" / "a" / "linked").symlink_to(tmp_path / "elsewhere" / "more", target_is_directory=True)
+    (tmp_path / "set" / "a" / "round").symlink_to(tmp_path / "set" / "a", target_is_directory=True)
+    (tmp_path / "set" / "c").symlink_to(tmp_path / "elsewhere" / "more", target_is_directory=True)
+    found = data.load_image_folder(tmp_path / "set", size=4, test=0)
+    assert np.bincount(found.train[1]).tolist() == [3, 1, 2]
+
+
+def sixteen_bits(values, *chunks):
+    """A PNG of 16 bits of grey with further chunks, written byte by byte."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *values.shape[::-1], 16, 0, 0, 0, 0))
+    body = b"".join(chunk(*each) for each in chunks) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + body
+
+
+def test_all_levels_of_sixteen_bits_are_kept(tmp_path):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "deep.png").write_bytes(sixteen_bits(values))
+    write(tmp_path / "a" / "plain.png", noise(64, 64, 1))
+    (x, _), _, _, _ = data.load_image_folder(tmp_path, size=64, test=0)
+    np.testing.assert_allclose(x[0], np.repeat(values[..., None] / 65535, 3, -1), rtol=1e-6)
+    np.testing.assert_array_equal(np.round(x[1, ..., 0] * 255), noise(64, 64, 1))
+    single = data.load_image(tmp_path / "a" / "deep.png", size=64, colour=False)
+    assert len(np.unique(single)) == 4096
+
+
+def test_transparent_grey_of_sixteen_bits_lies_on_white(tmp_path):
+    values = np.array([[1000, 30000], [30000, 5]], np.uint16)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(sixteen_bits(values, (b"tRNS", struct.pack(">H", 1000))))
+    np.testing.assert_allclose(one(tmp_path, size=2, colour=False)[0, 0, 0], 255)
+    np.testing.assert_allclose(one(tmp_path, size=2, colour=False)[1, 1, 0], 5 / 257, rtol=1e-5)
+
+
+def test_a_faulty_tag_beside_the_orientation_is_left_alone(tmp_path):
+    """An EXIF block whose XResolution, a fraction, is declared as text: Pillow cannot write it again."""
+    entries = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHII", 0x011A, 2, 1, 72)
+    tiff = b"II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<I", 0)
+    image = Image.fromarray(noise(6, 4))
+    (tmp_path / "a").mkdir()
+    image.save(tmp_path / "a" / "1.png", exif=b"Exif\0\0" + tiff)
+    np.testing.assert_array_equal(one(tmp_path, size=(4, 6)), np.rot90(noise(6, 4), -1))
+
+
+@pytest.mark.parametrize("ending", ["tif", "TIFF", "ppm", "jfif", "avif"])
+def test_further_formats_are_read(tmp_path, ending):
+    from PIL import features
+
+    if ending == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    smooth = np.linspace(0, 255, 8 * 8 * 3).reshape(8, 8, 3).astype(np.uint8)
+    kind = {"tif": "TIFF", "TIFF": "TIFF", "ppm": "PPM", "jfif": "JPEG", "avif": "AVIF"}[ending]
+    write(tmp_path / "a" / f"1.{ending}", smooth, format=kind)
+    np.testing.assert_allclose(one(tmp_path, size=8), smooth, atol=0 if kind in ("TIFF", "PPM") else 12)
+
+
+def test_pictures_that_cannot_be_read_are_counted_in_a_warning(tmp_path):
+    write_set(tmp_path, {"a": 1})
+    (tmp_path / "a" / "phone.HEIC").write_bytes(b"")
+    (tmp_path / "a" / "notes.txt").write_text("words")
+    with pytest.warns(UserWarning, match=r"1 pictures in .*a are left out, such as .*phone.HEIC: Pillow does not read"):
+        data.load_image_folder(tmp_path, size=4, test=0)
+
+
+def test_numbers_of_no_known_range_are_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a" / "1.tif")
+    with pytest.raises(data.DataDamagedError, match="floating-point numbers, whose range is not known"):
+        data.load_image_folder(tmp_path, size=4)

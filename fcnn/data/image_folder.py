@@ -18,7 +18,15 @@ from .dataset import Dataset, unit
 from .files import DataDamagedError
 from .pillow import image_module
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+    ".pnm", ".jp2",
+)  # fmt: skip
+#: pictures that Pillow does not read; others beside the pictures, such as notes, are none of ours
+UNREAD = (".heic", ".heif", ".jxl", ".svg", ".psd", ".exr", ".hdr", ".dng", ".cr2", ".nef", ".arw", ".raw", ".eps")
+#: names that folders of a split have, in any case
+TRAINING = ("train", "training")
+HELD_OUT = ("test", "testing", "val", "valid", "validation")
 
 
 def load_image_folder(
@@ -28,19 +36,24 @@ def load_image_folder(
     test: float = 0.2,
     colour: bool = True,
     skip_damaged: bool = False,
+    held_out: str | None = None,
 ) -> Dataset:
     """Pictures from a folder that holds a folder for each class: ``folder/cat/1.png``, ``folder/dog/old/7.jpg``.
 
-    Where the folder holds both ``train`` and ``test``, each with the classes' folders, that is the split (and
-    anything else beside them is left alone). Otherwise a picture is for testing if the SHA-256 of
-    ``class/path``, as a number from 0 to 1, is below ``test``: pictures that are added later move no other.
-    A class whose pictures all fell to the test keeps the one with the greatest number for training.
+    Where the folder holds ``train`` (or ``training``) and one of ``test``, ``testing``, ``val``, ``valid`` and
+    ``validation``, in upper or lower case, each with the classes' folders, that is the split: the second part is the
+    one that ``held_out`` names, else the test, else the validation pictures; anything else is left alone.
+    Otherwise a picture is for testing if the SHA-256 of ``class/path``, as a number from 0 to 1, is below
+    ``test``: pictures that are added later move no other. A class whose pictures all fell to the test keeps the
+    one with the greatest number for training.
 
     Each picture is turned as its EXIF orientation says, scaled until it just covers ``size`` (a triangle filter that
     averages where it shrinks), and cut around its middle. Transparent parts lie on white. Grey pictures have three
-    equal channels in colour; colours become grey by ITU-R 601 (0.299 R + 0.587 G + 0.114 B). Of a moving
-    picture the first is taken. Read are .png, .jpg, .jpeg, .webp, .bmp and .gif, in folders within a class's
-    folder too; names that begin with a dot are ignored.
+    equal channels in colour; colours become grey by ITU-R 601 (0.299 R + 0.587 G + 0.114 B). Grey pictures of 16 bits
+    keep all their levels, 65,535 is 1. Of a moving picture the first is taken. Read are pictures whose names end in
+    .png, .jpg (.jpeg, .jpe, .jfif), .webp, .avif, .bmp, .gif, .tif (.tiff), .ppm (.pgm, .pbm, .pnm) and .jp2, in
+    folders within a class's folder and behind links too; names that begin with a dot are ignored. For pictures of
+    other kinds there is a warning.
 
     Args:
         folder: the folder.
@@ -48,6 +61,7 @@ def load_image_folder(
         test: share of the pictures that is for testing, in the mean; not used where train and test are given.
         colour: True for three channels (red, green, blue), False for one.
         skip_damaged: True leaves out pictures that cannot be read, with a warning for each.
+        held_out: name of the folder with the second part of a split, such as "val" where there is a "test" too.
 
     Shapes:
         x (pictures, height, width, 3 or 1) float32 in [0, 1]; y counts the classes in the order of their names.
@@ -59,7 +73,7 @@ def load_image_folder(
         ImportError: Pillow is not installed.
         TypeError: ``size`` is no integer or two, ``test`` no number.
         ValueError: ``size`` below 1 or ``test`` not from 0 to below 1; no folders of classes, a class without
-            pictures, a class in ``test`` that ``train`` lacks.
+            pictures, a class in ``test`` that ``train`` lacks; one part of a split alone, or no folder ``held_out``.
         DataDamagedError: a picture cannot be read; the message names it.
         FileNotFoundError: no such folder.
         NotADirectoryError: it is a file.
@@ -88,12 +102,13 @@ def load_image_folder(
     if not root.is_dir():
         raise NotADirectoryError(f"{where}: {root} is a file; give the folder that holds the folders of the classes")
     mode = "RGB" if colour else "L"
-    if (root / "train").is_dir() and (root / "test").is_dir():
-        classes, train = _pictures(root / "train", None, where)
-        _, tests = _pictures(root / "test", classes, where)
+    split = _split(root, held_out, where)
+    if split is not None:
+        classes, train = _pictures(split[0], None, where)
+        _, tests = _pictures(split[1], classes, where)
         parts = [_read(found, len(classes), height, width, mode, skip_damaged) for found in (train, tests)]
         if missing := sorted({name for i, name in enumerate(classes) if i not in parts[0].labels}):
-            raise ValueError(f"{where}: no picture in {root / 'train'} of {', '.join(missing)} can be read")
+            raise ValueError(f"{where}: no picture in {split[0]} of {', '.join(missing)} can be read")
     else:
         classes, found = _pictures(root, None, where)
         read = _read(found, len(classes), height, width, mode, skip_damaged)
@@ -101,7 +116,7 @@ def load_image_folder(
             raise ValueError(f"{where}: no picture in {root} of {', '.join(missing)} can be read")
         chosen = _for_testing(read.numbers, read.labels, float(test))
         parts = [read.only(~chosen), read.only(chosen)]
-    train_part, test_part = ((unit(part.images), part.labels) for part in parts)
+    train_part, test_part = ((_as_numbers(part.images), part.labels) for part in parts)
     return Dataset(train_part, test_part, classes, f"pictures from {root}; their terms are those of whoever made them")
 
 
@@ -140,7 +155,7 @@ def load_image(path: str | os.PathLike[str], *, size: int | Sequence[int], colou
     if not file.is_file():
         raise FileNotFoundError(f"load_image: there is no file {file}")
     pixels = _pixels(file, height, width, "RGB" if colour else "L")
-    return unit(pixels.reshape(1, height, width, -1))[0]
+    return _as_numbers(pixels.reshape(1, height, width, -1))[0]
 
 
 class _Picture(NamedTuple):
@@ -159,14 +174,52 @@ class _Part(NamedTuple):
         return _Part(*(a[chosen] for a in self))
 
 
+def _split(root: Path, held_out: str | None, where: str) -> tuple[Path, Path] | None:
+    """The folders of training and held-out pictures; None where the folders are classes."""
+    if held_out is not None and not isinstance(held_out, str):
+        raise TypeError(f"{where}: held_out is {held_out!r}, it must be the name of a folder, such as 'val'")
+    folders = [entry for entry in _folders(root) if entry.name.lower() in (*TRAINING, *HELD_OUT)]
+    parts = {entry.name.lower(): entry for entry in folders}
+    if len(parts) < len(folders):
+        raise ValueError(f"{where}: {root} holds {_listed(folders)}, which differ in upper and lower case alone")
+    training = [parts[name] for name in TRAINING if name in parts]
+    others = [parts[name] for name in HELD_OUT if name in parts]
+    if held_out is not None and held_out.lower() not in parts:
+        raise ValueError(f"{where}: there is no folder {root / held_out}; {root} holds {_listed(_folders(root))}")
+    alone = len(folders) == len(_folders(root))  # else a class may be called train
+    if not folders or not (alone or all(_folders(entry) and not _direct(entry) for entry in folders)):
+        return None
+    if len(training) > 1:
+        raise ValueError(f"{where}: {root} holds {_listed(training)}; leave one of them")
+    if not training or not others:
+        if alone and all(map(_folders, folders)) and not any(map(_direct, folders)):
+            raise ValueError(
+                f"{where}: {root} holds {_listed(folders)}, one part of a split; give {folders[0]}, whose folders are "
+                "the classes, or put the other part beside it"
+            )
+        return None
+    return training[0], others[0] if held_out is None else parts[held_out.lower()]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _direct(folder: Path) -> bool:
+    """Whether a folder holds pictures itself."""
+    return any(entry.suffix.lower() in ENDINGS for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _listed(folders: list[Path]) -> str:
+    return ", ".join(entry.name for entry in folders)
+
+
 def _pictures(root: Path, known: tuple[str, ...] | None, where: str) -> tuple[tuple[str, ...], list[_Picture]]:
     """The classes in a folder and their pictures, ordered; ``known`` are the classes that there may be."""
     # one and the same name may be spelt in two ways, é or e and an accent, depending on the file system
-    folders = {
-        unicodedata.normalize("NFC", entry.name): entry
-        for entry in root.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".")
-    }
+    folders: dict[str, list[Path]] = {}
+    for entry in _folders(root):
+        folders.setdefault(unicodedata.normalize("NFC", entry.name), []).append(entry)
     if not folders:
         raise ValueError(f"{where}: {root} holds no folders; put the pictures of each class into a folder of its name")
     if known is not None and (unknown := sorted(set(folders) - set(known))):
@@ -174,22 +227,38 @@ def _pictures(root: Path, known: tuple[str, ...] | None, where: str) -> tuple[tu
     classes = tuple(sorted(folders)) if known is None else known
     found = []
     for name, inside in sorted(folders.items()):
-        paths = sorted(_files(inside))
+        paths = sorted(file for folder in inside for file in _files(folder))
         if not paths:
-            raise ValueError(f"{where}: the class {inside} holds no pictures ({', '.join(ENDINGS)})")
+            raise ValueError(f"{where}: the class {inside[0]} holds no pictures ({', '.join(ENDINGS)})")
         found += [_Picture(path, classes.index(name), _number(f"{name}/{within}")) for within, path in paths]
     return classes, found
 
 
 def _files(folder: Path) -> list[tuple[str, Path]]:
     """The pictures below a folder, each with its path within, spelt alike on every system."""
-    found = []
-    for parent, folders, files in os.walk(folder):
+    found, unread, seen = [], [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        here = os.path.realpath(parent)
+        if here in seen:  # a link to a folder around it
+            folders[:] = []
+            continue
+        seen.add(here)
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = Path(parent) / name
-            if not name.startswith(".") and path.suffix.lower() in ENDINGS:
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() in ENDINGS:
                 found.append((unicodedata.normalize("NFC", path.relative_to(folder).as_posix()), path))
+            elif path.suffix.lower() in UNREAD:
+                unread.append(path)
+    if unread:
+        kinds = ", ".join(sorted({path.suffix for path in unread}))
+        warnings.warn(
+            f"load_image_folder: {len(unread)} pictures in {folder} are left out, such as {min(unread)}: Pillow does "
+            f"not read {kinds}; convert them, to .png for example",
+            stacklevel=4,
+        )
     return found
 
 
@@ -219,6 +288,8 @@ def _read(found: list[_Picture], classes: int, height: int, width: int, mode: st
                 raise
             warnings.warn(f"left out: {error}", stacklevel=3)
         else:
+            if pixels.dtype != images.dtype:  # bytes as long as they do: they take a quarter of the memory
+                images, pixels = _as_numbers(images), _as_numbers(pixels)
             images[len(kept)] = pixels.reshape(images.shape[1:])
             kept.append(picture)
     return _Part(
@@ -228,14 +299,18 @@ def _read(found: list[_Picture], classes: int, height: int, width: int, mode: st
     )
 
 
-def _pixels(path: Path, height: int, width: int, mode: str) -> np.ndarray:
-    from PIL import ImageOps
+def _as_numbers(images: np.ndarray) -> np.ndarray:
+    """Values from 0 to 1, float32, of bytes or of what is that already."""
+    return unit(images) if images.dtype == np.uint8 else images
 
+
+def _pixels(path: Path, height: int, width: int, mode: str) -> np.ndarray:
+    """A picture in its size: bytes, or float32 from 0 to 1 where it has 16 bits; in colour (height, width, 3)."""
     module = image_module("pictures")
     try:
         with module.open(path) as opened:
             opened.load()
-            image = _plain(ImageOps.exif_transpose(opened), mode, module)
+            image = _plain(_upright(opened, module), mode, module)
     except Exception as error:  # a decoder given garbage fails in any way there is: SyntaxError, struct.error, ...
         raise DataDamagedError(f"the picture {path} cannot be read ({type(error).__name__}: {error})") from None
     scale = min(image.width / width, image.height / height)
@@ -244,13 +319,43 @@ def _pixels(path: Path, height: int, width: int, mode: str) -> np.ndarray:
     box = (left, top, left + across, top + down)
     if image.size != (width, height):
         image = image.resize((width, height), module.Resampling.BILINEAR, box=box)
-    return np.asarray(image)
+    pixels = np.asarray(image)
+    if image.mode != "F":
+        return pixels
+    return np.repeat(pixels[..., None], 3, -1) if mode == "RGB" else pixels
+
+
+def _upright(image: Any, module: Any) -> Any:
+    """A picture turned as its EXIF orientation says; no other tag is looked at, as one may be faulty."""
+    turns = module.Transpose
+    ways = {
+        2: turns.FLIP_LEFT_RIGHT,
+        3: turns.ROTATE_180,
+        4: turns.FLIP_TOP_BOTTOM,
+        5: turns.TRANSPOSE,
+        6: turns.ROTATE_270,
+        7: turns.TRANSVERSE,
+        8: turns.ROTATE_90,
+    }
+    try:
+        way = ways.get(image.getexif().get(0x0112, 1))
+    except Exception:  # no EXIF that can be read
+        return image
+    return image if way is None else image.transpose(way)
 
 
 def _plain(image: Any, mode: str, module: Any) -> Any:
-    """A picture of 8 bits in one or three channels, from any other."""
+    """A picture of 8 bits in one or three channels, or one of 16 bits as numbers from 0 to 1, from any other."""
+    if image.mode == "F":
+        raise ValueError("it holds floating-point numbers, whose range is not known; read it into an array yourself")
     if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion would cut off at 255
-        return module.fromarray(np.round(np.asarray(image) / 257).clip(0, 255).astype(np.uint8)).convert(mode)
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError(f"its values go from {grey.min()} to {grey.max()}, which are not 16 bits")
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            grey = np.where(grey == clear, 65535, grey)
+        return module.fromarray((grey / 65535).astype(np.float32))
     if image.has_transparency_data:
         coloured = image.convert("RGBA")
         image = module.alpha_composite(module.new("RGBA", image.size, "white"), coloured)

@@ -13,6 +13,7 @@ from .moving import AlternatingFlip, Crop, Flip, Shift
 from .noise import Noise
 from .resampling import affine, affine_matrix, displace, sample, shift, smooth
 from .sound import Gain, MaskFrequencies, MaskTime, TimeShift
+from .together import together
 from .warping import Affine, Elastic, Rotate, Scale, Shear, Translate
 
 __all__ = [
@@ -54,4 +55,5 @@ __all__ = [
     "shift",
     "smooth",
     "sometimes",
+    "together",
 ]

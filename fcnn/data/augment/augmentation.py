@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ...errors import at, shown
 
@@ -27,9 +28,14 @@ class Augmentation:
     Attributes:
         by_example: whether the call takes ``examples`` (batch,), the positions of the examples in the data set, and
             ``epoch``, an integer, beside the key and the batch.
+        moves: whether it moves samples of the first input over the space, so that masks have to follow (see
+            ``together``).
+        mixes: whether what becomes of an example depends on others in the batch.
     """
 
     by_example: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -54,6 +60,14 @@ class Augmentation:
 
     def __call__(self, key: jax.Array, batch: Batch) -> Batch:
         raise NotImplementedError(f"{type(self).__name__} has no __call__(key, batch)")
+
+    def move(self, key: jax.Array, x: jax.Array, known: dict[str, Any]) -> jax.Array:
+        """Move an array (batch, *space, channels) as the first input is moved under this key."""
+        (moved,), _ = self(key, ((x,), None), **(known if self.by_example else {}))
+        return moved
+
+    def check_values(self, x: Any) -> None:
+        """Raise where the values of the first input, an array that is not traced, do not suit."""
 
 
 class PerExample(Augmentation):
@@ -88,6 +102,10 @@ class PerExample(Augmentation):
             inputs, targets, alone = unpack(batch)
             x = check_input(inputs[0], floating=self.floating, rank=self.rank)
             self.check_rank(x.shape)
+            if self.moves:
+                check_targets_stay(targets, x.shape)
+            if not isinstance(x, Tracer):
+                self.check_values(x)
         keys = jax.random.split(key, len(x))
         x = jax.vmap(lambda k, example: self.alter(example, self.draw(k, example.shape)))(keys, x)
         return pack((x, *inputs[1:]), targets, alone)
@@ -102,6 +120,20 @@ class PerExample(Augmentation):
     def alter(self, x: jax.Array, drawn: Any) -> jax.Array:
         """One example x (*space, channels) changed by what ``draw`` returned."""
         raise NotImplementedError(f"{type(self).__name__} has no alter(x, drawn)")
+
+
+def check_targets_stay(targets: Any, x: tuple[int, ...]) -> None:
+    """Raise where targets lie over the space of x (batch, *space, channels), which is about to move without them."""
+    space = tuple(x[1:-1])
+    for leaf in jax.tree.leaves(targets):
+        shape = tuple(getattr(leaf, "shape", ()))
+        if shape[1 : 1 + len(space)] != space or math.prod(space) == 1:
+            continue
+        if len(space) > 1 or len(shape) > 2 or jnp.issubdtype(leaf.dtype, jnp.integer):
+            raise ValueError(
+                f"it moves x, but not the targets of shape {shown(shape)} that lie over the same space; "
+                'use together(..., targets="mask"), or together(...) for targets that stay'
+            )
 
 
 def unpack(batch: Any) -> tuple[tuple[Any, ...], Any, bool]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ...errors import shown
 from .augmentation import PerExample, pair, real, wide
@@ -190,6 +191,14 @@ class ColourJitter(PerExample):
         if shape[-1] == 1 and (self.saturation or self.hue):
             raise ValueError(
                 f"saturation and hue are for images of three channels, x has shape {shown(shape)}; leave them out"
+            )
+
+    def check_values(self, x: Any) -> None:
+        low, high = (float(f(np.asarray(x, np.float32))) for f in (np.min, np.max)) if np.size(x) else (0.0, 0.0)
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"the values of x go from {low:.3g} to {high:.3g}, but colours are computed from 0 to 1 and what is "
+                "outside would be cut off; augment first, and normalise in the network or after it in compose"
             )
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:

@@ -92,20 +92,35 @@ class _Composition(Augmentation):
 
     def check(self) -> dict[str, Any]:
         for part in self.parts:
-            _check_callable(part)
+            check_callable(part)
         return {}
 
     @property
     def by_example(self) -> bool:  # type: ignore[override]
-        return any(map(_asks, self.parts))
+        return any(map(asks, self.parts))
 
     def __call__(self, key: jax.Array, batch: Batch, **known: Any) -> Batch:
         for place, part in enumerate(self.parts):
-            batch = _call(part, jax.random.fold_in(key, place), batch, known)
+            batch = call(part, jax.random.fold_in(key, place), batch, known)
         return batch
 
+    @property
+    def moves(self) -> bool:  # type: ignore[override]
+        said = [moves(part) is not None for part in self.parts]  # all are asked: one may not say
+        return any(said)
+
+    def move(self, key: jax.Array, x: jax.Array, known: dict[str, Any]) -> jax.Array:
+        for place, part in enumerate(self.parts):
+            moved = moves(part)
+            x = x if moved is None else moved(jax.random.fold_in(key, place), x, known)
+        return x
+
+    def check_values(self, x: Any) -> None:
+        for part in self.parts:
+            check_values(part, x)
+
     def __repr__(self) -> str:
-        return f"compose({', '.join(map(_named, self.parts))})"
+        return f"compose({', '.join(map(named, self.parts))})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,28 +129,42 @@ class _Sometimes(Augmentation):
     part: Callable[..., Batch]
 
     def check(self) -> dict[str, Any]:
-        _check_callable(self.part)
+        check_callable(self.part)
         return {"p": real(self.p, "p", 0, 1)}
 
     @property
     def by_example(self) -> bool:  # type: ignore[override]
-        return _asks(self.part)
+        return asks(self.part)
 
     def __call__(self, key: jax.Array, batch: Batch, **known: Any) -> Batch:
         inputs, targets, alone = unpack(batch)
         choice_key, part_key = jax.random.split(key)
-        (new_inputs, new_targets) = _call(self.part, part_key, (inputs, targets), known)
+        (new_inputs, new_targets) = call(self.part, part_key, (inputs, targets), known)
         chosen = self.draw(choice_key, len(inputs[0]))
         with at("sometimes"):
             inputs = tuple(_select(chosen, new, old) for new, old in zip(new_inputs, inputs, strict=True))
             return pack(inputs, _select_targets(chosen, new_targets, targets), alone)
+
+    @property
+    def moves(self) -> bool:  # type: ignore[override]
+        return moves(self.part) is not None
+
+    def move(self, key: jax.Array, x: jax.Array, known: dict[str, Any]) -> jax.Array:
+        moved = moves(self.part)
+        if moved is None:
+            return x
+        choice_key, part_key = jax.random.split(key)
+        return _select(self.draw(choice_key, len(x)), moved(part_key, x, known), x)
+
+    def check_values(self, x: Any) -> None:
+        check_values(self.part, x)
 
     def draw(self, key: jax.Array, batch: int) -> jax.Array:
         """Which examples are augmented, (batch,) bool."""
         return jax.vmap(lambda k: jax.random.bernoulli(k, self.p))(jax.random.split(key, batch))
 
     def __repr__(self) -> str:
-        return f"sometimes({self.p!r}, {_named(self.part)})"
+        return f"sometimes({self.p!r}, {named(self.part)})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,12 +173,12 @@ class _OnInput(Augmentation):
     part: Callable[..., Batch]
 
     def check(self) -> dict[str, Any]:
-        _check_callable(self.part)
+        check_callable(self.part)
         return {"position": integer(self.position, "position", 0)}
 
     @property
     def by_example(self) -> bool:  # type: ignore[override]
-        return _asks(self.part)
+        return asks(self.part)
 
     def __call__(self, key: jax.Array, batch: Batch, **known: Any) -> Batch:
         inputs, targets, alone = unpack(batch)
@@ -157,29 +186,62 @@ class _OnInput(Augmentation):
             raise ValueError(
                 f"on_input: the batch has {len(inputs)} inputs, none at position {self.position}; they count from 0"
             )
-        (changed,), targets = _call(self.part, key, ((inputs[self.position],), targets), known)
+        (changed,), targets = call(self.part, key, ((inputs[self.position],), targets), known)
         inputs = (*inputs[: self.position], changed, *inputs[self.position + 1 :])
         return pack(inputs, targets, alone)
 
     def __repr__(self) -> str:
-        return f"on_input({self.position!r}, {_named(self.part)})"
+        return f"on_input({self.position!r}, {named(self.part)})"
 
 
-def _asks(part: Any) -> bool:
+def asks(part: Any) -> bool:
+    """Whether an augmentation asks for the examples' positions and the epoch."""
     return bool(getattr(part, "by_example", False))
 
 
-def _call(part: Callable[..., Batch], key: jax.Array, batch: Batch, known: dict[str, Any]) -> Batch:
-    return part(key, batch, **known) if _asks(part) else part(key, batch)
+def check_values(part: Any, x: Any) -> None:
+    """Raise where the values of an input do not suit an augmentation."""
+    if isinstance(part, Augmentation):
+        part.check_values(x)
 
 
-def _check_callable(part: Any) -> None:
+def moves(part: Any) -> Callable[[jax.Array, jax.Array, dict[str, Any]], jax.Array] | None:
+    """The function that moves an array (batch, *space, channels) as an augmentation moves the first input.
+
+    None for an augmentation that moves nothing.
+
+    Raises:
+        ValueError: one that mixes examples.
+        TypeError: one that does not say whether it moves samples.
+    """
+    if getattr(part, "mixes", False):
+        raise ValueError(f"{named(part)} mixes examples, so masks and boxes cannot follow it; put it outside together")
+    said = getattr(part, "moves", None)
+    if not isinstance(said, bool):
+        raise TypeError(
+            f"{named(part)} does not say whether it moves samples; set its attribute moves to True or False"
+        )
+    if not said:
+        return None
+    if isinstance(part, Augmentation):
+        return part.move
+    return lambda key, x, known: call(part, key, ((x,), None), known)[0][0]
+
+
+def call(part: Callable[..., Batch], key: jax.Array, batch: Batch, known: dict[str, Any]) -> Batch:
+    """Call an augmentation, with what is known of the examples where it asks for that."""
+    return part(key, batch, **known) if asks(part) else part(key, batch)
+
+
+def check_callable(part: Any) -> None:
+    """Raise unless it is an augmentation."""
     if isinstance(part, type) or not callable(part):
         way_out = f"write {part.__name__}(...)" if isinstance(part, type) else "such as Flip()"
         raise TypeError(f"an augmentation is a function (key, batch) to batch, not {part!r}; {way_out}")
 
 
-def _named(part: Any) -> str:
+def named(part: Any) -> str:
+    """An augmentation as code, as far as there is some."""
     return repr(part) if isinstance(part, Augmentation) else getattr(part, "__name__", None) or repr(part)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ class _Mixing(Augmentation):
     alpha: float
     _: KW_ONLY
     classes: int | None = None
+    mixes: ClassVar[bool] = True
 
     def check(self) -> dict[str, Any]:
         alpha = real(self.alpha, "alpha", 0)

@@ -10,7 +10,17 @@ import jax.numpy as jnp
 
 from ...errors import at, shown
 from ...geometry import check_sizes, integer, per_axis
-from .augmentation import Augmentation, Batch, PerExample, check_input, pack, real, space_axis, unpack
+from .augmentation import (
+    Augmentation,
+    Batch,
+    PerExample,
+    check_input,
+    check_targets_stay,
+    pack,
+    real,
+    space_axis,
+    unpack,
+)
 from .resampling import check_mode, shift
 
 
@@ -41,6 +51,7 @@ class Flip(PerExample):
     axis: int = -1
     p: float = 0.5
     floating: ClassVar[bool] = False
+    moves: ClassVar[bool] = True
 
     def check(self) -> dict[str, Any]:
         return {"axis": integer(self.axis, "axis", -3), "p": real(self.p, "p", 0, 1)}
@@ -91,6 +102,7 @@ class AlternatingFlip(Augmentation):
     axis: int = -1
     seed: int = 0
     by_example: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
 
     def check(self) -> dict[str, Any]:
         return {"axis": integer(self.axis, "axis", -3), "seed": integer(self.seed, "seed", 0)}
@@ -100,6 +112,7 @@ class AlternatingFlip(Augmentation):
             inputs, targets, alone = unpack(batch)
             x = check_input(inputs[0], floating=False)
             axis = 1 + space_axis(self.axis, x.ndim - 2)
+            check_targets_stay(targets, x.shape)
             if examples is None or epoch is None:
                 raise TypeError(
                     "which side is shown depends on the example and the epoch; call it with examples=, the positions "
@@ -145,6 +158,7 @@ class Shift(PerExample):
     _: KW_ONLY
     mode: str = "zeros"
     floating: ClassVar[bool] = False
+    moves: ClassVar[bool] = True
 
     def check(self) -> dict[str, Any]:
         return {"pixels": check_sizes(self.pixels, "pixels", 0), "mode": check_mode(self.mode)}
@@ -188,6 +202,7 @@ class Crop(PerExample):
     _: KW_ONLY
     mode: str = "reflect"
     floating: ClassVar[bool] = False
+    moves: ClassVar[bool] = True
 
     def check(self) -> dict[str, Any]:
         return {"padding": check_sizes(self.padding, "padding", 0), "mode": check_mode(self.mode)}

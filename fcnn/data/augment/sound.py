@@ -42,6 +42,7 @@ class TimeShift(PerExample):
     circular: bool = False
     axis: int = 0
     floating: ClassVar[bool] = False
+    moves: ClassVar[bool] = True
 
     def check(self) -> dict[str, Any]:
         if not isinstance(self.circular, bool):

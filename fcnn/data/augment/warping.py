@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from .resampling import Fill, affine, affine_matrix, displace, smooth
 @dataclass(frozen=True)
 class _Placed(PerExample):
     """What affine augmentations have in common: a map for each example, and one linear interpolation."""
+
+    moves: ClassVar[bool] = True
 
     def ranges(self) -> dict[str, Any]:
         """Which of rotate, scale, shear and translate are drawn, and how far they go."""
@@ -281,6 +283,7 @@ class Elastic(PerExample):
     sigma: float
     _: KW_ONLY
     fill: Fill = 0.0
+    moves: ClassVar[bool] = True
 
     def check(self) -> dict[str, Any]:
         return {
