@@ -6,7 +6,7 @@ A parameter is a value, and sharing it is using it twice.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import ops
+from . import elsewhere, ops
 from .compose import branches, graph, remat, repeat, residual, serial
 from .given import Parameter
 from .layer import Layer
@@ -31,10 +31,11 @@ from .layers import (
     Maxout,
     MaxPool,
 )
+from .layout import LayoutWarning
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import analysis, data, draw, interop, models, reference, scan, training
+    from . import analysis, data, draw, interop, models, reference, scan, testing, training
     from .analysis import capture, check_gradients, summary
     from .scan import Scan, fully_convolutional, scan_tiles
     from .training import evaluate, fit, predict
@@ -55,6 +56,7 @@ __all__ = [
     "InstanceNorm",
     "Layer",
     "LayerNorm",
+    "LayoutWarning",
     "LocalResponseNorm",
     "LocallyConnected",
     "LpPool",
@@ -85,13 +87,14 @@ __all__ = [
     "scan_tiles",
     "serial",
     "summary",
+    "testing",
     "training",
 ]
 
 
 #: what is loaded when somebody asks for it, and from where; most programs use some of it
 _LATER = {
-    **dict.fromkeys(("analysis", "data", "draw", "interop", "models", "reference", "scan", "training"), ""),
+    **dict.fromkeys(("analysis", "data", "draw", "interop", "models", "reference", "scan", "testing", "training"), ""),
     **dict.fromkeys(("capture", "check_gradients", "summary"), ".analysis"),
     **dict.fromkeys(("evaluate", "fit", "predict"), ".training"),
     **dict.fromkeys(("Scan", "fully_convolutional", "scan_tiles"), ".scan"),
@@ -100,7 +103,8 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        said = elsewhere.name(name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}" + (f"; {said}" if said else ""))
     home = _LATER[name]
     found = getattr(import_module(home, __name__), name) if home else import_module(f".{name}", __name__)
     globals()[name] = found
@@ -108,4 +112,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

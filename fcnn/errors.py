@@ -6,6 +6,7 @@ adds its name, so that the user reads ``residual1/body/conv2: kernel (5, 5) does
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,6 +38,13 @@ def at_top(name: str) -> Iterator[None]:
     """Name the outermost layer, but only where nothing inside has given the error a path."""
     try:
         yield
+    except RecursionError as error:
+        limit, path = sys.getrecursionlimit(), "/".join((name, *getattr(error, "fcnn_path", ())[:2]))
+        raise RecursionError(
+            f"{path}/...: the network is nested too deeply for Python's limit of {limit} calls; put blocks that follow "
+            "one another side by side in one serial, equal ones into fcnn.repeat(block, n), or raise the limit by "
+            f"sys.setrecursionlimit({10 * limit})"
+        ) from None
     except Exception as error:
         if getattr(error, "fcnn_path", None) is None:
             _locate(error, name)

@@ -55,7 +55,7 @@ def check_mapping(kind: str, value: Any) -> dict[str, Any]:
     """Raise unless params or state are a dict."""
     if not isinstance(value, Mapping):
         made = "net.init(key, shape)" if kind == "params" else "net.init_state(shape)"
-        raise TypeError(f"{kind} must be a dict as {made} makes it, not {_kind(value)}")
+        raise TypeError(f"{kind} must be a dict as {made} makes it, not {described(value)}")
     return value  # type: ignore[return-value]
 
 
@@ -63,8 +63,7 @@ def check_inputs(inputs: tuple[Any, ...]) -> None:
     """Raise unless the inputs are arrays of the same examples."""
     for x in inputs:
         if not isinstance(x, (np.ndarray, jax.Array)):
-            way_out = "state and key go by keyword, state=..., key=..." if isinstance(x, Mapping) else "use jnp.asarray"
-            raise TypeError(f"x must be an array (batch, *space, channels), not {_kind(x)}; {way_out}")
+            raise TypeError(f"x must be an array (batch, *space, channels), not {_foreign(x)}")
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             raise TypeError(
                 "x must be an array (batch, *space, channels), not a random key; keys go by keyword, key=..."
@@ -74,6 +73,26 @@ def check_inputs(inputs: tuple[Any, ...]) -> None:
             f"the inputs have batches of different sizes: {', '.join(shown(x.shape) for x in inputs)}; "
             "the first axis of every input counts the same examples"
         )
+
+
+def _foreign(x: Any) -> str:
+    """What is no array of JAX or NumPy, and how to make it one."""
+    kind = type(x)
+    if isinstance(x, Mapping):
+        return f"{described(x)}; state and key go by keyword, state=..., key=..."
+    library, ndim = kind.__module__.split(".")[0], len(getattr(x, "shape", ()))
+    of = f" of {shown(tuple(x.shape))}" if ndim else ""
+    if library == "torch":
+        last = ", ".join(map(str, (0, *range(2, ndim), 1)))
+        order = f", or x.permute({last}).numpy() where channels come first" if ndim > 2 else ""
+        return f"a torch.{kind.__name__}{of}; write x.numpy(){order}"
+    if library in ("tensorflow", "pandas", "polars"):
+        return f"a {library} {kind.__name__}{of}; write x.{'numpy' if library == 'tensorflow' else 'to_numpy'}()"
+    if any(hasattr(x, name) for name in ("__array__", "__array_interface__", "__dlpack__")):
+        return (
+            f"a {kind.__module__}.{kind.__name__}{of}; write numpy.asarray(x), and x[None] where the batch is missing"
+        )
+    return f"{described(x)}; use jnp.asarray"
 
 
 #: the method that makes each kind of tree, and the words that agree with it
@@ -105,7 +124,7 @@ def check_entries(kind: str, given: Mapping[str, Any], declared: dict[str, Param
             )
         value = given[name]
         if not hasattr(value, "shape") or not hasattr(value, "dtype"):
-            raise TypeError(f"{kind} entry {name!r} must be an array, not {_kind(value)}")
+            raise TypeError(f"{kind} entry {name!r} must be an array, not {described(value)}")
         if tuple(value.shape) != tuple(parameter.shape):
             if any(map(symbolic, parameter.shape)):
                 inputs = " and ".join(map(shown, shapes))
@@ -118,12 +137,22 @@ def check_entries(kind: str, given: Mapping[str, Any], declared: dict[str, Param
                 f"{name} has shape {shown(tuple(value.shape))}, an input of {' and '.join(map(shown, shapes))} asks "
                 f"for {shown(parameter.shape)}; {these} to another network or another input shape: "
                 f"make new ones by {source}, or give the input they were made for"
+                + _batch_in_shape(tuple(value.shape), tuple(parameter.shape))
             )
         if kind == "params" and not jnp.issubdtype(value.dtype, jnp.floating):
             raise TypeError(
                 f"{kind} entry {name!r} has dtype {value.dtype}, expected floating point; "
                 f"convert it, {name}.astype('float32')"
             )
+
+
+def _batch_in_shape(given: Shape, declared: Shape) -> str:
+    """A question, where a dense kernel is made for several times as many inputs as there are."""
+    if len(given) == len(declared) == 2 and given[1] == declared[1] and given[0] > declared[0] > 0:
+        times, rest = divmod(given[0], declared[0])
+        if not rest:
+            return f"; they are made for {times} times as many numbers: was the batch in the shape given to init?"
+    return ""
 
 
 def draw_initial(name: str, parameter: Parameter, key: jax.Array, dtype: Any) -> jax.Array:
@@ -138,11 +167,26 @@ def draw_initial(name: str, parameter: Parameter, key: jax.Array, dtype: Any) ->
     return check_initial(name, value, tuple(parameter.shape))
 
 
+def draw_statistics(name: str, parameter: Parameter, dtype: Any) -> jax.Array:
+    """Make the first value of a statistic, and raise unless it is an array of the declared shape."""
+    shape = tuple(parameter.shape)
+    try:
+        value = parameter.init(None, shape, dtype)
+    except (ValueError, TypeError) as error:
+        raise type(error)(
+            f"the initialiser of {name} failed for the shape {shown(shape)} ({error}); an initialiser of statistics is "
+            "a function (key, shape, dtype) that gets no key, such as jax.nn.initializers.zeros"
+        ) from error
+    if getattr(value, "shape", None) != shape:
+        raise ValueError(f"the initialiser of {name} made {described(value)}, expected an array of {shown(shape)}")
+    return value
+
+
 def check_initial(name: str, value: Any, shape: Shape) -> jax.Array:
     """Raise unless an initialiser made a finite floating-point array of the declared shape."""
     if getattr(value, "shape", None) != shape:
         raise ValueError(
-            f"the initialiser of {name} made {_kind(value)}, expected an array of {shown(shape)}; "
+            f"the initialiser of {name} made {described(value)}, expected an array of {shown(shape)}; "
             "an initialiser is a function (key, shape, dtype) that returns such an array"
         )
     if not jnp.issubdtype(value.dtype, jnp.floating):
@@ -163,7 +207,8 @@ def check_finite(name: str, value: jax.Array) -> None:
         )
 
 
-def _kind(value: Any) -> str:
+def described(value: Any) -> str:
+    """A value in words, for errors."""
     if hasattr(value, "shape"):
         return f"an array of {shown(tuple(value.shape))}"
     if value is None or isinstance(value, (bool, int, float, str)):

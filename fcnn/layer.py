@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
+import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NoReturn
 
 import jax
 import jax.numpy as jnp
 
-from . import names
+from . import authoring, elsewhere, layout, names
+from .call import Call, Event
 from .errors import at, at_top, shown
 from .geometry import Shape, check_shape, is_shape
 from .given import (
@@ -28,13 +30,17 @@ from .given import (
     check_inputs,
     check_key,
     check_mapping,
+    described,
     draw_initial,
+    draw_statistics,
     fold,
-    number,
 )
+from .identity import Value
+
+__all__ = ["Call", "Event", "Layer"]
 
 
-class Layer:
+class Layer(Value):
     """Two pure functions, ``init`` and ``apply``, as a value.
 
     Subclass it as ``@dataclass(frozen=True)``. Layers are hashable and compare by their hyperparameters, are
@@ -43,6 +49,7 @@ class Layer:
 
     Example:
         >>> import fcnn
+        >>> from dataclasses import dataclass
         >>> @dataclass(frozen=True)
         ... class Scale(Layer):
         ...     start: float = 1.0
@@ -54,6 +61,28 @@ class Layer:
         >>> params = net.init(jax.random.key(0), (2, 1))
         >>> net.apply(params, jnp.ones((1, 2, 1))).tolist()
         [[2.0, 2.0]]
+
+        One with state, what the data may change, and a random key: ``forward_train`` and ``forward_eval`` say what each
+        mode does. :func:`fcnn.testing.check_layer` puts it through the contract.
+
+        >>> @dataclass(frozen=True)
+        ... class NoisyCentre(Layer):
+        ...     scale: float = 0.1
+        ...     def statistics(self, shape):
+        ...         return {"mean": Parameter(shape[-1:], jax.nn.initializers.zeros)}
+        ...     def needs_key(self):
+        ...         return True
+        ...     def forward_train(self, params, state, key, x):
+        ...         batch = x.astype(state["mean"].dtype).reshape(-1, x.shape[-1]).mean(0)
+        ...         noise = self.scale * jax.random.normal(key, x.shape, x.dtype)
+        ...         return x - batch.astype(x.dtype) + noise, {"mean": 0.9 * state["mean"] + 0.1 * batch}
+        ...     def forward_eval(self, params, state, x):
+        ...         return x - state["mean"].astype(x.dtype)
+        >>> layer, x = NoisyCentre(), jnp.ones((8, 3))
+        >>> y, state = layer.apply_train({}, x, key=jax.random.key(1), state=layer.init_state((3,)))
+        >>> print(state["mean"], layer.apply({}, x, state=state)[0])
+        [0.1 0.1 0.1] [0.9 0.9 0.9]
+        >>> fcnn.testing.check_layer(layer, (3,))
     """
 
     #: how many inputs the layer takes; None: any number
@@ -66,19 +95,24 @@ class Layer:
         jax.tree_util.register_static(cls)
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = Layer.__repr__  # dataclass would write one that is not code
+        for method, guard in (("__post_init__", _with_checks), ("parameters", _with_inputs), ("forward", _with_inputs)):
+            if method in cls.__dict__:
+                setattr(cls, method, guard(cls.__dict__[method]))
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        with at(names.snake(cls.__name__)):
+            authoring.check_class(cls, Layer)
+            authoring.check_arguments(cls, args, options)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         with at(self.label):
-            for name, value in self.check().items():
+            for name, value in authoring.mapping(self.check, "check").items():
                 object.__setattr__(self, name, value)
-            for name, value in vars(self).items():
-                try:
-                    hash(value)
-                except TypeError:
-                    raise TypeError(
-                        f"{name} is a {type(value).__name__}, which cannot be hashed; hyperparameters are plain "
-                        "values: use a tuple for a list, and make arrays parameters"
-                    ) from None
+            for field in dataclasses.fields(self):  # type: ignore[arg-type]
+                authoring.check_hyperparameter(field.name, getattr(self, field.name, None))
+            self._forget()
+            hash(self)  # from the parts up, so that no depth of nesting is too deep
 
     # What users call.
 
@@ -100,7 +134,10 @@ class Layer:
             TypeError: not a key, or not a shape.
         """
         with at_top(self.label):
-            return self.init_part(check_key(key), self.check_shapes((shape, *more_shapes)))
+            shapes = self.check_shapes((shape, *more_shapes))
+            params = self.init_part(check_key(key), shapes)
+            self._look_at(shapes)
+            return params
 
     def init_state(self, shape: Shape, *more_shapes: Shape) -> State:
         """Make the first state, such as the running statistics of batch normalisation; ``{}`` for most networks.
@@ -152,7 +189,7 @@ class Layer:
             ValueError: shapes, parameters or state that do not match the network; nothing has been computed then.
             TypeError: arguments of the wrong kind, such as integer images.
         """
-        return self.start(Call(train=False), params, state, (x, *more))[0]
+        return self.start_walk(Call(train=False), params, state, (x, *more))[0]
 
     def apply_train(
         self,
@@ -180,7 +217,7 @@ class Layer:
         """
         with at_top(self.label):
             root = None if key is None else check_key(key)
-        return self.start(Call(train=True, root=root), params, state, (x, *more))
+        return self.start_walk(Call(train=True, root=root), params, state, (x, *more))
 
     # What a layer's author writes: infer_shape, parameters, forward; where hyperparameters can be wrong, check;
     # and where mode or state matter, statistics, needs_key, forward_train and forward_eval.
@@ -195,6 +232,8 @@ class Layer:
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
         """The arrays that the optimizer may change, by name."""
+        if not shapes:
+            _refuse("parameters")
         return {}
 
     def statistics(self, *shapes: Shape) -> dict[str, Parameter]:
@@ -207,7 +246,13 @@ class Layer:
 
     def forward(self, params: Params, *inputs: jax.Array) -> Any:
         """The output, for layers that are the same in training and use."""
-        raise NotImplementedError(f"{type(self).__name__} defines neither forward nor forward_train and forward_eval")
+        if not inputs or type(self).run is not Layer.run:
+            _refuse("forward")
+        missing = [m for m in ("forward_train", "forward_eval") if getattr(type(self), m) is getattr(Layer, m)]
+        raise TypeError(
+            f"{type(self).__name__} defines no forward(self, params, x)"
+            + (" and no forward_train and forward_eval" if len(missing) == 2 else f", and no {missing[0]} either")
+        )
 
     def forward_train(
         self, params: Params, state: State, key: jax.Array | None, *inputs: jax.Array
@@ -219,7 +264,19 @@ class Layer:
         """The output in use."""
         return self.forward(params, *inputs)
 
-    # How the two halves meet; compositions override these four.
+    # What people try who come from other libraries.
+
+    def __call__(self, *args: Any, **options: Any) -> NoReturn:
+        raise TypeError(
+            f"{self.label}: a network holds no parameters and is not called: write net.apply(params, x), with params "
+            "from net.init(key, shape); in training net.apply_train(params, x, key=key, state=state)"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        said = elsewhere.method(name)
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}" + (f"; {said}" if said else ""))
+
+    # How the two halves meet; compositions override these.
 
     @property
     def label(self) -> str:
@@ -228,26 +285,25 @@ class Layer:
 
     def init_part(self, key: jax.Array, shapes: tuple[Shape, ...]) -> Params:
         """``init`` with its arguments checked."""
-        self.infer_shape(*shapes)
+        self.declared_shape(shapes)
         dtype = jnp.zeros(()).dtype
-        params = {}
-        for name, parameter in self.parameters(*shapes).items():
-            params[name] = draw_initial(name, parameter, fold(key, name), dtype)
-        return params
+        declared = authoring.declared(self, "parameters", shapes)
+        return {name: draw_initial(name, parameter, fold(key, name), dtype) for name, parameter in declared.items()}
 
     def state_part(self, shapes: tuple[Shape, ...]) -> State:
         """``init_state`` with its arguments checked."""
-        self.infer_shape(*shapes)
+        self.declared_shape(shapes)
         dtype = jnp.zeros(()).dtype
-        return {name: p.init(None, tuple(p.shape), dtype) for name, p in self.statistics(*shapes).items()}
+        declared = authoring.declared(self, "statistics", shapes)
+        return {name: draw_statistics(name, parameter, dtype) for name, parameter in declared.items()}
 
     def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         """Check everything that can be checked from shapes, then compute in the mode of the call."""
         shapes = self._input_shapes(inputs)
         self.check_given(params, inputs)
-        self.infer_shape(*shapes)
-        check_entries("params", params, self.parameters(*shapes), shapes)
-        statistics = self.statistics(*shapes)
+        out = self.declared_shape(shapes)
+        check_entries("params", params, authoring.declared(self, "parameters", shapes), shapes)
+        statistics = authoring.declared(self, "statistics", shapes)
         if statistics and not state:
             raise ValueError(
                 f"needs its {' and '.join(statistics)} of the data so far: pass state=; "
@@ -255,15 +311,27 @@ class Layer:
             )
         check_entries("state", state, statistics, shapes)
         if not call.train:
-            return self.forward_eval(params, state, *inputs), state
+            y = authoring.asked(self, "forward_eval", params, state, *inputs)
+            self.check_output("forward_eval", y, out, inputs)
+            return y, state
         key = call.key if self.needs_key() else None
-        answer = self.forward_train(params, state, key, *inputs)
+        answer = authoring.asked(self, "forward_train", params, state, key, *inputs)
         if not isinstance(answer, tuple) or len(answer) != 2:
-            raise TypeError(f"forward_train returned a {type(answer).__name__}, it must return the pair (y, state)")
-        check_entries("state", check_mapping("state", answer[1]), statistics, shapes)
-        return answer
+            raise TypeError(f"forward_train returned {described(answer)}, it must return the pair (y, state)")
+        y, new_state = answer
+        self.check_output("forward_train", y, out, inputs)
+        authoring.check_new_state(new_state, state, statistics)
+        return y, new_state
 
-    def start(self, call: Call, params: Any, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+    def declared_shape(self, shapes: tuple[Shape, ...]) -> Any:
+        """What ``infer_shape`` says of one example: a shape, or a tree of the shapes of several outputs."""
+        return authoring.asked(self, "infer_shape", *shapes)
+
+    def check_output(self, method: str, y: Any, out: Any, inputs: tuple[Any, ...]) -> None:
+        """Raise where ``forward`` gave something else than ``infer_shape`` said."""
+        authoring.check_output(self, method, y, out, inputs[0].shape[0])
+
+    def start_walk(self, call: Call, params: Any, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         """Check the arguments of a whole network, then run it.
 
         Outside ``jit`` the walk is first rehearsed on shapes alone, once for each kind of arguments, so that
@@ -279,7 +347,18 @@ class Layer:
                     _rehearse(self, call.train, tree, tuple(map(_kind_of, leaves)), call.resting)
                 else:  # something that is no array and cannot be hashed: it is about to be refused
                     _rehearse.__wrapped__(self, call.train, tree, leaves, call.resting)
+            self._look_at(tuple(tuple(x.shape[1:]) for x in inputs))
             return self.run(call, params, state, tuple(map(jnp.asarray, inputs)))
+
+    def _look_at(self, shapes: tuple[Shape, ...]) -> None:
+        """Warn where inputs look as if their axes were in another library's order."""
+        for shape in shapes:
+            if layout.suspicion(shape) is not None and self.slides(shapes):
+                layout.warn(shape)
+
+    def slides(self, shapes: tuple[Shape, ...]) -> bool:
+        """Whether a window slides over the inputs as they are given."""
+        return False
 
     def check_shapes(self, shapes: tuple[Any, ...]) -> tuple[Shape, ...]:
         """Plain tuples of integers, as many as the layer takes."""
@@ -339,86 +418,6 @@ class Layer:
         return self
 
 
-@dataclass(frozen=True)
-class Call:
-    """One walk through a network: its mode, and where in the network it is.
-
-    Attributes:
-        train: whether the network is being trained.
-        root: the random key of the whole walk, or None.
-        folds: numbers folded into the root on the way to this part; folded only where a layer draws.
-        path: names of the parts on the way.
-        events: where outputs are noted down as they appear, for ``capture`` and ``summary``; None: nowhere.
-        nudges: by path, what is added to the output of a part, whose own parameters are then constants: the gradient
-            with respect to a nudge of zero is the gradient at that output. None: nothing, anywhere.
-        resting: paths, from here, of parts that run as they are used although the network is being trained.
-    """
-
-    train: bool
-    root: jax.Array | None = None
-    folds: tuple[Any, ...] = ()
-    path: tuple[str, ...] = ()
-    events: list[Event] | None = None
-    nudges: dict[str, jax.Array] | None = None
-    resting: frozenset[str] = frozenset()
-
-    @property
-    def key(self) -> jax.Array:
-        """The random key of this part."""
-        if self.root is None:
-            raise ValueError(
-                "draws random numbers in training and needs a key: apply_train(..., key=jax.random.key(0))"
-            )
-        key = self.root
-        for step in self.folds:
-            key = jax.random.fold_in(key, step)
-        return key
-
-    def part(
-        self, name: str, layer: Layer, params: Params, state: State, inputs: tuple[Any, ...], use: int = 0
-    ) -> tuple[Any, State]:
-        """Run one named part of a composition; ``use`` counts the uses of a shared part."""
-        folds = (*self.folds, number(name), *((use,) if use else ()))
-        step = name if not use else f"{name}#{use + 1}"
-        inner = dataclasses.replace(self, folds=folds, path=(*self.path, step), **self._mode(name))
-        with at(name):
-            own_params = check_mapping("params", params.get(name, {}))
-            own_state = check_mapping("state", state.get(name, {}))
-            nudge = None if self.nudges is None else self.nudges.get("/".join(inner.path))
-            if nudge is not None:
-                own_params = jax.lax.stop_gradient(own_params)
-            y, new_state = layer.run(inner, own_params, own_state, inputs)
-        if self.events is not None:
-            self.events.append(Event("/".join(inner.path), layer, inputs, y))
-        return y if nudge is None else y + nudge, new_state
-
-    def _mode(self, name: str) -> dict[str, Any]:
-        """How one part runs where some rest."""
-        if not self.resting:
-            return {}
-        if name in self.resting:
-            return {"train": False, "resting": frozenset()}
-        inside = (path.removeprefix(f"{name}/") for path in self.resting if path.startswith(f"{name}/"))
-        return {"resting": frozenset(inside)}
-
-    def copy(self, index: Any) -> Call:
-        """The walk through one of several copies of a layer, with random numbers and nudges of its own."""
-        here = "".join(f"{step}/" for step in self.path)
-        nudges = self.nudges and {path: a[index] for path, a in self.nudges.items() if path.startswith(here)}
-        events = None if self.events is None else []
-        return dataclasses.replace(self, folds=(*self.folds, index), events=events, nudges=nudges)
-
-
-class Event(NamedTuple):
-    """What one part of a network made of its inputs; inside ``repeat`` the arrays have first axes for the copies."""
-
-    path: str
-    layer: Layer
-    inputs: tuple[Any, ...]
-    output: Any
-    copies: Shape = ()
-
-
 #: the class of what jit traces with; anything else, also under grad and vmap alone, may be computed at once
 _COMPILING = "DynamicJaxprTracer"
 
@@ -446,9 +445,51 @@ def _rehearse(
         jax.eval_shape(walk, *abstract)
 
 
+def _with_checks(own: Any) -> Any:
+    """A layer's own ``__post_init__``, with the checks of every layer after it, called there or not."""
+
+    @functools.wraps(own)
+    def post_init(self: Layer, *args: Any) -> None:
+        own(self, *args)
+        Layer.__post_init__(self)
+
+    return post_init
+
+
+def _with_inputs(own: Any) -> Any:
+    """``parameters`` and ``forward`` that take any number of inputs, for layers of several, but not none at all."""
+    code = getattr(own, "__code__", None)
+    if code is None or not code.co_flags & inspect.CO_VARARGS:
+        return own  # Python says what is missing
+    alone = 1 if own.__name__ == "parameters" else 2
+
+    @functools.wraps(own)
+    def method(self: Layer, *args: Any) -> Any:
+        if len(args) < alone:
+            _refuse(own.__name__)
+        return own(self, *args)
+
+    return method
+
+
+def _refuse(method: str) -> NoReturn:
+    if method == "parameters":
+        raise TypeError("parameters takes the shape of one example; " + (elsewhere.method("params") or ""))
+    raise TypeError("forward takes params and x; to compute a network write net.apply(params, x)")
+
+
 def _restore(kind: type[Layer], fields: dict[str, Any]) -> Layer:
     """Undo ``Layer.__reduce__``; the values were checked when the layer was first made."""
     layer = object.__new__(kind)
-    for name, value in fields.items():
-        object.__setattr__(layer, name, names.unpack(value))
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if field.name in fields:
+            value = names.unpack(fields[field.name])
+        elif field.default is not dataclasses.MISSING:  # the class has got another field since
+            value = field.default
+        else:
+            raise pickle.UnpicklingError(
+                f"the pickled {kind.__name__} has no {field.name}; it was made by another version of the class"
+            )
+        object.__setattr__(layer, field.name, value)
+    hash(layer)
     return layer

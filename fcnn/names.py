@@ -9,11 +9,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import inspect
 import math
 import pickle
 import re
+import types
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
+
+import numpy as np
+
+from .identity import Key
 
 #: where functions are looked up by their short name, in this order
 PUBLIC = ("jax.nn", "jax.numpy", "jax.lax", "jax.scipy.special", "fcnn.ops", "jax.nn.initializers")
@@ -60,18 +67,6 @@ def public(function: Any) -> tuple[str, str] | None:
     return None
 
 
-def identity(function: Any) -> tuple[Any, ...]:
-    """What makes two functions the same: the object, or the function and arguments of a partial application.
-
-    Example:
-        >>> identity(functools.partial(int, base=2)) == identity(functools.partial(int, base=2))
-        True
-    """
-    if isinstance(function, functools.partial):
-        return (identity(function.func), function.args, tuple(sorted(function.keywords.items())))
-    return (function,)
-
-
 def code(value: Any) -> str:
     """A hyperparameter as code that rebuilds it.
 
@@ -82,15 +77,29 @@ def code(value: Any) -> str:
         >>> code(float("inf")), code(jax.numpy.dtype("float32")), code(abs)
         ("float('inf')", "jax.numpy.dtype('float32')", 'abs')
     """
+    kind = type(value)
+    if isinstance(value, Enum):
+        return f"{kind.__qualname__}({code(value.value)})"
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return f"{kind.__qualname__}({', '.join(map(code, value))})"
     if isinstance(value, tuple):
         return "(" + ", ".join(map(code, value)) + ("," if len(value) == 1 else "") + ")"
+    if isinstance(value, frozenset):
+        return f"frozenset({{{', '.join(sorted(map(code, value)))}}})" if value else "frozenset()"
     if isinstance(value, functools.partial):
         parts = [code(value.func), *map(code, value.args), *(f"{k}={code(v)}" for k, v in value.keywords.items())]
         return f"functools.partial({', '.join(parts)})"
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, np.floating | np.complexfloating):
+        return f"numpy.{kind.__name__}({str(value)!r})"
+    if isinstance(value, np.generic):
+        return f"numpy.{kind.__name__}({str(value) if isinstance(value, np.integer | np.bool) else repr(value.item())})"
+    if kind is float and not math.isfinite(value):
         return f"float({str(value)!r})"
-    if type(value).__module__.startswith("numpy") and hasattr(value, "newbyteorder"):
-        return f"jax.numpy.{value!r}"
+    if kind is complex:
+        return f"complex({code(value.real)}, {code(value.imag)})"
+    if isinstance(value, np.dtype):
+        # numbers of ml_dtypes, such as bfloat16, have no quotes in their repr
+        return f"jax.numpy.dtype({value.name!r})" if f"({value.name})" in repr(value) else f"jax.numpy.{value!r}"
     if dataclasses.is_dataclass(value) or not callable(value):
         return repr(value)
     name = public(value)
@@ -107,15 +116,20 @@ def rebuild(layer: Any) -> str:
         >>> rebuild(fcnn.Conv(6, (5, 5), stride=1, padding="SAME"))
         "fcnn.Conv(6, (5, 5), padding='SAME')"
     """
-    fields = dataclasses.fields(layer)
+    fields = [field for field in dataclasses.fields(layer) if field.init]
     values = {field.name: getattr(layer, field.name) for field in fields}
     parts = [code(values[field.name]) for field in fields if not field.kw_only]
-    parts += [f"{f.name}={code(values[f.name])}" for f in fields if f.kw_only and values[f.name] != f.default]
+    parts += [f"{f.name}={code(values[f.name])}" for f in fields if f.kw_only and _given(values[f.name], f.default)]
     kind = type(layer)
     home = ""
     if kind.__module__.split(".")[0] == "fcnn":
         home = "fcnn." if find("fcnn", kind.__qualname__) is kind else f"{kind.__module__}."
     return f"{home}{kind.__qualname__}({', '.join(parts)})"
+
+
+def _given(value: Any, default: Any) -> bool:
+    """Whether a value is another than the default, which True and 1 are."""
+    return value is not default and Key(value) != Key(default)
 
 
 def find(module: str, name: str) -> Any:
@@ -134,6 +148,8 @@ def find(module: str, name: str) -> Any:
 def pack(value: Any) -> Any:
     """A value as plain pickle can take it: functions become the names they are imported by.
 
+    A pickler that takes functions by value, such as that of cloudpickle or dill, gets those that have no name.
+
     Raises:
         pickle.PicklingError: a function that has no such name.
     """
@@ -145,24 +161,61 @@ def pack(value: Any) -> Any:
     if dataclasses.is_dataclass(value) or not callable(value):
         return value
     name = public(value)
-    if name is None:
+    if name is not None:
+        return _Named(*name)
+    if isinstance(value, types.FunctionType) and not _takes_functions(inspect.currentframe()):
         raise pickle.PicklingError(
             f"the function {code(value)} cannot be pickled: it cannot be imported by a name; "
-            "define it with def at the top level of a module"
+            "define it with def at the top level of a module, or use cloudpickle"
         )
-    return _Named(*name)
+    return value
+
+
+def _takes_functions(frame: types.FrameType | None) -> bool:
+    """Whether the pickler that is at work takes functions by value; of plain pickle's nothing is on the stack."""
+    while frame is not None:
+        pickler = frame.f_locals.get("self")
+        if isinstance(pickler, (pickle.Pickler, pickle._Pickler)):  # type: ignore[attr-defined]
+            by_name = pickle._Pickler.dispatch[types.FunctionType]  # type: ignore[attr-defined]
+            taken = getattr(pickler, "dispatch", {}).get(types.FunctionType, by_name) is not by_name
+            return taken or hasattr(pickler, "reducer_override")
+        frame = frame.f_back
+    return False
 
 
 def unpack(value: Any) -> Any:
-    """The inverse of :func:`pack`."""
+    """The inverse of :func:`pack`.
+
+    Raises:
+        pickle.UnpicklingError: a function that is no longer there.
+    """
     if isinstance(value, _Partial):
         keywords = {name: unpack(argument) for name, argument in value.keywords}
         return functools.partial(unpack(value.function), *map(unpack, value.arguments), **keywords)
     if isinstance(value, _Named):
-        return find(value.module, value.name)
+        return imported(value.module, value.name)
     if isinstance(value, tuple) and type(value) is tuple:
         return tuple(map(unpack, value))
     return value
+
+
+def imported(module: str, name: str) -> Any:
+    """The function, or the network, that a pickle knows by its name.
+
+    Raises:
+        pickle.UnpicklingError: there is none.
+
+    Example:
+        >>> imported("math", "sqrt")(4.0)
+        2.0
+    """
+    found = find(module, name)
+    if not callable(found) and not dataclasses.is_dataclass(found):
+        raise pickle.UnpicklingError(
+            f"the pickled network has the function {module}.{name}, which cannot be imported here; "
+            f"define {name} in a module {module} again, under the name that it had when the network was pickled"
+        )
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

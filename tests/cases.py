@@ -152,6 +152,7 @@ CASES = {
 #: what the door offers that is not a layer and does not make one
 NOT_LAYERS = {
     "Layer",
+    "LayoutWarning",
     "Parameter",
     "capture",
     "check_gradients",

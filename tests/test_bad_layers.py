@@ -588,18 +588,18 @@ class Shapeless(Forgetful):
 
 
 @pytest.mark.parametrize(
-    ("make", "where"),
+    ("make", "where", "asked"),
     [
-        (fcnn.residual, "residual1/body"),
-        (lambda part: fcnn.branches(one=part), "branches1/one"),
-        (lambda part: fcnn.serial(part, jnp.tanh), "serial1/tanh1"),
+        (fcnn.residual, "residual1/body", "residual1/body"),
+        (lambda part: fcnn.branches(one=part), "branches1/one", "branches1/one"),
+        (lambda part: fcnn.serial(part, jnp.tanh), "serial1/forgetful1", "serial1/tanh1"),
     ],
     ids=["residual", "branches", "serial"],
 )
-def test_a_part_that_returns_nothing_is_refused(make, where):
+def test_a_part_that_returns_nothing_is_refused(make, where, asked):
     with refused(TypeError, where, "a NoneType", "forward must return an array"):
         fcnn.serial(make(Forgetful())).apply({}, images(2, 3))
-    with refused(TypeError, where, "the shape None", "infer_shape must return a tuple of whole numbers"):
+    with refused(TypeError, asked, "the shape None", "infer_shape must return a tuple of whole numbers"):
         fcnn.serial(make(Shapeless())).out_shape((3,))
 
 

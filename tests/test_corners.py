@@ -183,9 +183,11 @@ def test_layers_that_are_no_frozen_dataclass_are_refused_by_name():
     class Thawed(fcnn.Layer):
         rate: float = 1.0
 
-    for layer in (Plain(), Thawed()):
-        with pytest.raises(TypeError, match=rf"serial: the layer {type(layer).__name__} is not a frozen dataclass"):
-            fcnn.serial(layer)
+    for kind in (Plain, Thawed):
+        with pytest.raises(
+            TypeError, match=rf"{kind.__name__.lower()}: the layer {kind.__name__} is not a frozen data"
+        ):
+            fcnn.serial(kind())
 
     @dataclass(frozen=True)
     class Holding(fcnn.Layer):

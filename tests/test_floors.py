@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1] / "fcnn"
 FLOORS = {
     "__init__": 5,
     "models": 4,
+    "testing": 4,
     "training": 4,
     "draw": 4,
     "interop": 4,
@@ -22,6 +23,9 @@ FLOORS = {
     "compose": 2.5,
     "layers": 2,
     "layer": 1,
+    "layout": 0.2,
+    "authoring": 0.8,
+    "call": 0.8,
     "ops": 0.5,
     "data": 0.5,
     "geometry": 0,
@@ -29,6 +33,8 @@ FLOORS = {
     "paths": 0,
     "given": 0.5,
     "errors": -1,
+    "identity": -1,
+    "elsewhere": -1,
     "version": -1,
     "reference": -2,
 }

@@ -27,6 +27,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Load the bridge, and with it the reference, when somebody asks for it."""
     if name in ("Unwritten", "to_reference"):

@@ -36,7 +36,7 @@ def capture(net: Layer, params: Params, x: jax.Array, *more: jax.Array, state: S
         {'conv1': (1, 24, 24, 6), 'relu1': (1, 24, 24, 6), 'max_pool1': (1, 12, 12, 6)}
     """
     events: list[Event] = []
-    y, _ = net.start(Call(train=False, events=events), params, state, (x, *more))
+    y, _ = net.start_walk(Call(train=False, events=events), params, state, (x, *more))
     if not events:
         return {net.label: y}
     return {event.path: event.output for event in events}

@@ -147,7 +147,7 @@ def _rehearsed(net: Layer, params: Params, state: State, inputs: Any) -> tuple[C
     """A walk through the network that can be noted and nudged, params that suit it, its parts, its outputs."""
 
     def start(params: Any, inputs: Any, events: Any, nudges: Any = None) -> Any:
-        return net.start(Call(train=False, events=events, nudges=nudges), params, state, inputs)[0]
+        return net.start_walk(Call(train=False, events=events, nudges=nudges), params, state, inputs)[0]
 
     def alone(params: Any, inputs: Any, events: Any, nudges: Any = None) -> Any:
         call = Call(train=False, events=events, nudges=nudges)

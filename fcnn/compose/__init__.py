@@ -7,3 +7,7 @@ from .repeat import repeat
 from .serial import serial
 
 __all__ = ["branches", "graph", "remat", "repeat", "residual", "serial"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -20,7 +20,7 @@ from .parts import Composite, Parts, named, walked
 from .serial import calling
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@dataclass(frozen=True, repr=False)
 class Graph(Composite):
     """What ``graph(**layers)(wiring)`` returns."""
 
@@ -65,16 +65,7 @@ class Graph(Composite):
     def __reduce__(self) -> tuple[Any, ...]:
         # used as a decorator, graph() puts the network where the wiring's own name was
         place = tuple(getattr(self.wiring, what, "") for what in ("__module__", "__qualname__"))
-        return (names.find, place) if names.find(*place) is self else super().__reduce__()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Graph) and self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
-
-    def _identity(self) -> tuple[Any, ...]:
-        return self.parts, names.identity(self.wiring)
+        return (names.imported, place) if names.find(*place) is self else super().__reduce__()
 
 
 #: what to do about a wiring that takes another number of inputs

@@ -80,6 +80,13 @@ def _fields(conv: Conv) -> dict[str, Any]:
     return {f.name: getattr(conv, f.name) for f in dataclasses.fields(conv)}
 
 
+class _Inside(Layer):
+    """A part of a run: its outputs have other axes than those of the part that it stands for."""
+
+    def check_output(self, method: str, y: Any, out: Any, inputs: tuple[Any, ...]) -> None:
+        """Checked where the run was put together."""
+
+
 # A convolution in phases.
 
 
@@ -112,7 +119,7 @@ def _in_phases(parts: _Parts, x: Shape, dtype: str) -> Run | None:
 
 
 @dataclass(frozen=True, repr=False)
-class _InPhases(Conv):
+class _InPhases(_Inside, Conv):
     """A convolution whose result has the positions of every pooling window one after another along an axis.
 
     With ``over`` the windows are pooled at once, before the bias is added: to a quarter of the positions.
@@ -132,7 +139,7 @@ class _InPhases(Conv):
 
 
 @dataclass(frozen=True, repr=False)
-class _OverPhases(Layer):
+class _OverPhases(_Inside):
     """Max pooling over phases."""
 
     space_first: bool = False
@@ -145,7 +152,7 @@ class _OverPhases(Layer):
 
 
 @dataclass(frozen=True, repr=False)
-class _Done(Layer):
+class _Done(_Inside):
     """The place of a pooling that has been done; here params are checked."""
 
     def infer_shape(self, *shapes: Shape) -> Shape:
@@ -196,7 +203,7 @@ def _same(x: jax.Array) -> jax.Array:
 
 
 @dataclass(frozen=True, repr=False)
-class _SpaceFirstConv(Conv):
+class _SpaceFirstConv(_Inside, Conv):
     """A convolution of (*space, batch, channels)."""
 
     def infer_shape(self, *shapes: Shape) -> Shape:
@@ -208,7 +215,7 @@ class _SpaceFirstConv(Conv):
 
 
 @dataclass(frozen=True, repr=False)
-class _SpaceFirst(Layer):
+class _SpaceFirst(_Inside):
     """A pooling of (*space, batch, channels): examples and channels are pooled alike, so they are channels together."""
 
     pool: Layer

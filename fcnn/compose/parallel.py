@@ -15,7 +15,7 @@ from ..geometry import Shape
 from ..given import Params, State
 from ..layer import Call, Layer
 from ..ops.dtypes import together
-from .parts import Composite, Parts, lift, named, one, same, single_array, single_shape
+from .parts import Composite, Parts, lift, named, one, same, single_array, single_shape, some
 from .serial import calling
 
 JOINS = ("concat", "sum")
@@ -68,6 +68,11 @@ class Residual(_Parallel):
     body: Layer
     shortcut: Layer | None
 
+    @property
+    def parts(self) -> Parts:
+        """The parts by name, as other compositions have them."""
+        return self.named_parts()
+
     def named_parts(self) -> Parts:
         parts = (("body", self.body), ("shortcut", self.shortcut))
         return tuple((name, part) for name, part in parts if part is not None)
@@ -97,6 +102,9 @@ class Branches(_Parallel):
 
     def named_parts(self) -> Parts:
         return self.parts
+
+    def sliced(self, places: slice) -> Branches:
+        return Branches(some(self, places), self.join)
 
     def joined_shape(self, shape: Shape, outs: dict[str, Shape]) -> Shape:
         if self.join == "sum":

@@ -15,6 +15,7 @@ from ..geometry import Shape, plain, symbolic
 from ..given import Params, State, extra_entry, fold
 from ..layer import Call, Layer
 from ..layers.function import Function
+from .cutting import Parted
 
 Parts = tuple[tuple[str, Layer], ...]
 
@@ -30,12 +31,6 @@ def lift(value: Any) -> Layer:
         jax.nn.relu
     """
     if isinstance(value, Layer):
-        settings = getattr(value, "__dataclass_params__", None)
-        if settings is None or not settings.frozen:
-            name = type(value).__name__
-            raise TypeError(
-                f"the layer {name} is not a frozen dataclass; write @dataclass(frozen=True) above its class"
-            )
         return value
     if isinstance(value, type) and issubclass(value, Layer):
         raise TypeError(f"{value.__name__} is a class, not a layer; write {value.__name__}(...)")
@@ -76,15 +71,11 @@ def named(layers: Iterable[Any], by_name: Mapping[str, Any]) -> Parts:
     return tuple(parts)
 
 
-class Composite(Layer):
+class Composite(Parted, Layer):
     """A layer made of named parts. Parts without parameters or state have no entry in them."""
 
     inputs: ClassVar[int | None] = None
     floating: ClassVar[bool] = False  # the parts look at their inputs themselves
-
-    def named_parts(self) -> Parts:
-        """The parts by name."""
-        raise NotImplementedError
 
     def walk_shapes(self, shapes: tuple[Shape, ...]) -> tuple[Any, dict[str, tuple[Shape, ...]]]:
         """The output shape and ``part_shapes``, for compositions that find both in one walk."""
@@ -118,9 +109,21 @@ class Composite(Layer):
         self._input_shapes(inputs)
         return self.walk(call, params, state, inputs)
 
+    def slides(self, shapes: tuple[Shape, ...]) -> bool:
+        inner = self.part_shapes(shapes)
+        return any(inner[name] == shapes and part.slides(shapes) for name, part in self.named_parts())
+
     def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         """Run the parts; names have been checked."""
         raise NotImplementedError
+
+
+def some(composite: Composite, places: slice) -> Parts:
+    """The parts in a slice, with the names that they have."""
+    parts = composite.named_parts()[places]
+    if not parts:
+        raise ValueError(f"{composite.label} has {len(composite)} parts, none of them in {places}; take at least one")
+    return parts
 
 
 @functools.lru_cache(maxsize=1024)

@@ -15,16 +15,30 @@ from ..errors import at
 from ..geometry import Shape
 from ..given import Params, State
 from ..layer import Call, Event, Layer
-from .parts import lift
+from .cutting import Parted, inside
+from .parts import Parts, lift
 
 
 @dataclass(frozen=True, repr=False)
-class Remat(Layer):
+class Remat(Parted, Layer):
     """What :func:`remat` returns."""
 
     layer: Layer
     _: KW_ONLY
     policy: Callable[..., Any] | None = None
+
+    def named_parts(self) -> Parts:
+        if not isinstance(self.layer, Parted):
+            raise TypeError(f"{self.label} has no parts")
+        return self.layer.named_parts()
+
+    @property
+    def parts(self) -> Parts:
+        """The parts of the layer by name."""
+        return self.named_parts()
+
+    def sliced(self, places: slice) -> Remat:
+        return dataclasses.replace(self, layer=inside(self.layer, places))
 
     @property
     def inputs(self) -> int | None:  # type: ignore[override]
@@ -43,6 +57,9 @@ class Remat(Layer):
 
     def infer_shape(self, *shapes: Shape) -> Any:
         return self.layer.infer_shape(*shapes)
+
+    def slides(self, shapes: tuple[Shape, ...]) -> bool:
+        return self.layer.slides(shapes)
 
     def init_part(self, key: jax.Array, shapes: tuple[Shape, ...]) -> Params:
         return self.layer.init_part(key, shapes)

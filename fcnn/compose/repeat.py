@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..geometry import Shape, integer
 from ..given import Params, State, check_finite, check_mapping
 from ..layer import Call, Event, Layer
 from ..ops.dtypes import common
+from .cutting import inside
 from .parts import lift, one
 
 
@@ -24,6 +26,24 @@ class Repeat(Layer):
 
     layer: Layer
     n: int
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter((self.layer,) * self.n)
+
+    def __getitem__(self, place: Any) -> Any:
+        """One copy, or several: params and state of copies i to j are ``jax.tree.map(lambda a: a[i:j], params)``."""
+        if isinstance(place, str):
+            copy, slash, rest = place.partition("/")
+            if not copy.isdecimal():
+                raise ValueError(f"repeat has {self.n} copies, known by their number, and no part {copy!r}")
+            return inside(self[int(copy)], rest) if slash else self[int(copy)]
+        chosen = range(self.n)[place]
+        if isinstance(chosen, range) and not chosen:
+            raise ValueError(f"repeat has {self.n} copies, none of them in {place}; take at least one")
+        return Repeat(self.layer, len(chosen)) if isinstance(chosen, range) else self.layer
 
     @property
     def floating(self) -> bool:  # type: ignore[override]
@@ -38,6 +58,9 @@ class Repeat(Layer):
                 'use padding="SAME", stride 1 and as many features as channels'
             )
         return out
+
+    def slides(self, shapes: tuple[Shape, ...]) -> bool:
+        return self.layer.slides(shapes)
 
     def init_part(self, key: jax.Array, shapes: tuple[Shape, ...]) -> Params:
         self.infer_shape(*shapes)

@@ -10,7 +10,7 @@ from ..errors import at
 from ..geometry import Shape
 from ..given import Params, State
 from ..layer import Call
-from .parts import Composite, Parts, named, single_array, single_shape, walked
+from .parts import Composite, Parts, named, single_array, single_shape, some, walked
 
 #: the rule of a chain, for parts that do not follow it
 _REFUSAL = "takes one array, but the part before it gives {}"
@@ -24,6 +24,9 @@ class Serial(Composite):
 
     def named_parts(self) -> Parts:
         return self.parts
+
+    def sliced(self, places: slice) -> Serial:
+        return Serial(some(self, places))
 
     def infer_shape(self, *shapes: Shape) -> Any:
         return walked(self, shapes)[0]
@@ -39,6 +42,14 @@ class Serial(Composite):
                 seen[name] = part.accept_shapes(shapes)
                 shapes = (part.infer_shape(*shapes),)
         return shapes[0], seen
+
+    def slides(self, shapes: tuple[Shape, ...]) -> bool:
+        for _, part in self.parts:
+            if part.slides(shapes):
+                return True
+            if len(shapes) != 1 or part.infer_shape(*shapes) != shapes[0]:
+                return False
+        return False
 
     def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         from .neighbours import joined  # takes long to import, see ops.convolution

@@ -27,3 +27,7 @@ __all__ = [
     "spoken_digit_recordings",
     "spoken_digits",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

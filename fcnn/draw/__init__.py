@@ -4,3 +4,7 @@ from .images import kernels, mistakes
 from .training import learning_curve
 
 __all__ = ["kernels", "learning_curve", "mistakes"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -58,6 +58,9 @@ class _Sliding(Layer):
             found["bias"] = Parameter((self.features,), resolve(self.bias_init))
         return found
 
+    def slides(self, shapes: tuple[Shape, ...]) -> bool:
+        return True
+
     def _geometry(self) -> dict[str, Any]:
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
 
@@ -90,9 +93,13 @@ class _Sliding(Layer):
             return
         given = f"kernel has shape {shown(tuple(kernel))}, x has shape {shown(tuple(x))}"
         if made_for != len(x) - 2:
+            batch = ""
+            if made_for == len(x) - 1:  # x with its batch has as many axes as the shape that was given to init
+                example = shown(tuple(x[1:]))
+                batch = f"; was the batch in the shape given to init? then make new params by init(key, {example})"
             raise ValueError(
                 f"{given}: the kernel is made for {made_for} space dimensions; x must be (batch, *space, channels), "
-                "and one example alone needs a batch axis, x[None]"
+                f"and one example alone needs a batch axis, x[None]{batch}"
             )
         if kernel[-2] * self.groups != x[-1]:
             raise ValueError(

@@ -21,7 +21,7 @@ from ..layer import Layer
 PROBES = (12, 24)
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@dataclass(frozen=True, repr=False)
 class Function(Layer):
     """A function (batch, ...) -> (batch, ...) as a layer; compositions make these, users pass the function.
 
@@ -87,15 +87,6 @@ class Function(Layer):
                 "a function in a network keeps the batch as its first axis"
             )
         return tuple(shape[1:])
-
-    def _identity(self) -> tuple[Any, ...]:
-        return names.identity(self.function)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Function) and self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
 
     def __repr__(self) -> str:
         return names.code(self.function)

@@ -40,6 +40,9 @@ class _Windowed(Layer):
         windows = pool_windows(shapes[0][:-1], self.window, channels=shapes[0][-1], **self._options())
         return (*windows.out, shapes[0][-1])
 
+    def slides(self, shapes: tuple[Shape, ...]) -> bool:
+        return True
+
     def _options(self) -> dict[str, Any]:
         names = ("stride", "padding", "dilation", "ceil_mode")
         return {name: getattr(self, name) for name in names}

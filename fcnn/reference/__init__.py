@@ -107,3 +107,7 @@ __all__ = [
     "scanning_sets",
     "unbroadcast",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

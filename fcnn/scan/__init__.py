@@ -18,3 +18,7 @@ __all__ = [
     "reach",
     "scan_tiles",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from .. import geometry
+from ..compose.cutting import inside
 from ..compose.parts import lift
 from ..errors import at_top, shown
 from ..geometry import Shape, is_shape
@@ -116,6 +117,12 @@ class Scan(Layer):
             "stride": geometry.check_sizes(self.stride, "stride"),
             "chunk": None if self.chunk is None else geometry.integer(self.chunk, "chunk"),
         }
+
+    def __getitem__(self, place: Any) -> Any:
+        """A part of the network for one window; its params are its entry, as in the network."""
+        if isinstance(place, slice):
+            raise TypeError("scan cannot be cut by a slice; cut its network, scan.net[...], and scan that")
+        return inside(self.net, place)
 
     def infer_shape(self, *shapes: Shape) -> Any:
         lattice, window = self.placed(shapes[0])

@@ -7,3 +7,7 @@ with the reference in NumPy in float64. A fault of a compiler, of a driver or of
 from .command import main
 
 __all__ = ["main"]
+
+
+def __dir__() -> list[str]:
+    return __all__

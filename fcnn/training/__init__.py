@@ -46,3 +46,7 @@ __all__ = [
     "vote",
     "weights_only",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

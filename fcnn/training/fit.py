@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 from ..errors import at
 from ..geometry import integer
 from ..given import Params, State, check_key, check_mapping
+from ..identity import cached
 from ..layer import Layer
 from ..layers.norm import check_number
 from .examples import check_data, check_net, count_of
@@ -344,7 +344,7 @@ def _mode(objective: Objective, monitor: Any, mode: Any, validates: bool) -> str
     return found
 
 
-@lru_cache(maxsize=8)
+@cached(maxsize=8)
 def _wrapped(optimizer: Any, average: float | None, half: bool) -> Any:
     """The optimizer with what is kept beside it; the same for the same, so that a second run compiles nothing."""
     optimizer = optimizer if average is None else averaged(optimizer, average)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import at, shown
+from ..identity import Value
 from ..layers.norm import check_number
 from ..ops.dtypes import wide
 from .tally import check_ignore, without
@@ -183,7 +184,7 @@ def _share(smoothing: Any) -> float:
 
 
 @dataclass(frozen=True)
-class Smoothed:
+class Smoothed(Value):
     """What :func:`smoothed` returns.
 
     Attributes:

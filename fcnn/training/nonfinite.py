@@ -33,6 +33,10 @@ class NonFiniteError(FloatingPointError):
         super().__init__(message)
         self.run, self.where = run, where
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # as it is, an exception is made again from its message alone
+        return type(self), (self.args[0], self.run, self.where), self.__dict__
+
 
 def search(net: Layer, train: TrainState, batch: Batch, options: Options, examples: Any, epoch: Any) -> tuple[str, str]:
     """:func:`first_place` for a run: in the first member of an ensemble that has one, and whatever happens."""
@@ -119,7 +123,7 @@ def first_place(
     call = Call(train=True, root=fold(key, "dropout"), resting=resting)
     low, x = lowered((train.params, inputs), precision)
     with jax.numpy_dtype_promotion("standard"):
-        outputs, _ = net.start(dataclasses.replace(call, events=events), low, train.state, x)
+        outputs, _ = net.start_walk(dataclasses.replace(call, events=events), low, train.state, x)
     for event in events:
         if bad := next(filter(None, map(_count, jax.tree.leaves(event.output))), None):
             return event.path, f"the first is the output of {event.path}: {bad}"
@@ -130,7 +134,7 @@ def first_place(
 
     def lost(params: Any) -> jax.Array:
         low, x = lowered((params, inputs), precision)
-        return objective.measure(net.start(call, low, train.state, x)[0], targets)[0]
+        return objective.measure(net.start_walk(call, low, train.state, x)[0], targets)[0]
 
     # the gradient goes backwards: the last parameter with such a value is the first that was computed
     for path, leaf in reversed(_named(jax.grad(lost)(train.params)).items()):

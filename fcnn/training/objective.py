@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..identity import Value
 from ..ops.dtypes import wide
 from .losses import cross_entropy as cross_entropy
 from .metrics import READY, Accuracy
@@ -69,7 +70,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Objective:
+class Objective(Value):
     """Losses, metrics, and which labels count; equal for equal ones, so that what is compiled with it is found again.
 
     Attributes:

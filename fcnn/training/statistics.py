@@ -33,7 +33,7 @@ def _seen(
         leaves = list(moving)
         for i, leaf in zip(places, old, strict=True):
             leaves[i] = leaf
-        new = net.start(call, params, jax.tree.unflatten(tree, leaves), inputs)[1]
+        new = net.start_walk(call, params, jax.tree.unflatten(tree, leaves), inputs)[1]
         return [jax.tree.leaves(new)[i] for i in places]
 
     zeros = [jnp.zeros_like(moving[i]) for i in places]

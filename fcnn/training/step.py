@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 from ..errors import at
 from ..geometry import Shape, integer
 from ..given import Params, State, check_key, fold
+from ..identity import cached
 from ..layer import Call, Layer
 from ..ops.dtypes import wide
 from .objective import Found, Objective, Weighted, check_objective, cross_entropy
@@ -175,7 +175,7 @@ def make_step(
     )
 
 
-@lru_cache(maxsize=8)
+@cached(maxsize=8)
 def _reporting(objective: Objective, step: Callable[..., Any]) -> Callable[..., Any]:
     """A step that tells results instead of what they are computed from."""
 
@@ -189,7 +189,7 @@ def _reporting(objective: Objective, step: Callable[..., Any]) -> Callable[..., 
     return reporting
 
 
-@lru_cache(maxsize=8)
+@cached(maxsize=8)
 def make_measured(
     net: Layer,
     optimizer: optax.GradientTransformation,
@@ -228,7 +228,7 @@ def make_measured(
     ) -> tuple[Params, jax.Array, Found, State]:
         def lost(part: Any) -> tuple[jax.Array, tuple[jax.Array, Found, State]]:
             low, x = lowered((whole(part, params), inputs), precision)
-            outputs, after = net.start(call(key, params, state), low, state, x)
+            outputs, after = net.start_walk(call(key, params, state), low, state, x)
             value, found = objective.measure(outputs, targets, folds, shares)
             scaled = value if scale is None else value * scale.astype(value.dtype)
             return scaled, (value, found, restored(after, state))
@@ -264,7 +264,7 @@ def make_measured(
 
         def value_of(part: Any) -> jax.Array:
             walk = call(dropout, before.params, before.state)
-            outputs, _ = net.start(walk, whole(part, before.params), before.state, inputs)
+            outputs, _ = net.start_walk(walk, whole(part, before.params), before.state, inputs)
             return objective.measure(outputs, targets)[0]
 
         # optax counts on JAX's standard promotion, whatever the program has set

@@ -13,12 +13,13 @@ import numpy as np
 from jax.core import Tracer
 
 from ...errors import at, shown
+from ...identity import Value
 
 #: ((x, ...), y): a tuple of inputs, and the targets
 Batch = tuple[Any, Any]
 
 
-class Augmentation:
+class Augmentation(Value):
     """A function (key, batch) to batch, as a frozen dataclass of plain numbers.
 
     It is hashable and compares by its numbers, so a training step compiled with it is found again; its ``repr``
@@ -53,6 +54,7 @@ class Augmentation:
                     raise TypeError(
                         f"{field.name} is a {type(value).__name__}, which cannot be hashed; use numbers and tuples"
                     ) from None
+            self._forget()
 
     def check(self) -> dict[str, Any]:
         """The checked values of the fields that have a rule."""

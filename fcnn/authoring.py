@@ -1,0 +1,245 @@
+"""What the author of a layer writes, checked where it is used, in the author's own terms."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import elsewhere
+from .errors import shown
+from .geometry import Shape
+from .given import Parameter
+
+#: what a layer's methods are called with, beside self
+_ARGUMENTS = {
+    "infer_shape": "shape",
+    "parameters": "shape",
+    "statistics": "shape",
+    "forward": "params, x",
+    "forward_train": "params, state, key, x",
+    "forward_eval": "params, state, x",
+}
+
+
+def check_class(cls: type, base: type) -> None:
+    """Raise unless a class of layers is a frozen dataclass whose fields leave the methods of the base as they are."""
+    name, settings = cls.__name__, getattr(cls, "__dataclass_params__", None)
+    if settings is None or not settings.frozen:
+        raise TypeError(f"the layer {name} is not a frozen dataclass; write @dataclass(frozen=True) above its class")
+    if "__dataclass_params__" not in cls.__dict__:
+        annotated = [field for field, kind in _annotations(cls).items() if "ClassVar" not in str(kind)]
+        if annotated:
+            raise TypeError(
+                f"the layer {name} is not a frozen dataclass itself, so {' and '.join(annotated)} would be no "
+                "hyperparameter; write @dataclass(frozen=True) above its class"
+            )
+    for field in dataclasses.fields(cls):
+        if field.name in vars(base):
+            raise TypeError(
+                f"the layer {name} has a field {field.name!r}, which is the name of something that every layer has; "
+                f"give it another name, or, for a constant of the class, write {field.name}: ClassVar"
+            )
+
+
+def check_arguments(cls: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+    """Raise where a layer is made with arguments that it does not have, and say what they are called here."""
+    taken = [field for field in cls.__dataclass_fields__.values() if field.init]
+    accepted, places = {field.name for field in taken}, sum(not field.kw_only for field in taken)
+    if options.keys() <= accepted and len(args) <= places:
+        return
+    try:
+        inspect.signature(cls.__init__).bind(None, *args, **options)
+        return  # it has an __init__ of its own
+    except TypeError:
+        name = cls.__name__
+        known = tuple(
+            field.name for field in sorted(dataclasses.fields(cls), key=lambda f: bool(f.kw_only)) if field.init
+        )
+        for option, value in options.items():
+            if option not in accepted:
+                said = elsewhere.option(option, value, known)
+                raise TypeError(f"{name} has no argument {option}; {said}") from None
+        taken_by_place = f"{places} value{'s' * (places != 1)}" if places else "no values"
+        said = elsewhere.by_position(name, args, known)
+        raise TypeError(f"{name} takes {taken_by_place} by position, {len(args)} were given; {said}") from None
+
+
+def _annotations(cls: type) -> dict[str, Any]:
+    try:
+        return inspect.get_annotations(cls)
+    except NameError:  # of what is imported for type checkers alone
+        return {}
+
+
+def check_hyperparameter(name: str, value: Any) -> None:
+    """Raise unless a value can be hashed."""
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} is a {type(value).__name__}, which cannot be hashed; hyperparameters are plain "
+            "values: use a tuple for a list, and make arrays parameters"
+        ) from None
+
+
+def asked(layer: Any, method: str, *args: Any) -> Any:
+    """What one of a layer's own methods says.
+
+    Raises:
+        TypeError: a method that takes other arguments than it is called with.
+        ValueError: ``forward_train`` draws without a key because ``needs_key`` is not there.
+    """
+    try:
+        return getattr(layer, method)(*args)
+    except Exception as error:
+        if isinstance(error, TypeError):
+            _check_signature(layer, method, args)
+        if method == "forward_train" and args[2] is None and not layer.needs_key() and _works_with_a_key(layer, args):
+            raise ValueError(
+                f"forward_train of {type(layer).__name__} draws random numbers, but needs_key does not say so, and it "
+                "was given no key; add def needs_key(self): return True"
+            ) from error
+        raise
+
+
+def _check_signature(layer: Any, method: str, args: tuple[Any, ...]) -> None:
+    # forward_train and forward_eval of the base class call forward
+    calls = [(method, args)]
+    if method.startswith("forward_"):
+        calls.append(("forward", (args[0], *args[3 if method == "forward_train" else 2 :])))
+    for name, given in calls:
+        signature = inspect.signature(getattr(layer, name))
+        try:
+            signature.bind(*given)
+        except TypeError:
+            inputs = ", ".join(["x", *(f"x{i}" for i in range(2, len(given)))][: len(given)])
+            wanted = _ARGUMENTS[name] if layer.inputs == 1 else _ARGUMENTS[name].replace("x", inputs)
+            own = ", ".join(map(str, signature.parameters.values()))
+            raise TypeError(
+                f"{name} of {type(layer).__name__} takes ({own}), but is called with {len(given)} arguments; "
+                f"write def {name}(self, {wanted})"
+            ) from None
+
+
+def _works_with_a_key(layer: Any, args: tuple[Any, ...]) -> bool:
+    params, state, _, *inputs = args
+    try:
+        jax.eval_shape(lambda *given: layer.forward_train(*given), params, state, jax.random.key(0), *inputs)
+    except Exception:
+        return False
+    return True
+
+
+def mapping(method: Callable[..., Any], name: str, *args: Any) -> Mapping[str, Any]:
+    """The dict that a method returns; None counts as an empty one for ``check``, which may have nothing to say."""
+    found = method(*args)
+    if found is None and name == "check":
+        return {}
+    if not isinstance(found, Mapping):
+        what = "from the names of hyperparameters to their values" if name == "check" else _DICT
+        raise TypeError(f"{name} returned a {type(found).__name__}; it must return a dict {what}")
+    return found
+
+
+_DICT = 'from names to fcnn.Parameter(shape, init), such as {"scale": fcnn.Parameter((8,), jax.nn.initializers.ones)}'
+
+
+def declared(layer: Any, method: str, shapes: tuple[Shape, ...]) -> dict[str, Parameter]:
+    """What ``parameters`` or ``statistics`` declare for inputs of these shapes."""
+    found = dict(mapping(lambda: asked(layer, method, *shapes), method))
+    for name, parameter in found.items():
+        if not isinstance(name, str) or not name or "/" in name:
+            raise TypeError(f"{method} has an entry named {name!r}; a name is a text without a slash")
+        if not isinstance(parameter, Parameter):
+            what = f"an array of {shown(parameter.shape)}" if hasattr(parameter, "shape") else f"{parameter!r}"
+            raise TypeError(f"{method} gives {name!r} as {what}; it must return a dict {_DICT}")
+        if not _sizes(parameter.shape):
+            raise TypeError(f"{method} gives {name!r} the shape {parameter.shape!r}; a shape is a tuple such as (8,)")
+        if not callable(parameter.init):
+            raise TypeError(
+                f"{method} gives {name!r} the initialiser {parameter.init!r}; an initialiser is a function "
+                "(key, shape, dtype), such as jax.nn.initializers.he_normal()"
+            )
+    return found
+
+
+def check_output(layer: Any, method: str, y: Any, out: Any, batch: int) -> None:
+    """Raise unless an output has the batch first and is what ``infer_shape`` said."""
+    # what the base class has calls forward
+    own = method if method in _own(layer) else "forward"
+    shapes = jax.tree.leaves_with_path(out, is_leaf=_sizes)
+    if not shapes or not all(_sizes(shape) for _, shape in shapes):
+        raise TypeError(f"infer_shape returned {out!r}; infer_shape must return a tuple of whole numbers")
+    leaves = jax.tree.leaves_with_path(y)
+    if not leaves or not all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for _, leaf in leaves):
+        raise TypeError(f"{own} returned a {type(y).__name__}; {own} must return an array (batch, *space, channels)")
+    if [jax.tree_util.keystr(path) for path, _ in leaves] != [jax.tree_util.keystr(path) for path, _ in shapes]:
+        said = "an array" if hasattr(y, "shape") else f"a {type(y).__name__}"
+        raise TypeError(f"{own} returned {said}, but infer_shape says {out}; correct the one that is wrong")
+    for (_, leaf), (_, shape) in zip(leaves, shapes, strict=True):
+        if not leaf.shape or _differ(leaf.shape[:1], (batch,)):
+            raise ValueError(
+                f"{own} returned an array of {shown(leaf.shape)} for a batch of {batch}; "
+                "the first axis of the output must be the batch"
+            )
+        if _differ(leaf.shape[1:], shape):
+            raise ValueError(
+                f"infer_shape says {shown(tuple(shape))} for one example, "
+                f"but {own} returned {shown(tuple(leaf.shape[1:]))}; correct the one that is wrong"
+            )
+
+
+def _sizes(value: Any) -> bool:
+    """Whether value is one shape: of integers of Python or NumPy, or of symbols, as a tuple or list."""
+    return isinstance(value, (tuple, list)) and not any(
+        size is None or isinstance(size, (tuple, list, dict, str, float, bool)) for size in value
+    )
+
+
+def _differ(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    if len(a) != len(b):
+        return True
+    # symbols for sizes cannot always be compared
+    return any(isinstance(m, Integral) and isinstance(n, Integral) and m != n for m, n in zip(a, b, strict=True))
+
+
+def _own(layer: Any) -> set[str]:
+    """The methods that a layer's class, or one between it and the base class, defines."""
+    mro = type(layer).__mro__
+    base = next(i for i, cls in enumerate(mro) if cls.__module__ == "fcnn.layer")
+    return {name for cls in mro[:base] for name in vars(cls)}
+
+
+def check_new_state(new: Any, old: Mapping[str, Any], statistics: Mapping[str, Parameter]) -> None:
+    """Raise unless the state that ``forward_train`` returned is a tree like the one that it was given."""
+    if not isinstance(new, Mapping):
+        raise TypeError(f"forward_train returned a {type(new).__name__} as state; it must return the pair (y, state)")
+    if new.keys() != statistics.keys():
+        raise ValueError(
+            f"forward_train returned a state of {_listed(new)}, but statistics declares {_listed(statistics)}; "
+            "return a value for each"
+        )
+    for name, parameter in statistics.items():
+        value = new[name]
+        if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+            raise TypeError(f"forward_train returned a state whose {name} is a {type(value).__name__}, not an array")
+        if tuple(value.shape) != tuple(parameter.shape):
+            raise ValueError(
+                f"forward_train returned a state whose {name} has shape {shown(tuple(value.shape))}, "
+                f"but statistics declares {shown(tuple(parameter.shape))}"
+            )
+        if jnp.issubdtype(value.dtype, jnp.floating) != jnp.issubdtype(old[name].dtype, jnp.floating):
+            raise TypeError(
+                f"forward_train returned a state whose {name} has become {value.dtype} from {old[name].dtype}; "
+                "loops cannot carry it: convert it back"
+            )
+
+
+def _listed(entries: Mapping[str, Any]) -> str:
+    return " and ".join(map(repr, entries)) or "no entries"

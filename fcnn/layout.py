@@ -1,0 +1,71 @@
+"""Shapes that look as if their axes were in another library's order. They may be meant: a warning, and no error."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+from .errors import shown
+from .geometry import Shape
+
+
+class LayoutWarning(UserWarning):
+    """Data look as if channels came first, or as if the axis of channels was missing.
+
+    Where they are meant as they are, switch it off: ``warnings.simplefilter("ignore", fcnn.LayoutWarning)``.
+    """
+
+
+#: whose lines are not the user's
+_INNER = ("fcnn", "jax", "contextlib")
+#: samples from which on an axis is taken for one of an image's
+_SIDE = 28
+#: samples past which an axis is hardly one of channels
+_CHANNELS = 64
+
+
+def warn(shape: Shape) -> None:
+    """Warn where a shape (*space, channels) that windows are about to slide over looks like another library's.
+
+    Example:
+        >>> warn((224, 224, 3)), warn((16000, 1)), warn((100, 64)), warn((1, 1, 512))
+        (None, None, None, None)
+    """
+    said = suspicion(shape)
+    if said is not None:
+        frame, level = sys._getframe(0), 1
+        # at the line outside the library that led here, so that Python shows it once
+        while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in _INNER:
+            frame, level = frame.f_back, level + 1
+        warnings.warn(said, LayoutWarning, stacklevel=level - 1)
+
+
+def suspicion(shape: Shape) -> str | None:
+    """What is odd about a shape, and what to do; None: nothing.
+
+    Channels first: three axes, of which the first is 1, 3 or 4 and the other two are those of an image. A forgotten
+    axis of channels: two axes of equal length that is no power of two, as in MNIST.
+    """
+    if len(shape) not in (2, 3) or not all(type(size) is int for size in shape):  # symbols for sizes
+        return None
+    if len(shape) == 3 and _channels_first(*shape):
+        channels, height, width = shape
+        return (
+            f"the shape {shown(shape)} of an example looks as if channels came first; here they come last, "
+            f"{shown((height, width, channels))}: x.transpose(0, 2, 3, 1)"
+        )
+    if len(shape) == 2 and shape[0] == shape[1] >= _SIDE and shape[0] & (shape[0] - 1):
+        return (
+            f"the shape {shown(shape)} of an example looks like a grey image without its axis of channels; as it is, a "
+            f"convolution takes it for {shape[0]} samples of sound with {shape[1]} channels: give {shown((*shape, 1))} "
+            "and x[..., None]"
+        )
+    return None
+
+
+def _channels_first(channels: int, height: int, width: int) -> bool:
+    if channels not in (1, 3, 4):
+        return False
+    if height == width:
+        return width >= _SIDE
+    return min(height, width) > _CHANNELS and max(height, width) <= 4 * min(height, width)

@@ -1,0 +1,431 @@
+"""What every layer promises, as a list of checks that any layer can be put through."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, fields
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import names
+from ..errors import shown
+from ..geometry import Shape
+from ..layer import Layer
+
+#: examples in a batch
+BATCH = 3
+#: of the random key in training
+SEED = 3
+
+
+class Subject:
+    """A layer with what the checks put to it.
+
+    Args:
+        layer: a layer or network.
+        shapes: the shape of one example of each input.
+        inputs: a batch for each input; None: different numbers between -1 and 1.
+    """
+
+    def __init__(self, layer: Layer, shapes: tuple[Shape, ...], inputs: tuple[Any, ...] | None = None) -> None:
+        self.layer, self.shapes, self._given = layer, shapes, inputs
+
+    @cached_property
+    def params(self) -> Any:
+        return self.layer.init(jax.random.key(0), *self.shapes)
+
+    @cached_property
+    def state(self) -> Any:
+        return self.layer.init_state(*self.shapes)
+
+    @cached_property
+    def inputs(self) -> tuple[Any, ...]:
+        if self._given is not None:
+            return tuple(map(jnp.asarray, self._given))
+        return tuple(_different_numbers((BATCH, *shape), seed) for seed, shape in enumerate(self.shapes, 7))
+
+    @cached_property
+    def used(self) -> Any:
+        """What the layer gives in use, operation by operation."""
+        return self.use(self.params, self.state, self.inputs)
+
+    @cached_property
+    def trained(self) -> tuple[Any, Any]:
+        """What it gives in training, likewise."""
+        return self.train(self.params, self.state, self.inputs)
+
+    def use(self, params: Any, state: Any, inputs: tuple[Any, ...]) -> Any:
+        return self.layer.apply(params, *inputs, state=state)
+
+    def train(self, params: Any, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
+        return self.layer.apply_train(params, *inputs, key=jax.random.key(SEED), state=state)
+
+    def cast(self, dtype: str) -> tuple[Any, Any]:
+        """Params and inputs in a dtype; integers stay."""
+        return jax.tree.map(lambda a: a.astype(dtype) if _floating(a) else a, (self.params, self.inputs))
+
+    def wide(self) -> Subject:
+        """The same in float64, to be called where JAX has it."""
+        inputs = None if self._given is None else tuple(a.astype("float64") if _floating(a) else a for a in self.inputs)
+        wide = Subject(self.layer, self.shapes, inputs)
+        _ = wide.params, wide.state, wide.inputs  # now, and not while something is being traced
+        return wide
+
+
+def check_layer(
+    layer: Layer, shape: Shape, *more_shapes: Shape, inputs: tuple[Any, ...] | None = None, gradients: bool = True
+) -> None:
+    """Put a layer of one's own, or a network, through the contract of the library's layers.
+
+    It is a value (equal, hashable, rebuilt by its ``repr`` and by pickle); ``infer_shape`` says what ``forward`` gives;
+    params and state are nested dicts of arrays, the same for the same key; compiled equals eager; no example of a batch
+    changes another; ``vmap`` over examples and params, ``scan`` and ``checkpoint`` work; gradients are those of finite
+    differences, forwards, backwards and twice; half precision stays half; training leaves the form of the state.
+
+    Args:
+        layer: the layer.
+        shape: shape of one example, (*space, channels); small ones take less time.
+        more_shapes: shapes of further inputs.
+        inputs: a batch for each input, where numbers between -1 and 1 do not suit, such as indices.
+        gradients: whether to compare gradients; off for layers that give others on purpose.
+
+    Raises:
+        AssertionError: what the layer does not keep, with the numbers.
+        ValueError: the layer contradicts itself, such as ``infer_shape`` and ``forward``.
+        TypeError: not a layer, or one that is written wrongly.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import fcnn
+        >>> @dataclass(frozen=True)
+        ... class Centred(fcnn.Layer):
+        ...     def forward(self, params, x):
+        ...         return x - x.mean(0)
+        >>> check_layer(Centred(), (4,))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        AssertionError: centred: in use an example depends on the others in its batch: 0.0 and ... at y[0, 0]
+    """
+    if not isinstance(layer, Layer):
+        raise TypeError(f"check_layer takes a layer, not {layer!r}; make one of a function by fcnn.serial")
+    subject = Subject(layer, (shape, *more_shapes), inputs)
+    for check in CHECKS:
+        if gradients or check not in GRADIENTS:
+            check(subject)
+
+
+def _value(subject: Subject) -> None:
+    layer = subject.layer
+    _require(jax.tree.leaves(layer) == [], subject, "the layer is no static node of a pytree")
+    try:
+        layer.anything = 1  # type: ignore[attr-defined]
+    except FrozenInstanceError:
+        pass
+    else:
+        _require(False, subject, "attributes can be set; write @dataclass(frozen=True)")
+    kinds = _classes(layer)
+    code = re.sub(r"[\w.]+\.<locals>\.", "", repr(layer))
+    for kind in kinds:
+        if not _importable(kind):
+            code = code.replace(f"{kind.__module__}.{kind.__qualname__}(", f"{kind.__name__}(")
+    if "<" not in code:  # functions without a name of their own have no code
+        try:
+            again = eval(code, _names(layer))
+        except Exception as error:
+            raise AssertionError(
+                f"{layer.label}: repr is no code that makes the layer again: {code}: {error}"
+            ) from error
+        _require(again == layer and hash(again) == hash(layer), subject, f"repr makes another layer: {code}")
+        traces = []
+        function = jax.jit(lambda net: traces.append(1))
+        function(layer)
+        function(again)
+        _require(len(traces) == 1, subject, "two equal layers are compiled twice")
+    if all(map(_importable, kinds)) and "<" not in code:
+        again = pickle.loads(pickle.dumps(layer))
+        _require(again == layer and hash(again) == hash(layer), subject, "pickle makes another layer")
+
+
+def _shape(subject: Subject) -> None:
+    out = subject.layer.out_shape(*subject.shapes)
+    for what, y in (("apply", subject.used), ("apply_train", subject.trained[0])):
+        found = jax.tree.map(lambda a: tuple(a.shape), y)
+        wanted = jax.tree.map(lambda s: (BATCH, *s), out, is_leaf=lambda s: isinstance(s, tuple) and not _nested(s))
+        if subject._given is not None:
+            wanted = jax.tree.map(lambda n: n, wanted)
+            found, wanted = jax.tree.map(lambda s: s[1:], (found, wanted), is_leaf=_flat)
+        _require(found == wanted, subject, f"out_shape says {wanted}, {what} gives {found}")
+
+
+def _initial(subject: Subject) -> None:
+    again = Subject(subject.layer, subject.shapes).params
+    for path, a, b in _leaves(subject.params, again):
+        _require(bool((a == b).all()), subject, f"init gives other values for {path} with the same key")
+    for what, tree in (("params", subject.params), ("state", subject.state)):
+        _check_nested(subject, what, tree)
+    for path, leaf in jax.tree.leaves_with_path(subject.params):
+        _require(_floating(leaf), subject, f"params{jax.tree_util.keystr(path)} is {leaf.dtype}, not floating point")
+
+
+def _compiled(subject: Subject) -> None:
+    def both(layer: Layer, *given: Any) -> Any:
+        return Subject.use(_with(layer), *given), Subject.train(_with(layer), *given)
+
+    made = jax.jit(both)(subject.layer, subject.params, subject.state, subject.inputs)
+    _close(subject, "compiled and eager differ", made, (subject.used, subject.trained))
+    again = (
+        subject.use(subject.params, subject.state, subject.inputs),
+        subject.train(subject.params, subject.state, subject.inputs),
+    )
+    _close(subject, "a second call gives other numbers", again, (subject.used, subject.trained), rtol=0, atol=0)
+
+
+def _alone(subject: Subject) -> None:
+    def one(*xs: Any) -> Any:
+        return jax.tree.map(lambda a: a[0], subject.use(subject.params, subject.state, tuple(x[None] for x in xs)))
+
+    first = tuple(x[:1] for x in subject.inputs)
+    alone = subject.use(subject.params, subject.state, first)
+    batch = jax.tree.map(lambda a: a[:1], subject.used)
+    _close(subject, "in use an example depends on the others in its batch", alone, batch)
+    _close(subject, "vmap over examples is not the batch", jax.jit(jax.vmap(one))(*subject.inputs), subject.used)
+
+
+def _ensemble(subject: Subject) -> None:
+    if not subject.params:
+        return
+    keys = (jax.random.key(0), jax.random.key(1))
+    members = [subject.layer.init(key, *subject.shapes) for key in keys]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    together = jax.jit(jax.vmap(lambda p: subject.use(p, subject.state, subject.inputs)))(stacked)
+    apply = jax.jit(subject.use)
+    for i, member in enumerate(members):
+        expected = apply(member, subject.state, subject.inputs)
+        _close(subject, "vmap over params is not each alone", jax.tree.map(lambda a, i=i: a[i], together), expected)
+
+
+def _state(subject: Subject) -> None:
+    _require(
+        jax.tree.structure(subject.trained[1]) == jax.tree.structure(subject.state),
+        subject,
+        f"training returns a state of {jax.tree.structure(subject.trained[1])}, it was given "
+        f"{jax.tree.structure(subject.state)}",
+    )
+    for path, new, old in _leaves(subject.trained[1], subject.state):
+        _require(
+            (new.shape, new.dtype) == (old.shape, old.dtype),
+            subject,
+            f"training makes {new.dtype} {shown(new.shape)} of the state {path}, which was {old.dtype} "
+            f"{shown(old.shape)}",
+        )
+
+
+def _halves(subject: Subject) -> None:
+    for dtype in ("bfloat16", "float16"):
+        low, state = subject.cast(dtype), subject.state
+        used = subject.use(low[0], state, low[1])
+        y, new = jax.eval_shape(lambda *given: subject.train(*given), low[0], state, low[1])
+        for leaf in jax.tree.leaves((used, y)):
+            if _floating(leaf):
+                _require(leaf.dtype == dtype, subject, f"params and x of {dtype} give y of {leaf.dtype}")
+        for path, a, b in _leaves(new, state):
+            _require(a.dtype == b.dtype, subject, f"with params and x of {dtype} the state {path} becomes {a.dtype}")
+        if dtype == "bfloat16":
+            high = jax.tree.map(lambda a: a.astype("float32") if _floating(a) else a, low)
+            exact = subject.use(high[0], state, high[1])
+            # bfloat16 has 8 significant bits; a handful of roundings one after the other
+            _close(subject, "bfloat16 is far from float32", used, exact, rtol=0, atol=0.03)
+
+
+def _loops(subject: Subject) -> None:
+    params, inputs = subject.params, subject.inputs
+
+    def step(state: Any, _: Any) -> Any:
+        y, new = jax.checkpoint(subject.train)(params, state, inputs)
+        return new, y
+
+    _, ys = jax.jit(lambda state: jax.lax.scan(step, state, None, length=2))(subject.state)
+    first = jax.tree.map(lambda a: a[0], ys)
+    _close(subject, "in scan and under checkpoint it gives other numbers", first, subject.trained[0])
+
+
+def _gradients(subject: Subject) -> None:
+    with jax.enable_x64(True):
+        wide = subject.wide()
+        moving, tree, places, leaves = _moving(wide)
+        if not moving:
+            return
+
+        def objective(moving: list[Any]) -> Any:
+            full = list(leaves)
+            for place, leaf in zip(places, moving, strict=True):
+                full[place] = leaf
+            params, inputs = jax.tree.unflatten(tree, full)
+            y, _ = wide.train(params, wide.state, inputs)
+            return sum(jnp.vdot(jnp.cos(jnp.arange(a.size)).reshape(a.shape).astype(a.dtype), a) for a in _floats(y))
+
+        compiled = jax.jit(objective)
+        _require(compiled(moving).dtype == "float64", subject, "params and x of float64 give narrower numbers")
+        gradient = jax.jit(jax.grad(objective))(moving)
+        for leaf in gradient:
+            _require(bool(np.isfinite(leaf).all()), subject, "a gradient is not finite")
+        # small steps along one random direction: no value passes another, so no kink is crossed
+        draw = np.random.default_rng(5)
+        direction = [draw.normal(size=leaf.shape) for leaf in moving]
+        numeric = _slope(compiled, moving, direction)
+        reverse = sum(np.vdot(g, d) for g, d in zip(gradient, direction, strict=True))
+        _, forward = jax.jit(lambda at, along: jax.jvp(objective, (at,), (along,)))(moving, direction)
+        scale = sum(float(np.abs(np.asarray(g) * d).sum()) for g, d in zip(gradient, direction, strict=True)) + 1e-6
+        _require(
+            abs(reverse - numeric) <= 1e-6 * scale,
+            subject,
+            f"the derivative along one direction is {reverse:.9g} by jax.grad, {numeric:.9g} by finite differences",
+        )
+        _require(
+            abs(forward - reverse) <= 1e-10 * scale,
+            subject,
+            f"the derivative along one direction is {forward:.12g} by jax.jvp, {reverse:.12g} by jax.grad",
+        )
+
+
+def _twice(subject: Subject) -> None:
+    with jax.enable_x64(True):
+        wide = subject.wide()
+        inputs = [np.asarray(x) for x in wide.inputs]
+        if not all(map(_floating, inputs)):
+            return
+
+        @jax.jit
+        def slope(inputs: list[Any]) -> Any:
+            def objective(inputs: list[Any]) -> Any:
+                y = wide.train(wide.params, wide.state, tuple(inputs))[0]
+                return sum(jnp.sum(jnp.sin(a)) for a in _floats(y))
+
+            return jax.grad(objective)(inputs)
+
+        direction = [np.cos(np.arange(x.size)).reshape(x.shape) for x in inputs]
+        _, product = jax.jit(lambda at, along: jax.jvp(slope, (at,), (along,)))(inputs, direction)
+        step = 1e-6
+        up, down = (slope([x + sign * step * d for x, d in zip(inputs, direction, strict=True)]) for sign in (1, -1))
+        numeric = [(a - b) / (2 * step) for a, b in zip(up, down, strict=True)]
+        what = "the derivative of the gradient, forward over reverse, is not that of finite differences"
+        _close(subject, what, product, numeric, rtol=1e-5, atol=1e-6)
+
+
+#: the checks that compare gradients
+GRADIENTS: tuple[Callable[[Subject], None], ...] = (_gradients, _twice)
+#: everything that is checked, in this order
+CHECKS: tuple[Callable[[Subject], None], ...] = (
+    _value, _shape, _initial, _compiled, _alone, _ensemble, _state, _halves, _loops, *GRADIENTS,
+)  # fmt: skip
+
+
+def _require(holds: bool, subject: Subject, what: str) -> None:
+    if not holds:
+        raise AssertionError(f"{subject.layer.label}: {what}")
+
+
+def _close(subject: Subject, what: str, found: Any, wanted: Any, rtol: float = 2e-5, atol: float = 2e-6) -> None:
+    """Raise unless all arrays are close; ``atol`` is relative to the largest number where ``rtol`` is 0."""
+    for path, a, b in _leaves(found, wanted):
+        a, b = (np.asarray(v, "float64") if jnp.issubdtype(v.dtype, jnp.floating) else np.asarray(v) for v in (a, b))
+        _require(a.shape == b.shape, subject, f"{what}: shapes {shown(a.shape)} and {shown(b.shape)} at {path or 'y'}")
+        largest = float(np.abs(b).max(initial=0, where=np.isfinite(b))) if b.dtype.kind == "f" else 0.0
+        room = atol * largest + 1e-6 * bool(atol) if rtol == 0 else atol
+        if not np.allclose(a, b, rtol=rtol, atol=room, equal_nan=True):
+            worst = np.unravel_index(int(np.argmax(np.abs(np.nan_to_num(a) - np.nan_to_num(b)))), a.shape)
+            place = list(map(int, worst))
+            raise AssertionError(f"{subject.layer.label}: {what}: {a[worst]} and {b[worst]} at {path or 'y'}{place}")
+
+
+def _leaves(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
+    pairs = zip(jax.tree.leaves_with_path(a), jax.tree.leaves(b), strict=True)
+    return [(jax.tree_util.keystr(path), x, y) for (path, x), y in pairs]
+
+
+def _check_nested(subject: Subject, what: str, tree: Any) -> None:
+    _require(type(tree) is dict, subject, f"{what} hold a {type(tree).__name__}; they are nested dicts of arrays")
+    for name, entry in tree.items():
+        if not isinstance(entry, jax.Array):
+            _require(bool(entry), subject, f"{what} have an empty entry {name!r}")
+            _check_nested(subject, what, entry)
+
+
+def _classes(layer: Layer) -> list[type]:
+    """The classes of a layer and of everything that its hyperparameters hold."""
+    left, seen = [layer], []
+    while left:
+        value: Any = left.pop()
+        if isinstance(value, tuple):
+            left.extend(value)
+        elif isinstance(value, Layer):
+            seen.append(type(value))
+            left.extend(getattr(value, field.name) for field in fields(value))  # type: ignore[arg-type]
+        elif callable(value) and getattr(value, "__module__", None) in sys.modules:
+            seen.append(value)
+    return seen
+
+
+def _importable(kind: Any) -> bool:
+    return names.find(kind.__module__, getattr(kind, "__qualname__", "")) is kind
+
+
+def _names(layer: Layer) -> dict[str, Any]:
+    """What the code of a layer may name: the library, and what stands where its class and those of its parts are."""
+    found: dict[str, Any] = {"functools": functools, "jax": jax, "numpy": np}
+    kinds = _classes(layer)
+    for kind in kinds:
+        top = kind.__module__.split(".")[0]
+        found |= {top: sys.modules[top]}
+        if top not in ("fcnn", "jax"):
+            found |= vars(sys.modules[kind.__module__])
+    found |= {kind.__name__: kind for kind in kinds if isinstance(kind, type) and not _importable(kind)}
+    return found | {"fcnn": sys.modules["fcnn"]}
+
+
+def _with(layer: Layer) -> Subject:
+    return Subject(layer, ())
+
+
+def _different_numbers(shape: Shape, seed: int) -> jax.Array:
+    """Numbers between -1 and 1, no two alike, so that no maximum has a kink."""
+    count = prod(shape)
+    places = jax.random.permutation(jax.random.key(seed), count)
+    return ((places.astype(jnp.zeros(()).dtype) + 0.5) * (2 / count) - 1).reshape(shape)
+
+
+def _floating(array: Any) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.floating)
+
+
+def _floats(tree: Any) -> list[Any]:
+    return [leaf for leaf in jax.tree.leaves(tree) if _floating(leaf)]
+
+
+def _flat(shape: Any) -> bool:
+    return isinstance(shape, tuple) and not _nested(shape)
+
+
+def _nested(shape: Any) -> bool:
+    return any(isinstance(size, (tuple, list, dict)) for size in shape)
+
+
+def _moving(subject: Subject) -> tuple[list[Any], Any, list[int], list[Any]]:
+    """What can be moved of params and inputs, and how to put it back."""
+    leaves, tree = jax.tree.flatten((subject.params, subject.inputs))
+    places = [i for i, leaf in enumerate(leaves) if _floating(leaf)]
+    return [np.asarray(leaves[i]) for i in places], tree, places, leaves
+
+
+def _slope(function: Callable[..., Any], at: list[Any], along: list[Any], step: float = 1e-6) -> float:
+    up, down = (function([a + sign * step * d for a, d in zip(at, along, strict=True)]) for sign in (1, -1))
+    return float((up - down) / (2 * step))
