@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,49 @@ _ARGUMENTS = {
     "forward_train": "params, state, key, x",
     "forward_eval": "params, state, x",
 }
+
+
+def guard(cls: Any, base: Any) -> None:
+    """Put checks around what the author of a class wrote."""
+    if "__post_init__" in cls.__dict__:
+        cls.__post_init__ = _with_checks(cls.__dict__["__post_init__"], base)
+    for method in ("parameters", "forward"):
+        if method in cls.__dict__:
+            setattr(cls, method, _with_inputs(cls.__dict__[method]))
+
+
+def _with_checks(own: Any, base: Any) -> Any:
+    """A layer's own ``__post_init__``, with the checks of every layer after it, called there or not."""
+
+    @functools.wraps(own)
+    def post_init(self: Any, *args: Any) -> None:
+        own(self, *args)
+        base.__post_init__(self)
+
+    return post_init
+
+
+def _with_inputs(own: Any) -> Any:
+    """``parameters`` and ``forward`` that take any number of inputs, for layers of several, but not none at all."""
+    code = getattr(own, "__code__", None)
+    if code is None or not code.co_flags & inspect.CO_VARARGS:
+        return own  # Python says what is missing
+    least = 1 if own.__name__ == "parameters" else 2
+
+    @functools.wraps(own)
+    def method(self: Any, *args: Any) -> Any:
+        if len(args) < least:
+            refuse(own.__name__)
+        return own(self, *args)
+
+    return method
+
+
+def refuse(method: str) -> NoReturn:
+    """Say what to write for ``net.parameters()`` and ``net.forward(x)``."""
+    if method == "parameters":
+        raise TypeError("parameters takes the shape of one example; " + (elsewhere.method("params") or ""))
+    raise TypeError("forward takes params and x; to compute a network write net.apply(params, x)")
 
 
 def check_class(cls: type, base: type) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import inspect
 import pickle
 from collections.abc import Sequence
 from typing import Any, ClassVar, NoReturn
@@ -95,9 +94,7 @@ class Layer(Value):
         jax.tree_util.register_static(cls)
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = Layer.__repr__  # dataclass would write one that is not code
-        for method, guard in (("__post_init__", _with_checks), ("parameters", _with_inputs), ("forward", _with_inputs)):
-            if method in cls.__dict__:
-                setattr(cls, method, guard(cls.__dict__[method]))
+        authoring.guard(cls, Layer)
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
         with at(names.snake(cls.__name__)):
@@ -233,7 +230,7 @@ class Layer(Value):
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
         """The arrays that the optimizer may change, by name."""
         if not shapes:
-            _refuse("parameters")
+            authoring.refuse("parameters")
         return {}
 
     def statistics(self, *shapes: Shape) -> dict[str, Parameter]:
@@ -247,7 +244,7 @@ class Layer(Value):
     def forward(self, params: Params, *inputs: jax.Array) -> Any:
         """The output, for layers that are the same in training and use."""
         if not inputs or type(self).run is not Layer.run:
-            _refuse("forward")
+            authoring.refuse("forward")
         missing = [m for m in ("forward_train", "forward_eval") if getattr(type(self), m) is getattr(Layer, m)]
         raise TypeError(
             f"{type(self).__name__} defines no forward(self, params, x)"
@@ -443,39 +440,6 @@ def _rehearse(
     # a function in the network that looks at values cannot be rehearsed; it is run as it is
     with contextlib.suppress(jax.errors.JAXTypeError):
         jax.eval_shape(walk, *abstract)
-
-
-def _with_checks(own: Any) -> Any:
-    """A layer's own ``__post_init__``, with the checks of every layer after it, called there or not."""
-
-    @functools.wraps(own)
-    def post_init(self: Layer, *args: Any) -> None:
-        own(self, *args)
-        Layer.__post_init__(self)
-
-    return post_init
-
-
-def _with_inputs(own: Any) -> Any:
-    """``parameters`` and ``forward`` that take any number of inputs, for layers of several, but not none at all."""
-    code = getattr(own, "__code__", None)
-    if code is None or not code.co_flags & inspect.CO_VARARGS:
-        return own  # Python says what is missing
-    alone = 1 if own.__name__ == "parameters" else 2
-
-    @functools.wraps(own)
-    def method(self: Layer, *args: Any) -> Any:
-        if len(args) < alone:
-            _refuse(own.__name__)
-        return own(self, *args)
-
-    return method
-
-
-def _refuse(method: str) -> NoReturn:
-    if method == "parameters":
-        raise TypeError("parameters takes the shape of one example; " + (elsewhere.method("params") or ""))
-    raise TypeError("forward takes params and x; to compute a network write net.apply(params, x)")
 
 
 def _restore(kind: type[Layer], fields: dict[str, Any]) -> Layer:
