@@ -131,8 +131,8 @@ class Layer(Value):
             TypeError: not a key, or not a shape.
         """
         with at_top(self.label):
-            shapes = self.check_shapes((shape, *more_shapes))
-            params = self.init_part(check_key(key), shapes)
+            key, shapes = check_key(key), self.check_shapes((shape, *more_shapes))
+            params = self.init_part(key, shapes)
             self._look_at(shapes)
             return params
 
@@ -405,8 +405,14 @@ class Layer(Value):
         return names.rebuild(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = {f.name: names.pack(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        return _restore, (type(self), fields)
+        order = _deepest_first(self)
+        places: dict[int, int] = {}
+        entries = []
+        for layer in order:
+            fields = dataclasses.fields(layer)  # type: ignore[arg-type]
+            entries.append((type(layer), {f.name: names.pack(getattr(layer, f.name), places) for f in fields}))
+            places[id(layer)] = len(places)
+        return _restore, (entries,)
 
     def __copy__(self) -> Layer:
         return self
@@ -442,18 +448,41 @@ def _rehearse(
         jax.eval_shape(walk, *abstract)
 
 
-def _restore(kind: type[Layer], fields: dict[str, Any]) -> Layer:
-    """Undo ``Layer.__reduce__``; the values were checked when the layer was first made."""
-    layer = object.__new__(kind)
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        if field.name in fields:
-            value = names.unpack(fields[field.name])
-        elif field.default is not dataclasses.MISSING:  # the class has got another field since
-            value = field.default
-        else:
-            raise pickle.UnpicklingError(
-                f"the pickled {kind.__name__} has no {field.name}; it was made by another version of the class"
-            )
-        object.__setattr__(layer, field.name, value)
-    hash(layer)
-    return layer
+def _deepest_first(net: Layer) -> list[Layer]:
+    """A network and what it is nested of, each after its parts; what is pickled in its own way counts as one."""
+    order: list[Layer] = []
+    known: set[int] = set()
+    left: list[tuple[Any, bool]] = [(net, False)]
+    while left:
+        value, ready = left.pop()
+        if ready:
+            order.append(value)
+        elif type(value) is tuple:
+            left.extend((item, False) for item in value)
+        elif isinstance(value, Layer) and id(value) not in known:
+            if value is not net and type(value).__reduce__ is not Layer.__reduce__:
+                continue
+            known.add(id(value))
+            left.append((value, True))
+            left.extend((getattr(value, f.name), False) for f in dataclasses.fields(value))  # type: ignore[arg-type]
+    return order
+
+
+def _restore(entries: list[tuple[type[Layer], dict[str, Any]]]) -> Layer:
+    """Undo ``Layer.__reduce__``; the values were checked when the layers were first made."""
+    made: list[Layer] = []
+    for kind, fields in entries:
+        layer = object.__new__(kind)
+        for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+            if field.name in fields:
+                value = names.unpack(fields[field.name], made)
+            elif field.default is not dataclasses.MISSING:  # the class has got another field since
+                value = field.default
+            else:
+                raise pickle.UnpicklingError(
+                    f"the pickled {kind.__name__} has no {field.name}; it was made by another version of the class"
+                )
+            object.__setattr__(layer, field.name, value)
+        hash(layer)
+        made.append(layer)
+    return made[-1]

@@ -37,7 +37,7 @@ def warn(shape: Shape) -> None:
         # at the line outside the library that led here, so that Python shows it once
         while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in _INNER:
             frame, level = frame.f_back, level + 1
-        warnings.warn(said, LayoutWarning, stacklevel=level - 1)
+        warnings.warn(said, LayoutWarning, stacklevel=level)
 
 
 def suspicion(shape: Shape) -> str | None:

@@ -14,8 +14,9 @@ import math
 import pickle
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -145,19 +146,22 @@ def find(module: str, name: str) -> Any:
         return None
 
 
-def pack(value: Any) -> Any:
+def pack(value: Any, places: Mapping[int, int] = MappingProxyType({})) -> Any:
     """A value as plain pickle can take it: functions become the names they are imported by.
 
-    A pickler that takes functions by value, such as that of cloudpickle or dill, gets those that have no name.
+    What is in ``places``, by its id, is packed already, and becomes its place: networks may be nested deeper than
+    pickle goes. A pickler that takes functions by value, such as that of cloudpickle or dill, gets those without a name.
 
     Raises:
         pickle.PicklingError: a function that has no such name.
     """
+    if id(value) in places:
+        return _Place(places[id(value)])
     if isinstance(value, functools.partial):
         keywords = tuple((name, pack(argument)) for name, argument in sorted(value.keywords.items()))
         return _Partial(pack(value.func), tuple(map(pack, value.args)), keywords)
     if isinstance(value, tuple) and type(value) is tuple:
-        return tuple(map(pack, value))
+        return tuple(pack(item, places) for item in value)
     if dataclasses.is_dataclass(value) or not callable(value):
         return value
     name = public(value)
@@ -183,19 +187,21 @@ def _takes_functions(frame: types.FrameType | None) -> bool:
     return False
 
 
-def unpack(value: Any) -> Any:
+def unpack(value: Any, made: Sequence[Any] = ()) -> Any:
     """The inverse of :func:`pack`.
 
     Raises:
         pickle.UnpicklingError: a function that is no longer there.
     """
+    if isinstance(value, _Place):
+        return made[value.number]
     if isinstance(value, _Partial):
         keywords = {name: unpack(argument) for name, argument in value.keywords}
         return functools.partial(unpack(value.function), *map(unpack, value.arguments), **keywords)
     if isinstance(value, _Named):
         return imported(value.module, value.name)
     if isinstance(value, tuple) and type(value) is tuple:
-        return tuple(map(unpack, value))
+        return tuple(unpack(item, made) for item in value)
     return value
 
 
@@ -229,3 +235,8 @@ class _Partial:
     function: Any
     arguments: tuple[Any, ...]
     keywords: tuple[tuple[str, Any], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    number: int

@@ -226,7 +226,7 @@ def graph(**layers: Any) -> Callable[[Callable[..., Any]], Graph]:
         parts = named((), layers)
 
     def wire(wiring: Callable[..., Any]) -> Graph:
-        if not callable(wiring):
+        if not callable(wiring) or isinstance(wiring, Layer):
             raise TypeError(f"graph: the wiring must be a function (layer, *inputs), not {wiring!r}")
         return Graph(parts, wiring)
 

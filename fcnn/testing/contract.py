@@ -135,7 +135,7 @@ def _value(subject: Subject) -> None:
     kinds = _classes(layer)
     code = re.sub(r"[\w.]+\.<locals>\.", "", repr(layer))
     for kind in kinds:
-        if not _importable(kind):
+        if isinstance(kind, type) and not _importable(kind):
             code = code.replace(f"{kind.__module__}.{kind.__qualname__}(", f"{kind.__name__}(")
     if "<" not in code:  # functions without a name of their own have no code
         try:
@@ -360,23 +360,26 @@ def _check_nested(subject: Subject, what: str, tree: Any) -> None:
             _check_nested(subject, what, entry)
 
 
-def _classes(layer: Layer) -> list[type]:
-    """The classes of a layer and of everything that its hyperparameters hold."""
-    left, seen = [layer], []
+def _classes(layer: Layer) -> list[Any]:
+    """The classes of a layer and its parts, and the functions among its hyperparameters."""
+    left: list[Any] = [layer]
+    seen: list[Any] = []
     while left:
-        value: Any = left.pop()
+        value = left.pop()
         if isinstance(value, tuple):
             left.extend(value)
         elif isinstance(value, Layer):
             seen.append(type(value))
             left.extend(getattr(value, field.name) for field in fields(value))  # type: ignore[arg-type]
+        elif isinstance(value, functools.partial):
+            left.extend((value.func, *value.args, *value.keywords.values()))
         elif callable(value) and getattr(value, "__module__", None) in sys.modules:
             seen.append(value)
     return seen
 
 
-def _importable(kind: Any) -> bool:
-    return names.find(kind.__module__, getattr(kind, "__qualname__", "")) is kind
+def _importable(value: Any) -> bool:
+    return names.public(value) is not None
 
 
 def _names(layer: Layer) -> dict[str, Any]:
