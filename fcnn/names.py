@@ -150,7 +150,7 @@ def pack(value: Any, places: Mapping[int, int] = MappingProxyType({})) -> Any:
     """A value as plain pickle can take it: functions become the names they are imported by.
 
     What is in ``places``, by its id, is packed already, and becomes its place: networks may be nested deeper than
-    pickle goes. A pickler that takes functions by value, such as that of cloudpickle or dill, gets those without a name.
+    pickle goes. A pickler that takes functions by value, such as that of cloudpickle, gets those without a name.
 
     Raises:
         pickle.PicklingError: a function that has no such name.

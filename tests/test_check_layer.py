@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import CASES
 
 import fcnn
 from fcnn import Parameter
@@ -77,6 +78,11 @@ def test_what_keeps_the_contract_passes():
     check_layer(Choice(5), (3,), inputs=(np.array([[0, 1, 4], [2, 2, 3], [1, 0, 0]]),))
     two = fcnn.graph(a=fcnn.Dense(3))(lambda layer, x, y: {"sum": layer.a(x) + y, "product": y * y})
     check_layer(two, (2,), (3,))
+
+
+@pytest.mark.parametrize("name", ["conv of sound", "batch norm", "dropout", "graph sharing", "serial of a function"])
+def test_what_the_library_has_passes(name):
+    check_layer(CASES[name].net, *CASES[name].shapes)
 
 
 @jax.custom_vjp
@@ -203,7 +209,8 @@ def test_what_breaks_the_contract_is_said(layer, kind, says):
         check_layer(layer, (3, 4))
 
 
-def test_gradients_can_be_left_out_and_what_is_no_layer_is_refused():
+def test_gradients_and_examples_apart_can_be_left_out_and_what_is_no_layer_is_refused():
     check_layer(WrongGradient(), (3, 4), gradients=False)
+    check_layer(Depends(), (3, 4), apart=False)
     with pytest.raises(TypeError, match=r"takes a layer, not .*serial"):
         check_layer(jax.nn.relu, (3,))

@@ -82,7 +82,12 @@ class Subject:
 
 
 def check_layer(
-    layer: Layer, shape: Shape, *more_shapes: Shape, inputs: tuple[Any, ...] | None = None, gradients: bool = True
+    layer: Layer,
+    shape: Shape,
+    *more_shapes: Shape,
+    inputs: tuple[Any, ...] | None = None,
+    gradients: bool = True,
+    apart: bool = True,
 ) -> None:
     """Put a layer of one's own, or a network, through the contract of the library's layers.
 
@@ -97,6 +102,7 @@ def check_layer(
         more_shapes: shapes of further inputs.
         inputs: a batch for each input, where numbers between -1 and 1 do not suit, such as indices.
         gradients: whether to compare gradients; off for layers that give others on purpose.
+        apart: whether in use no example may change another; off for layers that take statistics of the batch.
 
     Raises:
         AssertionError: what the layer does not keep, with the numbers.
@@ -119,7 +125,7 @@ def check_layer(
         raise TypeError(f"check_layer takes a layer, not {layer!r}; make one of a function by fcnn.serial")
     subject = Subject(layer, (shape, *more_shapes), inputs)
     for check in CHECKS:
-        if gradients or check not in GRADIENTS:
+        if (gradients or check not in GRADIENTS) and (apart or check is not _alone):
             check(subject)
 
 
