@@ -322,6 +322,7 @@ def main() -> int:
             loss=fcnn.training.smoothed(SMOOTHING),
             augment=AUGMENT,
             params=begin(NET, key, kernels),
+            state=NET.init_state((32, 32, 3)),
             precision=None if options.precision == "float32" else options.precision,
             progress=options.progress,
         )

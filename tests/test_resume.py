@@ -276,7 +276,7 @@ def test_a_run_that_has_ended_is_given_back_at_once(tmp_path, options):
 
 def test_the_average_and_the_best_of_parameters_in_half_precision_are_found_again(tmp_path):
     half = jax.tree.map(lambda a: a.astype("bfloat16"), NET.init(jax.random.key(0), (6,)))
-    options = {"params": half, "average": 0.9, "keep_best": True, "validation": data(10)}
+    options = {"params": half, "state": NET.init_state((6,)), "average": 0.9, "keep_best": True, "validation": data(10)}
     stopped(tmp_path, **options)
     assert differences(bits(fitted(tmp_path, resume=True, **options)), bits(fitted(**options))) == []
 
