@@ -30,6 +30,7 @@ from .layers import (
     LpPool,
     Maxout,
     MaxPool,
+    MaxUnpool,
 )
 from .layout import LayoutWarning
 from .version import __version__
@@ -61,6 +62,7 @@ __all__ = [
     "LocallyConnected",
     "LpPool",
     "MaxPool",
+    "MaxUnpool",
     "Maxout",
     "Parameter",
     "Scan",

@@ -18,12 +18,12 @@ from .errors import shown
 
 Shape = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
-#: "VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT", an integer, or pairs of integers
+#: an amount: a name of NAMED, an integer, or pairs of integers; a mode of FILL; or the two together, (mode, amount)
 Padding = Any
 
-NAMED = ("VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT")
-#: how jnp.pad fills the border; everything else pads with a constant
-FILL = {"CIRCULAR": "wrap", "REFLECT": "reflect"}
+#: the modes that copy samples, and what jnp.pad calls them; everything else pads with a constant
+FILL = {"CIRCULAR": "wrap", "REFLECT": "reflect", "EDGE": "edge"}
+NAMED = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", *FILL)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Windows:
         stride: step between windows, in samples.
         dilation: distance between neighbouring samples of a window.
         pads: samples added (before, after) along each axis.
-        fill: "constant", "wrap" or "reflect": what the added samples hold.
+        fill: "constant", "wrap", "reflect" or "edge": what the added samples hold.
         out: number of windows along each axis.
         overhang: samples past the padded end that the last window may cover, from ``ceil_mode``.
     """
@@ -107,9 +107,13 @@ def slide(
         space: size of each axis.
         kernel: window size, one number or one for each axis.
         stride: step, likewise.
-        padding: "VALID" (none), "SAME" (out = ceil(M / s), the odd sample after), "CAUSAL" (all before, so that
-            position i sees nothing after i), "CIRCULAR" and "REFLECT" (the amounts of "SAME", filled from the
-            other end or by mirroring), one integer, or one pair (before, after) for each axis.
+        padding: how much, and with what. How much: "VALID" (nothing), "SAME" (out = ceil(M / s), the odd sample
+            after), "SAME_LOWER" (the odd sample before), "CAUSAL" (all before, so that position i sees nothing
+            after i), one integer, or one pair (before, after) for each axis. What is added is zeros (for a
+            maximum nothing that wins), or copies: a pair (mode, amount) with the mode "CIRCULAR" (from the other
+            end), "REFLECT" (mirrored at the first and last sample) or "EDGE" (the first and last sample again),
+            such as ("REFLECT", 1) or ("EDGE", ((2, 0), (1, 1))). A mode alone adds floor((L - 1) / 2) samples
+            before and floor(L / 2) after for windows of length L = d(P - 1) + 1, whatever the stride.
         dilation: distance between samples, likewise.
         ceil_mode: round the number of windows up, as PyTorch does.
         what: the word for the window in errors.
@@ -123,13 +127,16 @@ def slide(
         TypeError: something that is not a whole number.
 
     Source:
-        Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, relationship 8.
+        Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, relationship 8;
+        the modes are those of Flax and of PyTorch's padding_mode.
 
     Example:
         >>> slide((227, 227), 11, stride=4).out     # AlexNet's first layer
         (55, 55)
         >>> slide((28,), 3, stride=2, padding="SAME").pads
         ((0, 1),)
+        >>> slide((28,), 3, stride=2, padding="CIRCULAR").pads, slide((28,), 3, padding=("EDGE", 2)).pads
+        (((1, 1),), ((2, 2),))
     """
     space = tuple(space)
     rank = len(space)
@@ -142,14 +149,9 @@ def slide(
     strides = per_axis(stride, rank, "stride")
     dilations = per_axis(dilation, rank, "dilation")
     spans = tuple(extent(k, d) for k, d in zip(sizes, dilations, strict=True))
-    pads = _pads(padding, space, spans, strides)
-    fill = FILL.get(padding, "constant") if isinstance(padding, str) else "constant"
-    for (lo, hi), size in zip(pads, space, strict=True):
-        if fill != "constant" and below(size, larger(lo, hi) + (fill == "reflect")):
-            raise ValueError(
-                f'padding "{padding}" would add {larger(lo, hi)} samples to an axis of {size}, more than there are '
-                f'to copy; use a smaller {what} or padding="SAME"'
-            )
+    mode, amount = split(padding)
+    pads = pads_of(amount, space, spans, strides)
+    check_copies(mode, pads, space, what)
     out, overhang = [], []
     for size, span, step, (lo, hi) in zip(space, spans, strides, pads, strict=True):
         padded_size = size + lo + hi
@@ -172,71 +174,8 @@ def slide(
         more = larger((count - 1) * step + span - padded_size, 0) if ceil_mode else 0
         out.append(count)
         overhang.append(more)
+    fill = "constant" if mode is None else FILL[mode]
     return Windows(space, sizes, strides, dilations, pads, fill, tuple(out), tuple(overhang))
-
-
-def transposed(
-    space: Sequence[int],
-    kernel: int | Sequence[int],
-    *,
-    stride: int | Sequence[int] = 1,
-    padding: Padding = "VALID",
-    dilation: int | Sequence[int] = 1,
-    output_padding: int | Sequence[int] = 0,
-) -> tuple[Shape, Pads]:
-    r"""Output size of a transposed convolution, and what it crops from the full result.
-
-    The full result along an axis of size M has :math:`(M - 1) s + d (P - 1) + 1` samples. ``padding`` takes
-    samples away at (before, after), ``output_padding`` adds samples after.
-
-    Args:
-        space: size of each axis of the input.
-        kernel: window size.
-        stride: distance between input samples in the output.
-        padding: "VALID" crops nothing; "SAME" gives s M samples; an integer or pairs crop as much.
-        dilation: distance between kernel samples.
-        output_padding: samples added after.
-
-    Returns:
-        The output's space, and (before, after) to crop along each axis; a negative number adds.
-
-    Raises:
-        ValueError: a padding that has no transpose, or nothing left after cropping.
-
-    Source:
-        Dumoulin and Visin 2016, relationship 13; torch.nn.ConvTranspose2d.
-
-    Example:
-        >>> transposed((14, 14), 4, stride=2, padding=1)
-        ((28, 28), ((1, 1), (1, 1)))
-        >>> transposed((14,), 3, stride=2, padding="SAME")
-        ((28,), ((0, 1),))
-    """
-    space = tuple(space)
-    rank = len(space)
-    if rank == 0:
-        raise ValueError("kernel needs at least one space axis; give a shape (*space, channels)")
-    sizes, strides = per_axis(kernel, rank, "kernel"), per_axis(stride, rank, "stride")
-    dilations = per_axis(dilation, rank, "dilation")
-    extra = per_axis(output_padding, rank, "output_padding", minimum=0)
-    spans = tuple(extent(k, d) for k, d in zip(sizes, dilations, strict=True))
-    if padding == "VALID":
-        crops: Pads = ((0, 0),) * rank
-    elif padding == "SAME":
-        # the transpose of a SAME convolution whose input had s M samples; negative where the stride skips samples
-        crops = tuple((max(p - s, 0) // 2, p - s - max(p - s, 0) // 2) for p, s in zip(spans, strides, strict=True))
-    elif isinstance(padding, str):
-        raise ValueError(f'padding "{padding}" has no transposed convolution; use "VALID", "SAME" or pairs of integers')
-    else:
-        crops = _explicit(padding, rank)
-    crops = tuple((lo, hi - more) for (lo, hi), more in zip(crops, extra, strict=True))
-    out = tuple((m - 1) * s + p - lo - hi for m, s, p, (lo, hi) in zip(space, strides, spans, crops, strict=True))
-    if any(below(n, 1) for n in out):
-        raise ValueError(
-            f"padding {padding} crops all of the transposed convolution of {shown(space)} with kernel "
-            f"{shown(sizes)} and stride {shown(strides)}; use a smaller padding"
-        )
-    return out, crops
 
 
 def extent(kernel: int, dilation: int) -> int:
@@ -249,27 +188,53 @@ def extent(kernel: int, dilation: int) -> int:
     return (kernel - 1) * dilation + 1
 
 
-def _pads(padding: Padding, space: Shape, spans: Shape, strides: Shape) -> Pads:
-    if not isinstance(padding, str):
-        return _explicit(padding, len(space))
-    if padding == "VALID":
+def split(padding: Padding) -> tuple[str | None, Any]:
+    """The mode and the amount of a padding: None for a mode of zeros, and for the amount that a mode alone adds.
+
+    Raises:
+        ValueError: a pair whose first is no mode.
+
+    Example:
+        >>> split("SAME"), split("CIRCULAR"), split(("EDGE", 2))
+        ((None, 'SAME'), ('CIRCULAR', None), ('EDGE', 2))
+    """
+    if isinstance(padding, str):
+        return (padding, None) if padding in FILL else (None, padding)
+    if isinstance(padding, (tuple, list)) and any(isinstance(part, str) for part in padding):
+        if len(padding) != 2 or padding[0] not in FILL or padding[1] is None or padding[1] in [*FILL]:
+            raise ValueError(
+                f"padding {padding!r} is not a pair (mode, amount); the mode is one of {', '.join(FILL)}, the amount "
+                'an integer, one pair (before, after) for each space axis, or "SAME", such as ("CIRCULAR", 1)'
+            )
+        return padding[0], padding[1]
+    return None, padding
+
+
+def pads_of(amount: Any, space: Shape, spans: Shape, strides: Shape) -> Pads:
+    """The amount as pairs of integers; None: what a mode alone adds."""
+    if amount is None:  # the windows of stride 1 stay as many as the samples, as Flax has it
+        return tuple(((span - 1) // 2, span // 2) for span in spans)
+    if not isinstance(amount, str):
+        return _explicit(amount, len(space))
+    if amount == "VALID":
         return ((0, 0),) * len(space)
-    if padding == "CAUSAL":
+    if amount == "CAUSAL":
         return tuple((span - 1, 0) for span in spans)
-    if padding not in NAMED:
+    if amount not in NAMED:
         raise ValueError(
-            f"padding {padding!r} is unknown; use one of {', '.join(NAMED)}, "
-            "an integer, or one pair (before, after) for each space axis"
+            f"padding {amount!r} is unknown; use one of {', '.join(NAMED)}, an integer, one pair (before, after) for "
+            'each space axis, or a mode and an amount, such as ("CIRCULAR", 1)'
         )
     pads = []
     for size, span, step in zip(space, spans, strides, strict=True):
         total = (size - 1) // step * step + span - size
         total = total if span >= step else larger(total, 0)
-        pads.append((total // 2, total - total // 2))
+        before = (total + (amount == "SAME_LOWER")) // 2
+        pads.append((before, total - before))
     return tuple(pads)
 
 
-def _explicit(padding: Padding, rank: int) -> Pads:
+def _explicit(padding: Any, rank: int) -> Pads:
     if isinstance(padding, (tuple, list)):
         if len(padding) == 2 and all(_whole(p) for p in padding):
             lo, hi = integer(padding[0], "padding", 0), integer(padding[1], "padding", 0)
@@ -289,16 +254,32 @@ def _explicit(padding: Padding, rank: int) -> Pads:
     return ((size, size),) * rank
 
 
+def check_copies(mode: str | None, pads: Sequence[tuple[int, int]], space: Shape, what: str) -> None:
+    """Raise where padding would copy samples that are not there."""
+    if mode is None:
+        return
+    for pair, size in zip(pads, space, strict=True):
+        added = larger(*pair)
+        most = {"CIRCULAR": size, "REFLECT": size - 1, "EDGE": added * (size != 0)}[mode]
+        if below(most, added):
+            raise ValueError(
+                f'padding "{mode}" would add {added} samples to an axis of {size}, more than there are to copy; '
+                f'use a smaller {what} or padding="SAME"'
+            )
+
+
 def check_padding(padding: Padding) -> Padding:
     """Check a padding as far as it can be without a shape, and make it hashable.
 
     Example:
-        >>> check_padding([[1, 1], [2, 2]])
-        ((1, 1), (2, 2))
+        >>> check_padding([[1, 1], [2, 2]]), check_padding(["EDGE", [1, 1]])
+        (((1, 1), (2, 2)), ('EDGE', (1, 1)))
     """
+    mode, amount = split(padding)
+    if mode is not None:
+        return mode if amount is None else (mode, check_padding(amount))
     if isinstance(padding, str):
-        if padding not in NAMED:
-            _pads(padding, (1,), (1,), (1,))
+        pads_of(padding, (1,), (1,), (1,))
         return padding
     if isinstance(padding, (tuple, list)):
         if not padding:

@@ -47,6 +47,11 @@ def shared_conv(layer, x):
     return layer.conv(layer.drop(layer.conv(x)))
 
 
+def puts_back(layer, x):
+    """What was made of a pooled image, put back where the pooling found its values."""
+    return layer.unpool(layer.conv(layer.pool(x)), x)
+
+
 IMAGE, SOUND, VOLUME, VECTOR = (6, 5, 4), (9, 4), (4, 3, 5, 4), (8,)
 
 CASES = {
@@ -58,14 +63,22 @@ CASES = {
     "conv circular": Case(fcnn.Conv(3, 3, padding="CIRCULAR"), IMAGE, covers="Conv"),
     "conv reflect": Case(fcnn.Conv(3, 3, padding="REFLECT", kernel_init=("normal", 0.3)), IMAGE, covers="Conv"),
     "conv pairs": Case(fcnn.Conv(3, 3, padding=((1, 0), (0, 2))), IMAGE, covers="Conv"),
+    "conv edge": Case(fcnn.Conv(3, 2, stride=2, padding=("EDGE", ((2, 1), (0, 3)))), IMAGE, covers="Conv"),
     "conv transpose": Case(fcnn.ConvTranspose(3, 4, stride=2, padding=1), IMAGE, covers="ConvTranspose"),
     "conv transpose same": Case(
         fcnn.ConvTranspose(4, 3, stride=3, padding="SAME", groups=2), SOUND, covers="ConvTranspose"
+    ),
+    "conv transpose to a size": Case(
+        fcnn.ConvTranspose(3, 3, stride=2, padding="SAME_LOWER", out=(11, 10)), IMAGE, covers="ConvTranspose"
+    ),
+    "conv transpose circular": Case(
+        fcnn.ConvTranspose(3, 4, stride=2, padding="CIRCULAR"), IMAGE, covers="ConvTranspose"
     ),
     "locally connected": Case(fcnn.LocallyConnected(4, 3, stride=2, groups=2), IMAGE, covers="LocallyConnected"),
     "dense": Case(fcnn.Dense(3), VECTOR, covers="Dense"),
     "dense at every position": Case(fcnn.Dense(3, bias=False), IMAGE, covers="Dense"),
     "flatten": Case(fcnn.Flatten(), IMAGE, covers="Flatten"),
+    "flatten some axes": Case(fcnn.Flatten(last=2), IMAGE, covers="Flatten"),
     "maxout": Case(fcnn.Maxout(2), IMAGE, covers="Maxout"),
     "dropout": Case(fcnn.Dropout(0.4), IMAGE, covers="Dropout"),
     "dropout of channels": Case(fcnn.Dropout(0.4, whole_channels=True), IMAGE, covers="Dropout"),
@@ -74,11 +87,24 @@ CASES = {
     "max pool dilated": Case(fcnn.MaxPool(2, stride=1, dilation=2), VOLUME, covers="MaxPool"),
     "avg pool": Case(fcnn.AvgPool(2, padding=1, count_padding=True), IMAGE, covers="AvgPool"),
     "avg pool of sound": Case(fcnn.AvgPool(3, stride=2, padding="SAME"), SOUND, covers="AvgPool"),
+    "avg pool with a divisor": Case(
+        fcnn.AvgPool(2, stride=1, padding=("CIRCULAR", 1), divisor=3), IMAGE, covers="AvgPool"
+    ),
     "lp pool": Case(fcnn.LpPool(2, power=3), IMAGE, covers="LpPool"),
     "global max pool": Case(fcnn.GlobalMaxPool(), IMAGE, covers="GlobalMaxPool"),
     "global avg pool": Case(fcnn.GlobalAvgPool(), VOLUME, covers="GlobalAvgPool"),
     "adaptive avg pool": Case(fcnn.AdaptiveAvgPool((4, 2)), IMAGE, covers="AdaptiveAvgPool"),
     "adaptive max pool": Case(fcnn.AdaptiveMaxPool(2), IMAGE, covers="AdaptiveMaxPool"),
+    "adaptive pool of one axis": Case(fcnn.AdaptiveMaxPool((2, None)), IMAGE, covers="AdaptiveMaxPool"),
+    "max unpool": Case(
+        fcnn.graph(
+            pool=fcnn.MaxPool(3, stride=2, padding=1),
+            conv=fcnn.Conv(4, 1),
+            unpool=fcnn.MaxUnpool(3, stride=2, padding=1),
+        )(puts_back),
+        IMAGE,
+        covers="MaxUnpool",
+    ),
     "batch norm": Case(fcnn.BatchNorm(), IMAGE, covers="BatchNorm"),
     "batch norm plain": Case(fcnn.BatchNorm(scale=False, bias=False), VECTOR, covers="BatchNorm"),
     "batch norm cumulative": Case(fcnn.BatchNorm(momentum=None, unbiased=False), IMAGE, covers="BatchNorm"),

@@ -54,7 +54,7 @@ def conv_case(name, x, kernel, pairs, mode="constant", bias=True, **options):
     return Case(f"conv {name}", lambda: ref.Conv(**weights, **options), (draw(*x),), theirs)
 
 
-def transposed_case(name, x, kernel, groups=1, **options):
+def transposed_case(name, x, kernel, groups=1, ours=None, **options):
     weights = {"kernel": draw(*kernel), "bias": draw(kernel[-1])}
 
     def theirs(torch, p, x):
@@ -63,7 +63,8 @@ def transposed_case(name, x, kernel, groups=1, **options):
         conv = getattr(F(torch), f"conv_transpose{x.ndim - 2}d")
         return last(conv(first(x), weight, p["bias"], groups=groups, **options))
 
-    ours = options | ({"padding": [(p, p) for p in options["padding"]]} if "padding" in options else {})
+    more = options if ours is None else {**ours, **{k: v for k, v in options.items() if k != "output_padding"}}
+    ours = more | ({"padding": [(p, p) for p in options["padding"]]} if "padding" in options else {})
     return Case(f"transposed {name}", lambda: ref.ConvTranspose(**weights, groups=groups, **ours), (draw(*x),), theirs)
 
 
@@ -102,6 +103,20 @@ def pool_case(name, kind, x, pairs=None, mode="constant", theirs=None, **options
         return last(function(x, kernel_size=window, **arguments))
 
     return Case(f"{kind} pool {name}", lambda: node(**options), (x,), run, smooth)
+
+
+def unpool_case(name, y, x, **options):
+    """Windows that do not overlap: elsewhere PyTorch's gradient is not the derivative of its values."""
+    smooth = not (x == x.round()).all()
+
+    def theirs(torch, p, y, x):
+        window = options["window"]
+        given = {key: value for key, value in options.items() if key != "window"}
+        _, indices = getattr(F(torch), f"max_pool{x.ndim - 2}d")(first(x), window, return_indices=True, **given)
+        z = getattr(F(torch), f"max_unpool{x.ndim - 2}d")(first(y), indices, window, output_size=x.shape[1:-1], **given)
+        return last(z) + 0 * x  # torch asks every input for a gradient
+
+    return Case(f"max unpool {name}", lambda: ref.MaxUnpool(**options), (y, x), theirs, smooth)
 
 
 def cells_case(kind, x, out):
@@ -219,6 +234,17 @@ CASES = [
         "2 circular", (2, 5, 6, 2), (3, 3, 2, 3), [(1, 1), (1, 1)], "circular", padding="CIRCULAR", stride=(2, 1)
     ),
     conv_case("2 circular to the rim", (1, 3, 2, 1), (6, 4, 1, 2), [(2, 3), (1, 2)], "circular", padding="CIRCULAR"),
+    conv_case("1 circular, a stride", (2, 7, 2), (4, 2, 3), [(1, 2)], "circular", padding="CIRCULAR", stride=3),
+    conv_case("1 same, one before", (2, 8, 2), (3, 2, 3), [(1, 0)], padding="SAME_LOWER", stride=2),
+    conv_case(
+        "2 edge",
+        (2, 3, 4, 2),
+        (3, 2, 2, 3),
+        [(4, 0), (1, 2)],
+        "replicate",
+        padding=("EDGE", ((4, 0), (1, 2))),
+        stride=2,
+    ),
     conv_case("2 reflect", (2, 6, 3, 1), (5, 5, 1, 2), [(2, 2), (2, 2)], "reflect", padding="REFLECT"),
     conv_case("2 pairs", (2, 4, 5, 2), (2, 3, 2, 3), [(2, 0), (1, 3)], padding=((2, 0), (1, 3)), dilation=(1, 2)),
     conv_case("2 depthwise", (2, 4, 4, 3), (2, 2, 1, 6), [(1, 1), (1, 1)], padding=1, groups=3),
@@ -227,6 +253,7 @@ CASES = [
     transposed_case("1", (2, 4, 3), (3, 3, 2), stride=2, padding=(1,), output_padding=1),
     transposed_case("2", (2, 3, 4, 4), (3, 2, 2, 6), groups=2, stride=(2, 1), dilation=(1, 2), padding=(1, 0)),
     transposed_case("3", (1, 2, 3, 2, 2), (2, 3, 2, 2, 2), stride=(1, 2, 3), output_padding=(0, 1, 2)),
+    transposed_case("1 to a size", (2, 4, 3), (3, 3, 2), stride=3, padding=(1,), ours={"out": 12}, output_padding=2),
     local_case("1", (2, 6, 4), (3, 2, 2, 6), [(1, 0)], (2,), (2,), 2, ((1, 0),)),
     local_case("2", (2, 4, 3, 2), (4, 2, 3, 2, 2, 3), [(1, 1), (0, 0)], (1, 1), (1, 1), 1, ((1, 1), (0, 0))),
     local_case("3", (1, 3, 3, 2, 1), (2, 2, 2, 2, 2, 1, 1, 2), [(0, 0)] * 3, (1,) * 3, (1,) * 3, 1, "VALID"),
@@ -283,7 +310,14 @@ CASES = [
     pool_case("1", "lp", draw(2, 7, 3), window=2, power=3.0, stride=2),
     pool_case("2 norm", "lp", draw(2, 5, 5, 3), window=3, power=2.0, stride=2),
     pool_case("2 sum", "lp", draw(2, 4, 4, 3), window=2, power=1.0, stride=1),
+    pool_case(
+        "2 by a divisor", "avg", draw(2, 5, 4, 2), theirs={"window": 2, "divisor_override": 3}, window=2, divisor=3
+    ),
+    unpool_case("1", draw(2, 3, 2), draw(2, 7, 2), window=2),
+    unpool_case("2 ties", draw(2, 3, 4, 2), ties(2, 5, 6, 2), window=2, stride=2, padding=1),
     cells_case("avg", draw(2, 5, 2), 2),
+    cells_case("avg", draw(2, 5, 7, 2), (None, 4)),
+    cells_case("max", draw(2, 5, 7, 2), (3, None)),
     cells_case("avg", draw(2, 5, 7, 2), (3, 4)),
     cells_case("avg", draw(1, 3, 4, 2, 2), (2, 3, 4)),
     cells_case("max", draw(2, 5, 7, 2), (3, 4)),

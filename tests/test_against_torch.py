@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch_oracle as oracle
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch_oracle import F, assert_agrees, assert_close, torch
 
 import fcnn
 from fcnn import ops
 
-PADDINGS = ("VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT", 1, 2, "pairs")
+PADDINGS = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", "CIRCULAR", "REFLECT", "EDGE", 1, 2, "pairs", "mode and pairs")
 ranks = st.sampled_from((2, 1, 3))
 groups_and_channels = st.tuples(*[st.sampled_from(values) for values in ((2, 1, 3), (2, 1), (2, 1))])
 
@@ -45,8 +45,9 @@ def geometries(draw, padding):
     rank = draw(ranks)
     kernel = draw(axes(rank, *((2, 3, 1, 4) if rank == 1 else (2, 3, 1))))
     stride, dilation = draw(axes(rank, 2, 1, 3)), draw(axes(rank, 1, 2))
-    if padding == "pairs":
-        padding = tuple(zip(draw(axes(rank, 0, 1, 2)), draw(axes(rank, 1, 0, 3)), strict=True))
+    if padding in ("pairs", "mode and pairs"):
+        pairs = tuple(zip(draw(axes(rank, 0, 1, 2)), draw(axes(rank, 1, 0, 3)), strict=True))
+        padding = pairs if padding == "pairs" else (draw(st.sampled_from(tuple(oracle.MODES))), pairs)
     more, spans = draw(axes(rank, 2, 3, 0)), oracle.reach(kernel, dilation)
     space = tuple(smallest(padding, axis, spans[axis]) + more[axis] for axis in range(rank))
     return space, kernel, {"stride": stride, "padding": padding, "dilation": dilation}
@@ -60,6 +61,8 @@ def smallest(padding, axis, span):
         return span // 2 + 1  # the samples that are copied must be there
     if isinstance(padding, str):
         return 1
+    if isinstance(padding, tuple) and padding[0] in oracle.MODES:
+        return max(smallest(padding[1], axis, span), max(padding[1][axis]) + 1)
     return max(span - (2 * padding if isinstance(padding, int) else sum(padding[axis])), 1)
 
 
@@ -123,7 +126,7 @@ def test_the_comparison_can_fail(wrong, message):
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
-@examples(8)
+@examples(6)
 @given(data=st.data())
 def test_conv(padding, data):
     space, kernel, options = data.draw(geometries(padding))
@@ -139,18 +142,33 @@ def test_conv(padding, data):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths and odd dilation:UserWarning")
-@pytest.mark.parametrize(("padding", "mode"), [("SAME", "zeros"), ("CIRCULAR", "circular"), ("REFLECT", "reflect")])
-@examples(6)
+@pytest.mark.parametrize("mode", [None, *oracle.MODES])
+@examples(8)
 @given(data=st.data())
-def test_conv_of_stride_one_has_torchs_own_same_padding(padding, mode, data):
-    space, kernel, options = data.draw(geometries(padding))
+def test_modes_of_padding_are_torchs(mode, data):
+    """A mode alone is padding="same" of a stride of 1; with an amount it is the amount that torch takes."""
+    alone = data.draw(st.booleans())
+    space, kernel, options = data.draw(geometries(mode or "SAME"))
+    stride = 1 if alone else options["stride"]
+    amount = tuple(data.draw(st.integers(0, size - 1)) for size in space)
     channels, features, rank = 2, 3, len(space)
     net = getattr(torch.nn, f"Conv{rank}d")(
-        channels, features, kernel, padding="same", dilation=options["dilation"], padding_mode=mode
+        channels,
+        features,
+        kernel,
+        stride,
+        padding="same" if alone else amount,
+        dilation=options["dilation"],
+        padding_mode=oracle.MODES.get(mode, "zeros"),
     )
+    pairs = tuple((p, p) for p in amount)
+    with_mode = pairs if mode is None else (mode, pairs)
+    padding = (mode or "SAME") if alone else with_mode
+    fits = all(n + 2 * p >= s for n, p, s in zip(space, amount, oracle.reach(kernel, options["dilation"]), strict=True))
+    assume(alone or fits)
 
     def ours(x, kernel, bias):
-        return ops.conv(x, kernel, bias, padding=padding, dilation=options["dilation"])
+        return ops.conv(x, kernel, bias, stride=stride, padding=padding, dilation=options["dilation"])
 
     def theirs(x, kernel, bias):
         params = {"weight": kernel.movedim((-1, -2), (0, 1)), "bias": bias}
@@ -192,6 +210,52 @@ def test_conv_transpose(data):
     assert_layer_agrees(net, theirs, normal(0, 2, *space, groups * channels), bias=bias)
 
 
+@examples(16)
+@given(data=st.data())
+def test_conv_transpose_to_a_wanted_size(data):
+    """Torch is asked for the size at the call; it takes those of strides alone, not of dilations."""
+    space, kernel, options = data.draw(transposes())
+    groups, channels, features = data.draw(groups_and_channels)
+    full = full_size(space, kernel, **options)
+    cropped = tuple(data.draw(st.integers(0, min(2, (m - 1) // 2))) for m in full)
+    out = tuple(
+        m - 2 * p + data.draw(st.integers(0, step - 1))
+        for m, p, step in zip(full, cropped, options["stride"], strict=True)
+    )
+    options |= {"padding": cropped}
+    rank = len(space)
+    net = fcnn.ConvTranspose(groups * features, plain(kernel), groups=groups, out=plain(out), **as_given(options))
+    module = getattr(torch.nn, f"ConvTranspose{rank}d")(
+        groups * channels, groups * features, kernel, groups=groups, **options
+    )
+
+    def theirs(x, kernel, bias):
+        params = {"weight": oracle.transposed_weight(kernel, groups), "bias": bias}
+        given = {"output_size": list(out)}
+        y = torch.func.functional_call(module, params, oracle.channels_first(x), given)
+        return oracle.channels_last(y)
+
+    assert_layer_agrees(net, theirs, normal(0, 2, *space, groups * channels))
+
+
+@pytest.mark.parametrize(("stride", "dilation", "output_padding"), [(2, 1, 2), (1, 1, 1), (2, 3, 3), (1, 3, 2)])
+def test_output_padding_is_less_than_the_stride_or_the_dilation_as_in_torch(stride, dilation, output_padding):
+    x, kernel = np.ones((1, 4, 1)), np.ones((3, 1, 1))
+    options = {"stride": stride, "dilation": dilation, "output_padding": output_padding}
+
+    def theirs():
+        weight = torch.ones(1, 1, 3, dtype=torch.float64)
+        return F.conv_transpose1d(torch.ones(1, 1, 4, dtype=torch.float64), weight, **options)
+
+    if output_padding < max(stride, dilation):
+        assert ops.conv_transpose(x, kernel, **options).shape[1] == theirs().shape[2]
+        return
+    with pytest.raises(RuntimeError, match="output padding must be smaller than either stride or dilation"):
+        theirs()
+    with pytest.raises(ValueError, match=r"output_padding .* must be smaller than the stride"):
+        ops.conv_transpose(x, kernel, **options)
+
+
 @examples(12)
 @given(data=st.data())
 def test_conv_transpose_by_pairs_crops_the_full_result(data):
@@ -211,7 +275,7 @@ def test_conv_transpose_by_pairs_crops_the_full_result(data):
     assert_layer_agrees(net, theirs, normal(0, 2, *space, groups * channels))
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("padding", ["SAME", "SAME_LOWER", "VALID"])
 @examples(12)
 @given(data=st.data())
 def test_conv_transpose_has_keras_results(padding, data):
@@ -219,9 +283,10 @@ def test_conv_transpose_has_keras_results(padding, data):
     space, kernel, options = data.draw(transposes())
     groups, channels, features = data.draw(groups_and_channels)
     steps = list(zip(space, options["stride"], oracle.reach(kernel, options["dilation"]), strict=True))
-    if padding == "SAME":
-        out = tuple(size * step for size, step, span in steps)
-        more = {}
+    if padding != "VALID":
+        less = [data.draw(st.integers(0, step - 1)) for step in options["stride"]]
+        out = tuple(size * step - fewer for (size, step, span), fewer in zip(steps, less, strict=True))
+        more = {"out": out} if any(less) else {}
     else:
         out = tuple(size * step + max(span - step, 0) for size, step, span in steps)
         more = {"output_padding": tuple(max(step - span, 0) for size, step, span in steps)}
@@ -333,12 +398,15 @@ def test_max_pool_keeps_nan(case):
 
 
 @examples(25)
-@given(poolings(dilations=(1,)), st.booleans())
-def test_avg_pool(case, count_padding):
+@given(poolings(dilations=(1,)), st.booleans(), st.sampled_from((None, 1, 5)))
+def test_avg_pool(case, count_padding, divisor):
     space, window, options = case
     space = tuple(map(max, space, window))  # torch takes nothing smaller in 3 dimensions
-    net = fcnn.AvgPool(plain(window), count_padding=count_padding, **as_given(options))
+    divisor = None if len(space) == 1 else divisor  # which torch has not in one
+    net = fcnn.AvgPool(plain(window), count_padding=count_padding, divisor=divisor, **as_given(options))
     undilated = {name: value for name, value in options.items() if name != "dilation"}
+    if divisor is not None:
+        undilated["divisor_override"] = divisor
 
     def theirs(x):
         return oracle.pool("avg_pool", x, window, count_include_pad=count_padding, **undilated)
@@ -412,12 +480,18 @@ def test_global_pools(space):
     assert_pool_agrees(fcnn.GlobalAvgPool(), theirs("adaptive_avg_pool"), normal(0, 2, *space, 3))
 
 
-@examples(7)
-@given(ranks.flatmap(lambda rank: st.tuples(axes(rank, 5, 3, 4, 2, 1), axes(rank, 2, 3, 1, 5))))
+@examples(9)
+@given(ranks.flatmap(lambda rank: st.tuples(axes(rank, 5, 3, 4, 2, 1), axes(rank, 2, 3, 1, None, 5))))
 def test_adaptive_pools(case):
     space, out = case
     for layer, name in ((fcnn.AdaptiveMaxPool, "adaptive_max_pool"), (fcnn.AdaptiveAvgPool, "adaptive_avg_pool")):
-        assert_pool_agrees(layer(plain(out)), lambda x, name=name: oracle.pool(name, x, out), tied(0, 2, *space, 2))
+        given = plain(out) if None not in out else out
+        theirs = [
+            size if n is None else n for n, size in zip(out, space, strict=True)
+        ]  # in one dimension torch has no None
+        assert_pool_agrees(
+            layer(given), lambda x, name=name, theirs=theirs: oracle.pool(name, x, theirs), tied(0, 2, *space, 2)
+        )
 
 
 @examples(8)

@@ -57,7 +57,7 @@ MAKING = [
     mistake(
         "an unknown padding",
         lambda: fcnn.Conv(6, 5, padding="same"),
-        *(ValueError, "conv", "'same'", "VALID, SAME, CAUSAL, CIRCULAR, REFLECT"),
+        *(ValueError, "conv", "'same'", "VALID, SAME, SAME_LOWER, CAUSAL, CIRCULAR, REFLECT, EDGE"),
     ),
     mistake(
         "a padding of three numbers",
@@ -318,10 +318,10 @@ FITTING = [
         *(ValueError, "conv1", '"CIRCULAR"', "an axis of 4", "a smaller kernel"),
     ),
     misfit(
-        "a transposed convolution with CIRCULAR",
-        fcnn.ConvTranspose(6, 3, padding="CIRCULAR"),
+        "a transposed convolution with CAUSAL",
+        fcnn.ConvTranspose(6, 3, padding="CAUSAL"),
         SHAPE,
-        *(ValueError, "conv_transpose1", '"CIRCULAR"', "no transposed convolution", 'use "VALID", "SAME"'),
+        *(ValueError, "conv_transpose1", '"CAUSAL"', "no transposed convolution", 'use "VALID", "SAME"'),
     ),
     misfit(
         "a transposed convolution that crops everything",

@@ -28,6 +28,7 @@ FLOORS = {
     "call": 0.8,
     "ops": 0.5,
     "data": 0.5,
+    "transposed": 0.1,
     "geometry": 0,
     "names": 0,
     "paths": 0,

@@ -151,8 +151,9 @@ def test_in_the_middle_of_a_network_the_shares_are_the_gradients_of_unshared_ker
         (fcnn.ConvTranspose(4, (3, 2), stride=(3, 1), dilation=(1, 2), groups=2), (3, 4, 2)),
         (fcnn.ConvTranspose(2, 2, stride=3, padding="SAME"), (4, 3)),
         (fcnn.ConvTranspose(2, 3, stride=2, padding=2, output_padding=1), (3, 3, 2, 1)),
+        (fcnn.ConvTranspose(2, 3, stride=2, padding=("CIRCULAR", ((2, 1), (0, 1)))), (4, 3, 2)),
     ],
-    ids=["padded", "dilated groups", "gaps", "volumes"],
+    ids=["padded", "dilated groups", "gaps", "volumes", "circular"],
 )
 def test_a_transposed_convolution_position_by_position(layer, shape, x64):
     params, x, y = made(layer, shape)

@@ -15,6 +15,8 @@ from fcnn import ops
 #: cases whose parameters, or whose windows, belong to one size of the space
 OF_ONE_SIZE = {
     "locally connected": "these parameters belong to one size of the space",
+    "conv transpose to a size": "belongs to one size of the space",
+    "max unpool": "the places of maxima are found for known ones alone",
     "serial": "these parameters belong to one size of the space",
     "lenet5": "these parameters belong to one size of the space",
     "scan": "where the windows of a Scan lie follows from its size",

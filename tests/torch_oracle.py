@@ -51,19 +51,28 @@ def channels_last(y):
     return y.movedim(1, -1)
 
 
+MODES = {"CIRCULAR": "circular", "REFLECT": "reflect", "EDGE": "replicate"}
+
+
 def pad(x, padding, spans, strides, value=0.0):
     """Add to x (batch, channels, *space) what the documentation of fcnn says that ``padding`` means."""
+    mode = None
+    if padding in MODES:
+        mode, padding = padding, [((span - 1) // 2, span // 2) for span in spans]
+    elif isinstance(padding, tuple) and padding[0] in MODES:
+        mode, padding = padding
     if padding == "VALID":
         return x
     if padding == "CAUSAL":
         pairs = [(span - 1, 0) for span in spans]
-    elif padding in ("SAME", "CIRCULAR", "REFLECT"):
+    elif padding in ("SAME", "SAME_LOWER"):
         pairs = [same(*axis) for axis in zip(x.shape[2:], spans, strides, strict=True)]
+        pairs = pairs if padding == "SAME" else [pair[::-1] for pair in pairs]
     else:
         pairs = [(padding, padding)] * len(spans) if isinstance(padding, int) else padding
     amounts = [amount for pair in reversed(pairs) for amount in pair]
-    if padding in ("CIRCULAR", "REFLECT"):
-        return F.pad(x, amounts, padding.lower())
+    if mode is not None:
+        return F.pad(x, amounts, MODES[mode])
     return F.pad(x, amounts, value=value)
 
 
@@ -87,7 +96,7 @@ def windows(x, kernel, stride, dilation):
 
 def conv(x, kernel, bias=None, *, stride, padding, dilation, groups):
     x, rank = channels_first(x), len(stride)
-    by_torch = padding if isinstance(padding, int) else 0
+    by_torch = padding if isinstance(padding, int) else 0  # elsewhere it is padded beforehand
     if not by_torch:
         x = pad(x, padding, reach(kernel.shape[:rank], dilation), stride)
     weight = kernel.movedim((-1, -2), (0, 1)).contiguous()

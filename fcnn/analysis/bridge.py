@@ -230,13 +230,14 @@ _POOLING = ("window", "stride", "padding", "dilation", "ceil_mode")
 #: the reference's node for each layer, and the hyperparameters it takes over
 _LEAVES: dict[type, tuple[Any, tuple[str, ...]]] = {
     layers.Conv: (reference.Conv, _SLIDING),
-    layers.ConvTranspose: (reference.ConvTranspose, (*_SLIDING, "output_padding")),
+    layers.ConvTranspose: (reference.ConvTranspose, (*_SLIDING, "output_padding", "out")),
     layers.LocallyConnected: (reference.LocallyConnected, _SLIDING),
     layers.Dense: (reference.Dense, ()),
-    layers.Flatten: (reference.Flatten, ()),
+    layers.Flatten: (reference.Flatten, ("first", "last")),
     layers.Maxout: (reference.Maxout, ("pieces",)),
     layers.MaxPool: (reference.MaxPool, _POOLING),
-    layers.AvgPool: (reference.AvgPool, (*_POOLING, "count_padding")),
+    layers.MaxUnpool: (reference.MaxUnpool, _POOLING),
+    layers.AvgPool: (reference.AvgPool, (*_POOLING, "count_padding", "divisor")),
     layers.LpPool: (reference.LpPool, (*_POOLING, "power")),
     layers.GlobalMaxPool: (reference.GlobalMaxPool, ()),
     layers.GlobalAvgPool: (reference.GlobalAvgPool, ()),

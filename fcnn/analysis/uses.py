@@ -23,9 +23,10 @@ from ..layer import Call, Event, Layer
 from ..layers.conv import Conv, ConvTranspose, LocallyConnected
 from ..layers.dense import Dense
 from ..ops.dtypes import common, together
-from ..ops.windows import patches
+from ..ops.windows import patches, unpad
 from ..scan import Scan
 from ..scan.fields import AtPositions, Cropped, cropped
+from ..transposed import folded, transposed
 from .targets import check_targets
 
 
@@ -294,8 +295,7 @@ def _share(layer: Layer, params: Params, x: jax.Array, slope: jax.Array) -> jax.
 def _transposed_patches(layer: ConvTranspose, x: jax.Array) -> jax.Array:
     """What every output of a transposed convolution sees: a convolution of x spread out, by the kernel turned round."""
     space = x.shape[1:-1]
-    moves = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-    _, crops = geometry.transposed(space, layer.kernel, output_padding=layer.output_padding, **moves)
+    crops, folds = folded(transposed(space, layer.kernel, **layer._geometry())[1], layer.padding)
     sizes, strides, dilations = (
         geometry.per_axis(value, len(space), name)
         for value, name in ((layer.kernel, "kernel"), (layer.stride, "stride"), (layer.dilation, "dilation"))
@@ -304,7 +304,7 @@ def _transposed_patches(layer: ConvTranspose, x: jax.Array) -> jax.Array:
     edges = [(r - lo, r - hi, s - 1) for r, (lo, hi), s in zip(reach, crops, strides, strict=True)]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
     seen = _patches(x, geometry.slide(x.shape[1:-1], sizes, dilation=dilations))
-    return jnp.flip(seen, tuple(range(len(space) + 1, 2 * len(space) + 1)))
+    return unpad(jnp.flip(seen, tuple(range(len(space) + 1, 2 * len(space) + 1))), *folds)
 
 
 def _share_of_copies(layer: Repeat, params: Params, x: jax.Array, slope: jax.Array) -> jax.Array:

@@ -187,7 +187,7 @@ def _space_first(parts: _Parts, x: Shape, dtype: str) -> Run | None:
 
 def _copies_samples(conv: Conv) -> bool:
     """Whether the padding of a convolution copies samples, so that it is no matter of geometry alone."""
-    return conv.padding in ("CIRCULAR", "REFLECT")
+    return geometry.split(conv.padding)[0] is not None
 
 
 def _to_space_first(x: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ from .pool import (
     GlobalMaxPool,
     LpPool,
     MaxPool,
+    MaxUnpool,
 )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "LocallyConnected",
     "LpPool",
     "MaxPool",
+    "MaxUnpool",
     "Maxout",
 ]
 

@@ -15,6 +15,7 @@ from ..geometry import Padding, Shape
 from ..given import Parameter, Params, draw_initial
 from ..layer import Layer
 from ..ops.conv import check_groups
+from ..transposed import transposed
 from .initial import Fans, Initial, check, resolve
 
 
@@ -120,8 +121,12 @@ class Conv(_Sliding):
         features: number of kernels, and so of feature maps in the output.
         kernel: size in samples; an integer holds along every axis.
         stride: step between windows, in samples.
-        padding: "VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT", an integer, or one pair (before, after)
-            for each axis. PyTorch's ``padding=p`` is ``padding=p``; Keras's "same" is "SAME".
+        padding: how much: "VALID" (nothing), "SAME", "SAME_LOWER" (the odd sample before), "CAUSAL" (all before), an
+            integer, or one pair (before, after) for each axis. With copies instead of zeros, (mode, amount): the
+            mode is "CIRCULAR" (from the other end), "REFLECT" (mirrored) or "EDGE" (the last sample again), such as
+            ("REFLECT", 1). A mode alone, such as "CIRCULAR", adds half of the kernel at either end whatever the
+            stride, as Flax does. PyTorch's ``padding=p`` is ``padding=p``, its ``padding_mode="replicate"`` is
+            ``("EDGE", p)``; Keras's "same" is "SAME". :func:`fcnn.geometry.slide` has the numbers.
         dilation: distance between neighbouring kernel samples.
         groups: features of group g see channels of group g only; ``groups=channels`` is depthwise.
         bias: whether a learned offset is added to each feature.
@@ -162,6 +167,7 @@ class ConvTranspose(_Sliding):
     Which argument gives which library's result, for M samples, kernel P and stride s:
 
     - PyTorch ``padding=p, output_padding=q``: the same here. Output (M - 1) s - 2 p + d (P - 1) + q + 1.
+      Its ``output_size`` at call is ``out``.
     - Keras "same": ``padding="SAME"``. Output s M.
     - Keras "valid": ``padding="VALID", output_padding=max(s - P, 0)``. Output s M + max(P - s, 0).
 
@@ -171,22 +177,27 @@ class ConvTranspose(_Sliding):
         features: number of feature maps in the output.
         kernel: size in samples; an integer holds along every axis.
         stride: distance of neighbouring input samples in the output.
-        padding: what is cropped from the full result: "VALID" nothing, "SAME" to s M samples, an integer,
-            or one pair (before, after) for each axis.
+        padding: what is cropped from the full result: "VALID" nothing, "SAME" to s M samples, the odd one after
+            ("SAME_LOWER" before), an integer, or one pair (before, after) for each axis. "CIRCULAR", "REFLECT" and
+            "EDGE", alone or with an amount as for ``Conv``, add it to the samples that ``Conv`` would have copied.
         dilation: distance between neighbouring kernel samples.
         groups: features of group g see channels of group g only.
         bias: whether a learned offset is added to each feature.
         kernel_init: as for ``Conv``; fan_in is prod(kernel / stride) channels / groups, because an output is made
             from so many input samples, and fan_out prod(kernel) features / groups.
         bias_init: as for ``Conv``.
-        output_padding: samples added after, along every axis or for each.
+        output_padding: samples added after, along every axis or for each; less than the stride or the dilation.
+        out: size of the output, along every axis or for each. A convolution with a stride makes the same of inputs
+            of several sizes; this says which is meant, and stands for the output_padding that gives it. With "SAME"
+            it is cropped to. None: what comes.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, features);
         params["kernel"] (*kernel, channels // groups, features), params["bias"] (features,).
 
     Raises:
-        ValueError: a padding that has no transpose or crops everything, or groups that do not divide.
+        ValueError: a padding that has no transpose or crops everything, an output_padding that is too large, a size
+            that cannot be reached, or groups that do not divide.
 
     Source:
         Zeiler et al., "Deconvolutional networks", 2010; Dumoulin and Visin, "A guide to convolution
@@ -195,23 +206,30 @@ class ConvTranspose(_Sliding):
     Example:
         >>> ConvTranspose(8, 4, stride=2, padding=1).out_shape((14, 14, 16))
         (28, 28, 8)
+        >>> ConvTranspose(8, 3, stride=2, padding=1, out=(27, 28)).out_shape((14, 14, 16))
+        (27, 28, 8)
     """
 
     _: KW_ONLY
     output_padding: int | tuple[int, ...] = 0
+    out: int | tuple[int, ...] | None = None
 
     def check(self) -> dict[str, Any]:
-        return {**super().check(), "output_padding": geometry.check_sizes(self.output_padding, "output_padding", 0)}
+        return {
+            **super().check(),
+            "output_padding": geometry.check_sizes(self.output_padding, "output_padding", 0),
+            "out": None if self.out is None else geometry.check_sizes(self.out, "out"),
+        }
 
     def _geometry(self) -> dict[str, Any]:
-        return {**super()._geometry(), "output_padding": self.output_padding}
+        return {**super()._geometry(), "output_padding": self.output_padding, "out": self.out}
 
     def _kernel_initial(self, shape: Shape, *, transposed: bool = True) -> Callable[..., jax.Array]:
         return super()._kernel_initial(shape, transposed=transposed)
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         space, _ = self._split(shapes[0])
-        return (*geometry.transposed(space, self.kernel, **self._geometry())[0], self.features)
+        return (*transposed(space, self.kernel, **self._geometry())[0], self.features)
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         return ops.conv_transpose(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -12,8 +11,8 @@ from .. import geometry, ops
 from ..geometry import Shape
 from ..given import Parameter, Params, State
 from ..layer import Layer
-from ..ops.dense import check_rate
-from ..ops.pool import check_pieces
+from ..ops.cells import check_pieces
+from ..ops.dense import check_rate, flattened
 from .conv import check_flag
 from .initial import Initial, check, resolve
 
@@ -78,21 +77,39 @@ class Dense(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Flatten(Layer):
-    """Lay each example out as one vector, the channels running fastest.
+    """Lay each example out as one vector, the channels running fastest; or some neighbouring axes of it as one.
+
+    Args:
+        first: the first of these axes of x, where axis 0 is the batch; negative numbers count from the end. PyTorch's
+            ``start_dim``.
+        last: the last of them, its ``end_dim``.
 
     Shapes:
-        x (batch, *space, channels) to (batch, product of space and channels).
+        x (batch, *space, channels) to (batch, product of space and channels); the axes before ``first`` and after
+        ``last`` are kept.
+
+    Raises:
+        ValueError: axes that are not there.
 
     Example:
         >>> Flatten().out_shape((5, 5, 16))
         (400,)
+        >>> Flatten(first=2).out_shape((10, 5, 5, 16)), Flatten(last=2).out_shape((5, 5, 16))
+        ((10, 400), (25, 16))
     """
 
+    _: KW_ONLY
+    first: int = 1
+    last: int = -1
+
+    def check(self) -> dict[str, Any]:
+        return {name: geometry.integer(getattr(self, name), name, -8) for name in ("first", "last")}
+
     def infer_shape(self, *shapes: Shape) -> Shape:
-        return (math.prod(shapes[0]),)
+        return flattened(shapes[0], self.first, self.last)
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
-        return ops.flatten(inputs[0])
+        return ops.flatten(inputs[0], first=self.first, last=self.last)
 
 
 @dataclass(frozen=True, repr=False)

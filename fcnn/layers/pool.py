@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
 from .. import geometry, ops
+from ..errors import shown
 from ..geometry import Padding, Shape
 from ..given import Params
 from ..layer import Layer
-from ..ops.pool import check_has_space, check_power, pool_windows
+from ..ops.cells import cells_wanted, check_cells, check_has_space
+from ..ops.pool import check_power, pool_windows
+from ..ops.unpool import unpool_like
 from .conv import check_flag
 
 
@@ -54,12 +57,15 @@ class MaxPool(_Windowed):
 
     .. math:: y_{n, i, c} = \max_j x_{n,\, s i + d j - p,\, c}
 
-    Equal values send the gradient to the first of them; NaN stays NaN; padding counts as minus infinity.
+    Equal values send the gradient to the first of them; NaN stays NaN; padding counts as minus infinity and never gets
+    a gradient.
 
     Args:
-        window: window size; an integer holds along every axis.
+        window: window size. An integer holds along every axis, and a layer without parameters takes every axis between
+            batch and channels for one of space, of (batch, time, height, width, channels) three; a tuple such as
+            (2, 2) says how many there are, and another number is refused.
         stride: step between windows; None: the window.
-        padding: "VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT", an integer, or one pair for each axis.
+        padding: as for ``Conv``.
         dilation: distance between neighbouring samples of a window.
         ceil_mode: count windows that begin in the data and end past it, as PyTorch does.
 
@@ -87,16 +93,19 @@ class AvgPool(_Windowed):
 
     .. math:: y_{n, i, c} = \frac{1}{|W_i|} \sum_{j \in W_i} x_{n,\, s i + d j - p,\, c}
 
-    where W_i holds the samples that lie in the data, or, with ``count_padding``, in the data and its padding.
+    where W_i holds the samples that lie in the data, or, with ``count_padding``, in the data and its padding. With
+    ``divisor`` the sum is divided by that number, whatever the window holds.
 
     Args:
-        window: window size; an integer holds along every axis.
+        window: window size, as for ``MaxPool``.
         stride: step between windows; None: the window.
-        padding: as for ``MaxPool``.
+        padding: as for ``Conv``.
         dilation: distance between neighbouring samples of a window.
         ceil_mode: as for ``MaxPool``.
         count_padding: divide by the samples in data and padding; PyTorch's default is
             ``count_padding=True``, Keras counts data only.
+        divisor: what every sum is divided by, PyTorch's ``divisor_override``; None: the number of samples. 1 makes
+            sums.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
@@ -114,12 +123,18 @@ class AvgPool(_Windowed):
 
     _: KW_ONLY
     count_padding: bool = False
+    divisor: int | None = None
 
     def check(self) -> dict[str, Any]:
-        return {**super().check(), "count_padding": check_flag(self.count_padding, "count_padding")}
+        return {
+            **super().check(),
+            "count_padding": check_flag(self.count_padding, "count_padding"),
+            "divisor": None if self.divisor is None else geometry.integer(self.divisor, "divisor"),
+        }
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
-        return ops.avg_pool(inputs[0], self.window, count_padding=self.count_padding, **self._options())
+        counted = {"count_padding": self.count_padding, "divisor": self.divisor}
+        return ops.avg_pool(inputs[0], self.window, **counted, **self._options())
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,13 +143,14 @@ class LpPool(_Windowed):
 
     .. math:: y_{n, i, c} = \Bigl( \sum_j |x_{n,\, s i + d j - p,\, c}|^p \Bigr)^{1/p}
 
-    The derivative at a window of zeros is taken as 0.
+    The derivative at a window of zeros is taken as 0. PyTorch's ``LPPool2d`` takes the power of x itself and not of
+    ``|x|``: for an odd p it gives something else, or NaN, where x has negative values.
 
     Args:
-        window: window size; an integer holds along every axis.
+        window: window size, as for ``MaxPool``.
         power: p, at least 1 and finite.
         stride: step between windows; None: the window.
-        padding: as for ``MaxPool``; zeros add nothing.
+        padding: as for ``Conv``; zeros add nothing.
         dilation: distance between neighbouring samples of a window.
         ceil_mode: as for ``MaxPool``; a window that is cut short is the norm of what it has, where PyTorch's
             ``LPPool2d`` scales it up as if it were full.
@@ -162,6 +178,58 @@ class LpPool(_Windowed):
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         return ops.lp_pool(inputs[0], self.window, power=self.power, **self._options())
+
+
+@dataclass(frozen=True, repr=False)
+class MaxUnpool(_Windowed):
+    r"""Put values back where a max pooling found its own, and zeros elsewhere: a layer of two inputs, for a ``graph``.
+
+    .. math:: z_{n, m, c} = y_{n, i, c} \text{ with the last } i \text{ for which }
+        m = \operatorname{arg\,max}_{m \in W_i} x_{n, m, c} \text{, else } 0
+
+    The first input is what is put back, the second what was pooled; window, stride, padding, dilation and ceil_mode are
+    those of the pooling. No indices need to be handed through the network; :func:`fcnn.ops.max_pool_with_indices` and
+    :func:`fcnn.ops.max_unpool` have them.
+
+    Args:
+        window: as for ``MaxPool``.
+        stride: as for ``MaxPool``.
+        padding: as for ``MaxPool``.
+        dilation: as for ``MaxPool``.
+        ceil_mode: as for ``MaxPool``.
+
+    Shapes:
+        y (batch, *out, channels) and x (batch, *space, channels) to (batch, *space, channels).
+
+    Raises:
+        ValueError: y that has not the shape of the pooled x, or a window that does not fit.
+
+    Source:
+        Badrinarayanan, Kendall and Cipolla, "SegNet: a deep convolutional encoder-decoder architecture", 2017,
+        section 3.
+
+    Example:
+        >>> import fcnn
+        >>> @fcnn.graph(pool=MaxPool(2), inner=fcnn.Conv(4, 3, padding="SAME"), unpool=MaxUnpool(2))
+        ... def segment(layer, x):
+        ...     return layer.unpool(layer.inner(layer.pool(x)), x)
+        >>> segment.out_shape((9, 8, 4))
+        (9, 8, 4)
+    """
+
+    inputs: ClassVar[int | None] = 2
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        pooled = super().infer_shape(shapes[1])
+        if shapes[0] != pooled:
+            raise ValueError(
+                f"y has shape {shown(shapes[0])}, but x of {shown(shapes[1])} is pooled to {shown(pooled)}; give "
+                "layer.unpool(y, x) what was made of the pooled x, and x as it was before"
+            )
+        return shapes[1]
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return unpool_like(inputs[0], inputs[1], self.window, **self._options())
 
 
 @dataclass(frozen=True, repr=False)
@@ -223,14 +291,14 @@ class GlobalAvgPool(_Global):
 class _Adaptive(Layer):
     """What pooling to a wanted size has in common."""
 
-    out: int | tuple[int, ...]
+    out: int | tuple[int | None, ...]
 
     def check(self) -> dict[str, Any]:
-        return {"out": geometry.check_sizes(self.out, "out")}
+        return {"out": check_cells(self.out)}
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         check_has_space(shapes[0])
-        return (*geometry.per_axis(self.out, len(shapes[0]) - 1, "out"), shapes[0][-1])
+        return (*cells_wanted(self.out, shapes[0][:-1]), shapes[0][-1])
 
 
 @dataclass(frozen=True, repr=False)
@@ -241,7 +309,7 @@ class AdaptiveAvgPool(_Adaptive):
     :math:`\lceil (i + 1) M / m \rceil`.
 
     Args:
-        out: cells along each axis; an integer holds along every axis.
+        out: cells along each axis; an integer holds along every axis, None leaves one as it is, such as (None, 4).
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
@@ -268,7 +336,7 @@ class AdaptiveMaxPool(_Adaptive):
     The cells are those of ``AdaptiveAvgPool``; equal values send the gradient to the first of them.
 
     Args:
-        out: cells along each axis; an integer holds along every axis.
+        out: cells along each axis; an integer holds along every axis, None leaves one as it is, such as (None, 4).
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).

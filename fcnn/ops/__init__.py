@@ -5,6 +5,7 @@ Each function is pure, takes its parameters as arrays, and has every derivative 
 
 from typing import TYPE_CHECKING, Any
 
+from .cells import adaptive_avg_pool, adaptive_max_pool, global_avg_pool, global_max_pool, maxout
 from .conv import conv, conv_transpose
 from .dense import dense, dropout, flatten
 from .forced import forced as forced
@@ -18,16 +19,8 @@ from .norm import (
     layer_norm,
     local_response_norm,
 )
-from .pool import (
-    adaptive_avg_pool,
-    adaptive_max_pool,
-    avg_pool,
-    global_avg_pool,
-    global_max_pool,
-    lp_pool,
-    max_pool,
-    maxout,
-)
+from .pool import avg_pool, lp_pool, max_pool
+from .unpool import max_pool_with_indices, max_unpool
 
 if TYPE_CHECKING:
     from .convolution import use_algorithm
@@ -54,6 +47,8 @@ __all__ = [
     "locally_connected",
     "lp_pool",
     "max_pool",
+    "max_pool_with_indices",
+    "max_unpool",
     "maxout",
     "moments",
     "normalize",

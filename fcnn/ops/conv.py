@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from .. import geometry
 from ..errors import at, shown
 from ..geometry import Padding
+from ..transposed import folded, transposed
 from . import convolution
 from .convolution import Geometry
 from .dtypes import plus, together
-from .windows import pad
+from .windows import pad, unpad
 
 if TYPE_CHECKING:
     from jax import Array
@@ -45,7 +46,9 @@ def conv(
         kernel: the shared weights.
         bias: added to every position.
         stride: step between windows, in samples; an integer holds along every axis.
-        padding: "VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT", an integer, or one pair for each axis.
+        padding: how much: "VALID", "SAME", "SAME_LOWER", "CAUSAL", an integer, or one pair for each axis; of copies
+            instead of zeros: a mode, "CIRCULAR", "REFLECT" or "EDGE", alone or with an amount, such as ("EDGE", 1).
+            :func:`fcnn.geometry.slide` says what each means.
         dilation: distance between neighbouring kernel samples.
         groups: features of group g see channels of group g only; ``groups=channels`` is depthwise.
         algorithm: "direct", "patches", "depthwise", "blocks", "winograd" or "fourier"; None: by platform, shapes and
@@ -166,6 +169,7 @@ def conv_transpose(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     output_padding: int | Sequence[int] = 0,
+    out: int | Sequence[int] | None = None,
     algorithm: str | None = None,
 ) -> Float[Array, "batch *out features"]:
     r"""Transposed convolution: every input sample lays a scaled copy of the kernel into the output.
@@ -190,10 +194,14 @@ def conv_transpose(
         kernel: the shared weights.
         bias: added to every position.
         stride: distance of neighbouring input samples in the output.
-        padding: what is cropped from the full result: "VALID" nothing, "SAME" to s M samples, or integers.
+        padding: what is cropped from the full result: "VALID" nothing, "SAME" to s M samples, the odd one after
+            ("SAME_LOWER" before), or integers. With a mode, "CIRCULAR", "REFLECT" or "EDGE", alone or with an amount,
+            what is cropped is added where :func:`conv` with this padding would have copied it from, so that the two
+            stay transposes of each other; "CIRCULAR" is that of Flax's ConvTranspose with ``transpose_kernel=True``.
         dilation: distance between neighbouring kernel samples.
         groups: features of group g see channels of group g only.
-        output_padding: samples added after.
+        output_padding: samples added after; less than the stride or the dilation.
+        out: the size that is wanted, instead of output_padding; "SAME" crops to it.
         algorithm: as for :func:`conv`.
 
     Shapes:
@@ -203,7 +211,8 @@ def conv_transpose(
         (batch, *out, features) in the common dtype of the arguments.
 
     Raises:
-        ValueError: ranks, channels or groups that do not match, or a padding without a transpose.
+        ValueError: ranks, channels or groups that do not match, a padding without a transpose, an output_padding
+            that is too large, or a size that cannot be reached.
 
     Source:
         Zeiler et al., "Deconvolutional networks", 2010; Dumoulin and Visin 2016, section 4.
@@ -216,16 +225,18 @@ def conv_transpose(
     with at("conv_transpose"):
         x, kernel, bias = together(x, kernel, bias)
         rank = _check(x, kernel, bias, groups)
-        _, crops = geometry.transposed(
+        _, crops = transposed(
             x.shape[1:-1],
             kernel.shape[:rank],
             stride=stride,
             padding=padding,
             dilation=dilation,
             output_padding=output_padding,
+            out=out,
         )
         strides = geometry.per_axis(stride, rank, "stride")
         dilations = geometry.per_axis(dilation, rank, "dilation")
+    crops, folds = folded(crops, padding)
     spans = [geometry.extent(k, d) for k, d in zip(kernel.shape[:rank], dilations, strict=True)]
     pads = tuple((p - 1 - lo, p - 1 - hi) for p, (lo, hi) in zip(spans, crops, strict=True))
     turned = jnp.flip(kernel, tuple(range(rank)))
@@ -234,7 +245,7 @@ def conv_transpose(
     with at("conv_transpose"):
         check_algorithm(algorithm, x, turned, placed)
     y = convolution.convolve(x, turned, placed, algorithm)
-    return plus(y, bias)
+    return plus(unpad(y, *folds), bias)
 
 
 def check_algorithm(algorithm: str | None, x: Array, kernel: Array, placed: Geometry) -> None:

@@ -80,30 +80,59 @@ def _one_row_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) ->
     return _one_row(x, kernel), jnp.matmul(dx, kernel) + share.reshape(*x.shape[:-1], -1)
 
 
-def flatten(x: Float[Array, "batch *space channels"]) -> Float[Array, "batch features"]:
-    """Lay each example out as one vector, the channels running fastest.
+def flatten(x: Float[Array, "batch *space channels"], *, first: int = 1, last: int = -1) -> Float[Array, "batch ..."]:
+    """Lay neighbouring axes of each example out as one, the last of them running fastest; without arguments all.
 
     Args:
         x: input.
+        first: the first of these axes of x, where axis 0 is the batch; negative numbers count from the end. PyTorch's
+            ``start_dim``.
+        last: the last of them, its ``end_dim``.
 
     Shapes:
         x (batch, *space, channels).
 
     Returns:
-        (batch, product of space and channels).
+        (batch, product of space and channels); with ``first`` and ``last`` the axes before and after these are kept.
 
     Raises:
-        ValueError: no batch axis.
+        ValueError: no batch axis, or axes that are not there.
 
     Example:
         >>> flatten(jnp.ones((2, 3, 4, 5))).shape
         (2, 60)
+        >>> flatten(jnp.ones((2, 3, 4, 5)), first=2).shape, flatten(jnp.ones((2, 3, 4, 5)), last=2).shape
+        ((2, 3, 20), (2, 12, 5))
     """
     with at("flatten"):
         x = jnp.asarray(x)
         if x.ndim < 2:
             raise ValueError(f"x has shape {shown(x.shape)}; flatten keeps the batch axis and needs one after it")
-    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+        shape = flattened(x.shape[1:], first, last)
+    return x.reshape(x.shape[0], *shape)
+
+
+def flattened(shape: tuple[int, ...], first: int, last: int) -> tuple[int, ...]:
+    """The shape of one example with the axes from first to last as one; they are counted with the batch as axis 0.
+
+    Raises:
+        ValueError: axes that are not there, or in the wrong order.
+
+    Example:
+        >>> flattened((3, 4, 5), 1, -1), flattened((3, 4, 5), 1, 2)
+        ((60,), (12, 5))
+    """
+    rank = len(shape)
+    for name, axis in (("first", first), ("last", last)):
+        if axis == 0 or not -rank <= axis <= rank:
+            raise ValueError(
+                f"{name} is {axis}, but an example of {shown(shape)} has the axes 1 to {rank}, or -{rank} to -1; "
+                "axis 0 is the batch"
+            )
+    low, high = (axis - 1 if axis > 0 else axis + rank for axis in (first, last))
+    if low > high:
+        raise ValueError(f"first {first} comes after last {last} in an example of {shown(shape)}; swap them")
+    return (*shape[:low], math.prod(shape[low : high + 1]), *shape[high + 1 :])
 
 
 def dropout(

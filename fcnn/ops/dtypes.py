@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def common(*arrays: Any) -> Any:
@@ -41,12 +42,14 @@ def floating(x: Any) -> Any:
 
 
 def wide(dtype: Any) -> Any:
-    """The dtype that statistics and sums are kept in: float32 for halves, else the dtype itself.
+    """The dtype that statistics and sums are kept in: float32 for halves and less, else the dtype itself.
 
     Example:
         >>> wide(jnp.bfloat16), wide(jnp.float64)
         (dtype('float32'), dtype('float64'))
     """
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 16:  # JAX promotes these to nothing
+        return jnp.dtype(jnp.float32)
     with jax.numpy_dtype_promotion("standard"):
         return jnp.promote_types(dtype, jnp.float32)
 
@@ -70,3 +73,27 @@ def plus(y: Any, bias: Any) -> Any:
         return y
     dtype = wide(y.dtype)
     return y + bias if dtype == y.dtype else (y.astype(dtype) + bias.astype(dtype)).astype(y.dtype)
+
+
+def least(dtype: Any) -> Any:
+    """The value below which no other of a dtype lies: what never wins a maximum.
+
+    Several formats of 8 bits and less have no infinity; there it is the least finite number.
+
+    Raises:
+        TypeError: complex numbers, which have no order.
+
+    Example:
+        >>> float(least(jnp.float32)), float(least(jnp.float8_e4m3fn)), int(least(jnp.uint8))
+        (-inf, -448.0, 0)
+    """
+    dtype = jnp.dtype(dtype)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise TypeError(f"x has dtype {dtype}, and complex numbers have no largest; pool x.real, x.imag or abs(x)")
+    if dtype == jnp.bool_:
+        return np.asarray(False)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        return np.asarray(jnp.iinfo(dtype).min, dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        infinite = np.asarray(-np.inf, np.float32).astype(dtype)
+    return infinite if np.isneginf(infinite.astype(np.float32)) else np.asarray(jnp.finfo(dtype).min, dtype)

@@ -38,18 +38,36 @@ def _largest_jvp(windows: Windows, primals: tuple[Array], tangents: tuple[Array]
     (x,), (t,) = primals, tangents
     if any(map(symbolic, windows.space)):  # then by JAX's own operation and its rule, which is the same
         return jax.jvp(partial(fold, windows=windows, combine=_larger), primals, tangents)
-    return largest(windows, x), _picked(t, _first_place(x, windows), windows)
+    return largest(windows, x), _picked(t, first_place(x, windows), windows)
 
 
-def _first_place(x: Array, windows: Windows) -> Array:
-    """Which sample of each window is the first of the largest: its number, (batch, *out, channels)."""
+def first_place(x: Array, windows: Windows) -> Array:
+    """Which sample of each window of the padded x is the first of the largest: its number, (batch, *out, channels).
+
+    It is never one of the padding: a window that holds the least value alone has its first sample of data. Of several
+    NaN it is the last.
+    """
     samples = [shifted(x, windows, offset) for offset in product(*map(range, windows.kernel))]
-    return _first_of(samples, np.uint8 if len(samples) <= 256 else np.int32)
+    return _first_of(samples, np.uint8 if len(samples) <= 256 else np.int32, _first_of_data(windows))
+
+
+def _first_of_data(windows: Windows) -> np.ndarray | None:
+    """The number of the first sample of each window that is no padding, (1, *out, 1); None: it is 0 everywhere."""
+    if windows.fill != "constant" or not any(lo for lo, _ in windows.pads):
+        return None
+    number = np.zeros((1,) * (windows.rank + 2), np.int32)
+    for axis, (lo, _) in enumerate(windows.pads):
+        missing = lo - windows.stride[axis] * np.arange(windows.out[axis])  # samples of padding before the data
+        first = np.maximum(-(-missing // windows.dilation[axis]), 0)
+        number = number * windows.kernel[axis] + first.reshape([-1 if a == axis + 1 else 1 for a in range(number.ndim)])
+    return number
 
 
 def _picked(t: Array, place: Array, windows: Windows) -> Array:
     """The sample of each window of t that has the place: linear in t, and its transpose puts a gradient there."""
     numbers = np.arange(math.prod(windows.kernel), dtype=place.dtype).reshape(windows.kernel)
+    if t.dtype.itemsize < 2:  # not all of these have a zero
+        return _picked(t.astype(wide(t.dtype)), place, windows).astype(t.dtype)
     if windows.stride == windows.kernel and all(d == 1 for d in windows.dilation) and not explicit_axes(t):
         # no sample is in two windows: one select over all samples, where a sum of slices would be one for each
         batch, *out, channels = place.shape
@@ -141,9 +159,11 @@ for _primitive, _function, _other in ((picked_p, _picked_phase, spread_p), (spre
     batching.primitive_batchers[_primitive] = partial(_more_channels, _primitive)
 
 
-def _first_of(samples: list[Array], dtype: type) -> Array:
-    """Which of the samples is the first of the largest."""
+def _first_of(samples: list[Array], dtype: type, default: np.ndarray | None = None) -> Array:
+    """Which of the samples is the first of the largest; the default, or 0, where none is larger than the first."""
     best, place = samples[0], jnp.zeros(samples[0].shape, dtype)
+    if default is not None:
+        place = place + default.astype(dtype)
     for number, sample in enumerate(samples[1:], start=1):
         more = (sample > best) | (sample != sample)
         best, place = jnp.where(more, sample, best), jnp.where(more, dtype(number), place)

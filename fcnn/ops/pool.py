@@ -1,4 +1,4 @@
-"""Pooling of plain arrays: windows, whole spaces, a wanted output size, groups of channels.
+"""Pooling of plain arrays over windows.
 
 Windows are reduced axis by axis, the last axis first, over strided slices, which have every derivative that JAX
 knows, with dilation too; the maximum has a derivative of its own.
@@ -7,7 +7,7 @@ knows, with dilation too; the maximum has a derivative of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from jax import lax
 from .. import geometry
 from ..errors import at, shown
 from ..geometry import Padding, Windows, slide, symbolic
-from .dtypes import floating, wide
+from .dtypes import floating, least, wide
 from .memory import keep_memory
 from .windows import fold, fold_rows, pad
 
@@ -41,11 +41,12 @@ def max_pool(
 
     .. math:: y_{n, i, c} = \max_j x_{n,\, s i + d j - p,\, c}
 
-    Equal values send the gradient to the first of them; NaN stays NaN; padding counts as minus infinity.
+    Equal values send the gradient to the first of them; NaN stays NaN; padding counts as minus infinity, or as the
+    least number where a dtype has none, and never gets a gradient.
 
     Args:
-        x: input.
-        window: window size; an integer holds along every axis.
+        x: input, of floating point or integers. All axes between the first and the last are pooled over.
+        window: window size; an integer holds along every axis, a tuple says how many there are.
         stride: step between windows; None: the window.
         padding: as for ``conv``.
         dilation: distance between neighbouring samples of a window.
@@ -59,6 +60,7 @@ def max_pool(
 
     Raises:
         ValueError: a window that does not fit or sees nothing but padding.
+        TypeError: complex numbers.
 
     Source:
         Riesenhuber and Poggio, "Hierarchical models of object recognition in cortex", 1999.
@@ -69,8 +71,7 @@ def max_pool(
     """
     with at("max_pool"):
         x = jnp.asarray(x)
-        windows = _windows(x, window, stride, padding, dilation, ceil_mode)
-    lowest = -math.inf if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo(x.dtype).min
+        windows, lowest = windows_on(x, window, stride, padding, dilation, ceil_mode), least(x.dtype)
     from .maximum import largest  # its primitives take long to import, see ops.convolution
 
     return largest(windows, pad(x, windows, lowest))
@@ -103,12 +104,14 @@ def avg_pool(
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
     count_padding: bool = False,
+    divisor: int | None = None,
 ) -> Float[Array, "batch *out channels"]:
     r"""The mean of each window.
 
     .. math:: y_{n, i, c} = \frac{1}{|W_i|} \sum_{j \in W_i} x_{n,\, s i + d j - p,\, c}
 
-    where W_i holds the samples that lie in the data, or, with ``count_padding``, in the data and its padding.
+    where W_i holds the samples that lie in the data, or, with ``count_padding``, in the data and its padding. With
+    ``divisor`` the sum is divided by that number, whatever the window holds; 1 makes it the sum.
 
     Args:
         x: input.
@@ -120,6 +123,7 @@ def avg_pool(
             never counted.
         count_padding: divide by the samples in data and padding. PyTorch's default ``count_include_pad=True``
             is ``count_padding=True``; Keras and the default here count data only.
+        divisor: what every sum is divided by, PyTorch's ``divisor_override``; None: the number of samples.
 
     Shapes:
         x (batch, *space, channels).
@@ -142,16 +146,32 @@ def avg_pool(
     """
     with at("avg_pool"):
         x = floating(x)
-        windows = _windows(x, window, stride, padding, dilation, ceil_mode)
+        windows = windows_on(x, window, stride, padding, dilation, ceil_mode)
+        shares = sample_shares(windows, count_padding=count_padding, divisor=divisor)
     total = fold(pad(x.astype(wide(x.dtype)), windows), windows, jnp.add)
-    if any(map(symbolic, windows.space)):
+    if shares is None:
         return (total / _counts(windows, count_padding, total.dtype)).astype(x.dtype)
-    share = 1.0
-    for axis, counts in enumerate(windows.counts(padding=count_padding)):
-        lengths = [1] * x.ndim
-        lengths[axis + 1] = len(counts)
-        share = share / np.reshape(np.asarray(counts, np.float64), lengths)
-    return (total * jnp.asarray(share, total.dtype)).astype(x.dtype)
+    return (total * jnp.asarray(shares[None, ..., None], total.dtype)).astype(x.dtype)
+
+
+def sample_shares(windows: Windows, *, count_padding: bool, divisor: int | None) -> np.ndarray | None:
+    """What every sample of each window is multiplied by in its mean; None: sizes are symbolic, it is to be counted.
+
+    Shapes:
+        to (*out,); axes of size 1 where all windows are alike.
+
+    Example:
+        >>> sample_shares(geometry.slide((4,), 2, stride=2, padding=1), count_padding=False, divisor=None).tolist()
+        [1.0, 0.5, 1.0]
+    """
+    if divisor is not None:
+        return np.full((1,) * windows.rank, 1 / geometry.integer(divisor, "divisor"))
+    if any(map(symbolic, windows.space)):
+        return None
+    share = np.ones(())
+    for counts in windows.counts(padding=count_padding):
+        share = np.multiply.outer(share, 1 / np.asarray(counts, np.float64))
+    return share
 
 
 def lp_pool(
@@ -200,7 +220,7 @@ def lp_pool(
     with at("lp_pool"):
         x = floating(x)
         power = check_power(power)
-        windows = _windows(x, window, stride, padding, dilation, ceil_mode)
+        windows = windows_on(x, window, stride, padding, dilation, ceil_mode)
     x_wide = x.astype(wide(x.dtype))
     size = x_wide * jnp.sign(x_wide)  # |x|, whose derivative at 0 is 0 (JAX gives jnp.abs 1 there)
     if power == 1:
@@ -231,181 +251,6 @@ def _root(total: Array, power: float) -> Array:
     return jnp.where(nonzero, jnp.sqrt(safe) if power == 2 else safe ** (1 / power), 0)
 
 
-def global_max_pool(x: Float[Array, "batch *space channels"]) -> Float[Array, "batch channels"]:
-    """The largest value of each channel over the whole space; equal values send the gradient to the first.
-
-    Args:
-        x: input with at least one space axis.
-
-    Shapes:
-        x (batch, *space, channels).
-
-    Returns:
-        (batch, channels), dtype of x.
-
-    Raises:
-        ValueError: no space axis.
-
-    Source:
-        Oquab et al., "Is object localization for free?", 2015, section 3.2.
-
-    Example:
-        >>> global_max_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
-        [[6.0, 7.0]]
-    """
-    with at("global_max_pool"):
-        x = jnp.asarray(x)
-        check_has_space(x.shape[1:])
-    return _first_max(x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
-
-
-def global_avg_pool(x: Float[Array, "batch *space channels"]) -> Float[Array, "batch channels"]:
-    r"""The mean of each channel over the whole space.
-
-    Args:
-        x: input with at least one space axis.
-
-    Shapes:
-        x (batch, *space, channels).
-
-    Returns:
-        (batch, channels), dtype of x; half precision is summed in float32.
-
-    Raises:
-        ValueError: no space axis.
-
-    Source:
-        Lin, Chen and Yan, "Network in network", 2014, section 3.2.
-
-    Example:
-        >>> global_avg_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
-        [[3.0, 4.0]]
-    """
-    with at("global_avg_pool"):
-        x = floating(x)
-        check_has_space(x.shape[1:])
-    return jnp.mean(x, tuple(range(1, x.ndim - 1)), dtype=wide(x.dtype)).astype(x.dtype)
-
-
-def adaptive_avg_pool(
-    x: Float[Array, "batch *space channels"], out: int | Sequence[int]
-) -> Float[Array, "batch *out channels"]:
-    r"""The mean of each cell of a grid of ``out`` cells laid over the space.
-
-    Cell i of an axis of M samples and m cells runs from :math:`\lfloor i M / m \rfloor` to
-    :math:`\lceil (i + 1) M / m \rceil`; cells may overlap by a sample.
-
-    Args:
-        x: input.
-        out: cells along each axis; an integer holds along every axis.
-
-    Shapes:
-        x (batch, *space, channels).
-
-    Returns:
-        (batch, *out, channels), dtype of x; half precision is summed in float32.
-
-    Raises:
-        ValueError: no space axis, or a size below 1.
-
-    Source:
-        He et al., "Spatial pyramid pooling", 2014; the cells are those of torch.nn.AdaptiveAvgPool2d.
-
-    Example:
-        >>> adaptive_avg_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
-        [1.0, 3.0]
-    """
-    with at("adaptive_avg_pool"):
-        x = floating(x)
-        out = _cells_wanted(x, out)
-    mean = _over_cells(x.astype(wide(x.dtype)), out, lambda part, axis: jnp.mean(part, axis))
-    return mean.astype(x.dtype)
-
-
-def adaptive_max_pool(
-    x: Float[Array, "batch *space channels"], out: int | Sequence[int]
-) -> Float[Array, "batch *out channels"]:
-    """The largest value of each cell of a grid of ``out`` cells laid over the space.
-
-    The cells are those of :func:`adaptive_avg_pool`; equal values send the gradient to the first.
-
-    Args:
-        x: input.
-        out: cells along each axis; an integer holds along every axis.
-
-    Shapes:
-        x (batch, *space, channels).
-
-    Returns:
-        (batch, *out, channels), dtype of x.
-
-    Raises:
-        ValueError: no space axis, or a size below 1.
-
-    Source:
-        He et al., "Spatial pyramid pooling", 2014; the cells are those of torch.nn.AdaptiveMaxPool2d.
-
-    Example:
-        >>> adaptive_max_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
-        [2.0, 4.0]
-    """
-    with at("adaptive_max_pool"):
-        x = jnp.asarray(x)
-        out = _cells_wanted(x, out)
-    return _over_cells(x, out, _first_max)
-
-
-def maxout(x: Float[Array, "... channels"], pieces: int) -> Float[Array, "... out"]:
-    r"""The largest of every ``pieces`` neighbouring channels: pooling over depth.
-
-    .. math:: y_{\dots, i} = \max_{0 \le j < k} x_{\dots, k i + j}
-
-    Equal values send the gradient to the first.
-
-    Args:
-        x: input.
-        pieces: channels in a group, k; they must divide the channels.
-
-    Shapes:
-        x (..., channels).
-
-    Returns:
-        (..., channels // pieces), dtype of x.
-
-    Raises:
-        ValueError: pieces that do not divide the channels.
-
-    Source:
-        Goodfellow et al., "Maxout networks", 2013, section 3.
-
-    Example:
-        >>> maxout(jnp.array([[1.0, 4.0, 2.0, 0.0]]), 2).tolist()
-        [[4.0, 2.0]]
-    """
-    with at("maxout"):
-        x = jnp.asarray(x)
-        check_pieces(x.shape[-1], pieces)
-    return _first_max(x.reshape(*x.shape[:-1], x.shape[-1] // pieces, pieces), x.ndim)
-
-
-def check_has_space(shape: geometry.Shape) -> None:
-    """Raise unless the shape of an example has a space axis beside its channels."""
-    if len(shape) < 2:
-        raise ValueError(
-            f"an input of {shown(shape)} has channels only and no space to pool over; "
-            "pool before Flatten, on (*space, channels)"
-        )
-
-
-def check_pieces(channels: int, pieces: int) -> None:
-    """Raise unless pieces divide the channels."""
-    if channels % geometry.integer(pieces, "pieces"):
-        raise ValueError(
-            f"pieces {pieces} do not divide {channels} channels; the groups must be of equal size; "
-            f"use a divisor of {channels}"
-        )
-
-
 def check_power(power: float) -> float:
     """Raise unless the power of an LP pool is a finite number of at least 1."""
     if isinstance(power, (bool, str)) or not hasattr(power, "__float__"):
@@ -426,6 +271,18 @@ def pool_windows(
     channels: int | None = None,
 ) -> Windows:
     """The windows of a pooling layer, each of which sees at least one sample of the data."""
+    window, rank = geometry.check_sizes(window, "window"), len(space)
+    if isinstance(window, int) and rank > 3:
+        raise ValueError(
+            f"window {window} would pool over all {rank} axes of the space {shown(tuple(space))}; axes of examples "
+            "belong to the batch, x.reshape(-1, *x.shape[2:]), and a space of so many axes needs one number for each"
+        )
+    if not isinstance(window, int) and len(window) != rank:
+        raise ValueError(
+            f"window {shown(window)} is for {len(window)} space axes, the input has {rank}, {shown(tuple(space))}; "
+            f"give {rank} numbers, or one that holds along every axis; axes of examples, such as time, belong to the "
+            "batch, x.reshape(-1, *x.shape[2:])"
+        )
     stride = window if stride is None else stride
     windows = slide(
         space,
@@ -445,7 +302,15 @@ def pool_windows(
     return windows
 
 
-def _windows(x, window, stride, padding, dilation, ceil_mode) -> Windows:
+def windows_on(
+    x: Array,
+    window: int | Sequence[int],
+    stride: int | Sequence[int] | None,
+    padding: Padding,
+    dilation: int | Sequence[int],
+    ceil_mode: bool,
+) -> Windows:
+    """The windows of a pooling of x (batch, *space, channels)."""
     if x.ndim < 3:
         raise ValueError(f"x has shape {shown(x.shape)}; pooling needs (batch, *space, channels)")
     if jax.default_backend() == "cpu":
@@ -462,26 +327,3 @@ def _counts(windows: Windows, padding: bool, dtype: Any) -> Array:
     counted = jnp.pad(counted, ((0, 0), *windows.pads, (0, 0)), constant_values=around)
     counted = jnp.pad(counted, ((0, 0), *((0, more) for more in windows.overhang), (0, 0)))
     return fold(counted, windows, jnp.add)
-
-
-def _first_max(x: Array, axis: int) -> Array:
-    """The maximum along an axis, whose gradient goes to the first of equals (jnp.max divides it among them)."""
-    winner = jnp.argmax(x, axis, keepdims=True)
-    place = jnp.arange(x.shape[axis], dtype=winner.dtype).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
-    return jnp.sum(jnp.where(place == winner, x, 0), axis, dtype=x.dtype)
-
-
-def _cells_wanted(x: Array, out: int | Sequence[int]) -> geometry.Shape:
-    check_has_space(x.shape[1:])
-    return geometry.per_axis(out, x.ndim - 2, "out")
-
-
-def _over_cells(x: Array, out: geometry.Shape, reduction: Callable[[Array, int], Array]) -> Array:
-    for axis, cells in reversed(list(enumerate(out, start=1))):
-        size = x.shape[axis]
-        parts = []
-        for i in range(cells):
-            start, stop = i * size // cells, -(-(i + 1) * size // cells)
-            parts.append(reduction(lax.slice_in_dim(x, start, stop, axis=axis), axis))
-        x = jnp.stack(parts, axis)
-    return x

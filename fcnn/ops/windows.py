@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from itertools import product
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..geometry import Windows, symbolic
+from ..geometry import Pads, Windows, symbolic
+from .dtypes import least
 
 
 def patches(x: Array, windows: Windows) -> Array:
@@ -30,16 +32,21 @@ def pad(x: Array, windows: Windows, value: float = 0.0) -> Array:
     """Add the windows' padding around the space of x, ``value`` where nothing is copied."""
     if windows.constant_pads == ((0, 0),) * windows.rank:
         return x
-    if windows.fill != "constant" and any(map(symbolic, windows.space)):
-        for axis, (lo, hi) in enumerate(windows.pads, start=1):
-            x = jnp.take(x, _copied(x.shape[axis], lo, hi, windows.fill), axis, mode="clip")
-        widths = tuple((0, more) for more in windows.overhang)
-    elif windows.fill != "constant":
-        x = jnp.pad(x, ((0, 0), *windows.pads, (0, 0)), mode=windows.fill)
+    if windows.fill != "constant":
+        x = _copies(x, windows.pads, windows.fill)
         widths = tuple((0, more) for more in windows.overhang)
     else:
         widths = windows.constant_pads
     return jnp.pad(x, ((0, 0), *widths, (0, 0)), constant_values=jnp.asarray(value, x.dtype))
+
+
+def _copies(x: Array, pads: Pads, fill: str) -> Array:
+    """X (batch, *space, ...) with copies of its samples around the space."""
+    if not any(map(symbolic, x.shape)):
+        return jnp.pad(x, ((0, 0), *pads, *((0, 0),) * (x.ndim - len(pads) - 1)), mode=fill)
+    for axis, (lo, hi) in enumerate(pads, start=1):
+        x = jnp.take(x, _copied(x.shape[axis], lo, hi, fill), axis, mode="clip")
+    return x
 
 
 def _copied(size: int, lo: int, hi: int, fill: str) -> Array:
@@ -47,9 +54,29 @@ def _copied(size: int, lo: int, hi: int, fill: str) -> Array:
     places = jnp.arange(size + lo + hi) - lo
     if fill == "wrap":
         return places % size
+    if fill == "edge":
+        return jnp.clip(places, 0, size - 1)
     period = 2 * (size - 1)
     places = places % period
     return jnp.minimum(places, period - places)
+
+
+def unpad(x: Array, pads: Pads, fill: str) -> Array:
+    """The transpose of :func:`pad` by copies: every copy is added to the sample that it was copied from.
+
+    Shapes:
+        x (batch, *padded, ...) to (batch, *space, ...).
+
+    Example:
+        >>> unpad(jnp.array([1.0, 10.0, 100.0, 1000.0]).reshape(1, 4, 1), ((1, 0),), "wrap").ravel().tolist()
+        [10.0, 100.0, 1001.0]
+    """
+    if pads == ((0, 0),) * len(pads):
+        return x
+    rest = x.ndim - len(pads) - 1
+    space = [n - lo - hi for n, (lo, hi) in zip(x.shape, ((0, 0), *pads, *((0, 0),) * rest), strict=True)]
+    transpose = jax.linear_transpose(partial(_copies, pads=pads, fill=fill), jax.ShapeDtypeStruct(space, x.dtype))
+    return transpose(x)[0]
 
 
 def shifted(x: Array, windows: Windows, offset: Sequence[int]) -> Array:
@@ -79,9 +106,7 @@ def fold_rows(x: Array, windows: Windows, combine: Callable[[list[Array]], Array
 
 def _reduced(x: Array, windows: Windows, combine: Callable[[Array, Array], Array]) -> Array:
     """The same by JAX's own operation, which takes sizes that are not known before the program runs."""
-    add = combine is jnp.add
-    whole = jnp.issubdtype(x.dtype, jnp.integer)
-    start, function = (0, lax.add) if add else (jnp.iinfo(x.dtype).min if whole else -jnp.inf, lax.max)
+    start, function = (0, lax.add) if combine is jnp.add else (least(x.dtype), lax.max)
     sizes, strides, dilations = ((1, *n, 1) for n in (windows.kernel, windows.stride, windows.dilation))
     return lax.reduce_window(
         x, jnp.asarray(start, x.dtype), function, sizes, strides, "VALID", window_dilation=dilations

@@ -30,7 +30,7 @@ from .losses import L1, L2, Hinge, SoftmaxCrossEntropy, SquaredError
 from .network import Branches, Chain, Residual
 from .node import Node, unbroadcast
 from .norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
-from .pool import AvgPool, LpPool, MaxPool
+from .pool import AvgPool, LpPool, MaxPool, MaxUnpool
 from .response import LocalResponseNorm
 from .scan import Scan
 from .shared import SharedLinear, WeightCounts, count_weights, scanning_sets
@@ -78,6 +78,7 @@ __all__ = [
     "MatMul",
     "Max",
     "MaxPool",
+    "MaxUnpool",
     "Maxout",
     "Momentum",
     "Multiply",

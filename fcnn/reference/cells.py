@@ -15,7 +15,7 @@ class _Cells(Node):
     """The cells that these poolings share.
 
     Args:
-        out: cells along each axis; an integer holds along every axis.
+        out: cells along each axis; an integer holds along every axis, None leaves one as it is.
     """
 
     def __init__(self, out: Sizes) -> None:
@@ -33,7 +33,10 @@ class _Cells(Node):
         """Cells along each axis."""
         if len(shape) < 3:
             raise ValueError(f"x has shape {shape}; pooling needs (batch, *space, channels)")
-        return each(self.out, len(shape) - 2, "out")
+        out = self.out
+        if isinstance(out, (tuple, list)) and len(out) == len(shape) - 2:
+            out = [m if n is None else n for m, n in zip(shape[1:-1], out, strict=True)]
+        return each(out, len(shape) - 2, "out")
 
 
 class AdaptiveAvgPool(_Cells):
@@ -45,7 +48,7 @@ class AdaptiveAvgPool(_Cells):
     Cell i of an axis of M samples and n cells runs from floor(i M / n) to ceil((i + 1) M / n).
 
     Args:
-        out: cells along each axis; an integer holds along every axis.
+        out: cells along each axis; an integer holds along every axis, None leaves one as it is.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
@@ -87,7 +90,7 @@ class AdaptiveMaxPool(_Cells):
     with the cells of :class:`AdaptiveAvgPool`.
 
     Args:
-        out: cells along each axis; an integer holds along every axis.
+        out: cells along each axis; an integer holds along every axis, None leaves one as it is.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).

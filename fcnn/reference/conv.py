@@ -147,7 +147,8 @@ class Conv(Node):
         kernel: W.
         bias: b, or None.
         stride: s, an integer or one for each axis.
-        padding: "VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT", an integer, or pairs (before, after).
+        padding: "VALID", "SAME", "SAME_LOWER", "CAUSAL", an integer, or pairs (before, after); "CIRCULAR", "REFLECT" or
+            "EDGE" alone, or with one of these, (mode, amount); ``place`` says what each means.
         dilation: d.
         groups: features of group g see channels of group g only.
 

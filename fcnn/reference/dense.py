@@ -63,13 +63,17 @@ class Dense(Node):
 
 
 class Flatten(Node):
-    """Lay each example out as one vector; backward folds the gradient up again.
+    """Lay each example out as one vector, or some of its axes as one; backward folds the gradient up again.
+
+    Args:
+        first: the first of these axes; axis 0 is the batch.
+        last: the last of them.
 
     Shapes:
         x (batch, *space, channels) to (batch, product of space and channels).
 
     Raises:
-        ValueError: no axis beside the batch.
+        ValueError: no axis beside the batch, or axes that are not there.
 
     Example:
         >>> import numpy as np
@@ -77,12 +81,22 @@ class Flatten(Node):
         >>> node = Flatten()
         >>> node.forward(np.ones((2, 3, 4, 5))).shape, node.backward(np.ones((2, 60)))[0].shape
         ((2, 60), (2, 3, 4, 5))
+        >>> Flatten(last=2).forward(np.ones((2, 3, 4, 5))).shape
+        (2, 12, 5)
     """
+
+    def __init__(self, first: int = 1, last: int = -1) -> None:
+        super().__init__()
+        self.first, self.last = first, last
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         if x.ndim < 2:
             raise ValueError(f"x has shape {x.shape}; Flatten keeps the batch axis and needs one after it")
-        return self.keep(x.reshape(x.shape[0], -1), x.shape)
+        begin, end = (axis + x.ndim if axis < 0 else axis for axis in (self.first, self.last))
+        if not 1 <= begin <= end < x.ndim:
+            raise ValueError(f"x {x.shape} has no axes {self.first} to {self.last} beside the batch, in this order")
+        end += 1
+        return self.keep(x.reshape(*x.shape[:begin], np.prod(x.shape[begin:end]), *x.shape[end:]), x.shape)
 
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
         (shape,) = self.recall(gradient)

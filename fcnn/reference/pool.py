@@ -85,9 +85,8 @@ class MaxPool(_Pool):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         windows = self.windows(x)
-        padded = pad(x, windows, -np.inf)
-        seen = np.stack([padded[windows.at(j)] for j in windows.samples()])  # (samples, batch, *out, channels)
-        return self.keep(seen.max(0), seen.argmax(0), windows, padded.shape)
+        y, winner, shape = _largest(x, windows)
+        return self.keep(y, winner, windows, shape)
 
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
         winner, windows, shape = self.recall(gradient)
@@ -97,13 +96,72 @@ class MaxPool(_Pool):
         return (unpad(dpadded, windows),)
 
 
+class MaxUnpool(_Pool):
+    r"""Put values back where a max pooling found its own; backward picks the gradient up there.
+
+    .. math:: z_m = y_i \text{ with the last } i \text{ for which } x_m \text{ is the first maximum of window } i
+        \text{, else } 0, \qquad
+        \frac{\partial L}{\partial y_i} = \sum_m \frac{\partial L}{\partial z_m} \, [z_m \text{ is } y_i], \quad
+        \frac{\partial L}{\partial x} = 0
+
+    Args:
+        window: window size; an integer holds along every axis.
+        stride: as for ``MaxPool``.
+        padding: as for ``MaxPool``.
+        dilation: as for ``MaxPool``.
+        ceil_mode: as for ``MaxPool``.
+
+    Shapes:
+        y (batch, *out, channels) and x (batch, *space, channels) to (batch, *space, channels).
+
+    Raises:
+        ValueError: y that has not the shape of the pooled x, or a window that does not fit.
+
+    Source:
+        Badrinarayanan, Kendall and Cipolla, "SegNet", 2017, section 3.
+
+    Example:
+        >>> import numpy as np
+        >>> from fcnn.reference import MaxUnpool
+        >>> y, x = np.array([7.0, 8.0]).reshape(1, 2, 1), np.array([1.0, 3.0, 2.0, 2.0]).reshape(1, 4, 1)
+        >>> MaxUnpool(2).forward(y, x).ravel().tolist()
+        [0.0, 7.0, 8.0, 0.0]
+    """
+
+    def forward(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        windows = self.windows(x)
+        pooled, winner, _ = _largest(x, windows)
+        if y.shape != pooled.shape:
+            raise ValueError(f"y has shape {y.shape}, x {x.shape} is pooled to {pooled.shape}")
+        z, taken = np.zeros(x.shape, y.dtype), {}
+        offsets = list(windows.samples())
+        for entry in np.ndindex(y.shape):  # (example, *window, channel) in reading order: the last one stays
+            n, *i, c = entry
+            j = offsets[winner[entry]]
+            within = [
+                source[s * at + d * k]
+                for source, s, d, at, k in zip(windows.sources, windows.stride, windows.dilation, i, j, strict=True)
+            ]
+            z[n, *within, c] = y[entry]
+            taken[n, *within, c] = entry
+        return self.keep(z, taken, y.shape)
+
+    def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
+        taken, shape = self.recall(gradient)
+        dy = np.zeros(shape, gradient.dtype)
+        for sample, entry in taken.items():
+            dy[entry] += gradient[sample]
+        return dy, np.zeros_like(gradient)
+
+
 class AvgPool(_Pool):
     r"""The mean of each window; backward gives every sample an equal share.
 
     .. math:: y_i = \frac{1}{|W_i|} \sum_{j \in W_i} x_{s i + d j}, \qquad
         \frac{\partial L}{\partial x_{s i + d j}} \mathrel{+}= \frac{g_i}{|W_i|}
 
-    where W_i holds the samples in the data or, with ``count_padding``, in the data and its padding.
+    where W_i holds the samples in the data or, with ``count_padding``, in the data and its padding; with ``divisor``
+    that number takes the place of :math:`|W_i|`.
 
     Args:
         window: window size; an integer holds along every axis.
@@ -112,6 +170,7 @@ class AvgPool(_Pool):
         dilation: d.
         ceil_mode: also count windows that begin in the data and end past it.
         count_padding: divide by the samples in data and padding.
+        divisor: divide by this number instead.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
@@ -140,14 +199,17 @@ class AvgPool(_Pool):
         dilation: Sizes = 1,
         ceil_mode: bool = False,
         count_padding: bool = False,
+        divisor: int | None = None,
     ) -> None:
         super().__init__(window, stride, padding, dilation, ceil_mode)
-        self.count_padding = count_padding
+        self.count_padding, self.divisor = count_padding, divisor
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         windows = self.windows(x)
         padded = pad(x, windows)
         counts = _over_windows(windows.inside(count_padding=self.count_padding), windows).astype(x.dtype)
+        if self.divisor is not None:
+            counts = np.full_like(counts, self.divisor)
         y = _over_windows(padded, windows) / counts  # (batch, *out, channels) / (1, *out, 1)
         return self.keep(y, counts, windows, padded.shape)
 
@@ -224,6 +286,17 @@ class LpPool(_Pool):
             seen = padded[windows.at(j)]
             dpadded[windows.at(j)] += gradient * np.sign(seen) * (np.abs(seen) / norm) ** (self.power - 1)
         return (unpad(dpadded, windows),)
+
+
+def _largest(x: np.ndarray, windows: Windows) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """The largest value of each window, the number of the first sample of data that has it, and the padded shape."""
+    padded = pad(x, windows, -np.inf)
+    data = np.broadcast_to(windows.inside(count_padding=False), padded.shape)
+    seen = np.stack([padded[windows.at(j)] for j in windows.samples()])  # (samples, batch, *out, channels)
+    real = np.stack([data[windows.at(j)] for j in windows.samples()])
+    y = seen.max(0)
+    largest = ((seen == y) | np.isnan(seen)) & (real > 0)
+    return y, largest.argmax(0), padded.shape
 
 
 def _over_windows(padded: np.ndarray, windows: Windows) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .conv import check_bias, check_layout, product_gradients, product_in_groups
 from .node import Node
-from .windows import Sizes, Windows, each, resolve
+from .windows import Sizes, Windows, copied_from, each, mode_of, pad, resolve, unpad
 
 
 class ConvTranspose(Node):
@@ -24,10 +24,14 @@ class ConvTranspose(Node):
         kernel: W.
         bias: b, added to every sample of the output, or None.
         stride: s.
-        padding: "VALID" (crops nothing), "SAME" (to s M samples), an integer, or pairs (before, after).
+        padding: "VALID" (crops nothing), "SAME" (to s M samples, the odd one after), "SAME_LOWER" (before), an
+            integer, or pairs (before, after). A mode, alone or with an amount, adds what is cropped to the samples of
+            which padding would have made copies there.
         dilation: d.
         groups: features of group g see channels of group g only.
-        output_padding: samples added after, along every axis or for each.
+        output_padding: samples added after, along every axis or for each; less than s or d.
+        out: samples that are wanted, along every axis or for each: "SAME" crops to them, else they are what
+            output_padding makes; None: as many as come.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, features);
@@ -56,11 +60,12 @@ class ConvTranspose(Node):
         dilation: Sizes = 1,
         groups: int = 1,
         output_padding: Sizes = 0,
+        out: Sizes | None = None,
     ) -> None:
         super().__init__(kernel=kernel, bias=bias)
         check_bias(kernel, bias)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.output_padding = output_padding
+        self.output_padding, self.out = output_padding, out
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         kernel = self.params["kernel"]
@@ -69,14 +74,20 @@ class ConvTranspose(Node):
         full = np.zeros((x.shape[0], *map(len, windows.sources), kernel.shape[-1]), x.dtype)
         for j in windows.samples():
             full[windows.at(j)] += product_in_groups(x, kernel[j], self.groups)
-        y = _crop(full, crops)  # (batch, *out, features)
+        folded = self._folded(full.shape[1:-1], crops)
+        y = _crop(full, crops if folded is None else [(min(lo, 0), min(hi, 0)) for lo, hi in crops])
+        if folded is not None:
+            y = unpad(y, folded)  # (batch, *out, features)
         if "bias" in self.params:
             y = y + self.params["bias"]
-        return self.keep(y, x, windows, crops)
+        return self.keep(y, x, windows, crops, folded)
 
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
-        x, windows, crops = self.recall(gradient)
-        full = _crop(gradient, [(-lo, -hi) for lo, hi in crops])  # what was cropped has no gradient
+        x, windows, crops, folded = self.recall(gradient)
+        if folded is None:
+            full = _crop(gradient, [(-lo, -hi) for lo, hi in crops])  # what was cropped has no gradient
+        else:  # what was added to a sample has that sample's
+            full = _crop(pad(gradient, folded), [(max(-lo, 0), max(-hi, 0)) for lo, hi in crops])
         kernel, dx = self.params["kernel"], np.zeros_like(x)
         dkernel = np.zeros_like(kernel)
         for j in windows.samples():
@@ -91,21 +102,51 @@ class ConvTranspose(Node):
         rank = len(space)
         s, d = each(self.stride, rank, "stride"), each(self.dilation, rank, "dilation")
         spans = [(p - 1) * a + 1 for p, a in zip(kernel, d, strict=True)]
-        if self.padding == "SAME":
-            # of span - s samples too many, half before; where the kernel is shorter than the stride, all after
-            lows = [max(span - step, 0) // 2 for span, step in zip(spans, s, strict=True)]
-            crops = [(lo, span - step - lo) for lo, span, step in zip(lows, spans, s, strict=True)]
-        elif isinstance(self.padding, str) and self.padding != "VALID":
+        sizes = [(m - 1) * step + span for m, step, span in zip(space, s, spans, strict=True)]
+        more = each(self.output_padding, rank, "output_padding", 0)
+        if any(extra >= max(limits) for extra, *limits in zip(more, s, d, strict=True)):
+            raise ValueError(f"output_padding {more} is neither below the stride {s} nor below the dilation {d}")
+        out = None if self.out is None else each(self.out, rank, "out")
+        mode, amount = mode_of(self.padding), self.padding
+        if mode is not None:
+            amount = None if isinstance(self.padding, str) else self.padding[1]
+        if amount in ("SAME", "SAME_LOWER", None):
+            # samples too many, half before; where the kernel is shorter than the stride there are too few, all after
+            wanted = [m * step for m, step in zip(space, s, strict=True)] if out is None else out
+            if any(not m * step - step < n <= m * step for m, step, n in zip(space, s, wanted, strict=True)):
+                raise ValueError(f"no SAME convolution with stride {s} makes {space} of {out}")
+            odd = amount == "SAME_LOWER"
+            lows = [(max(size - n, 0) + odd) // 2 for size, n in zip(sizes, wanted, strict=True)]
+            if amount is None:  # a mode alone: half of the kernel
+                lows = [(span - 1) // 2 for span in spans]
+            crops = [(lo, size - n - lo) for lo, size, n in zip(lows, sizes, wanted, strict=True)]
+        elif amount == "CAUSAL":
             raise ValueError(f"padding {self.padding!r} has no transposed convolution")
         else:
-            crops = list(resolve(self.padding, space, spans, s))
-        more = each(self.output_padding, rank, "output_padding", 0)
+            crops = list(resolve(amount, space, spans, s))
+            if out is not None:
+                more = [n - (size - lo - hi) for n, size, (lo, hi) in zip(out, sizes, crops, strict=True)]
+                if any(not 0 <= extra < max(limits) for extra, *limits in zip(more, s, d, strict=True)):
+                    raise ValueError(f"{out} cannot be reached from {space}: it takes an output_padding of {more}")
         crops = [(lo, hi - extra) for (lo, hi), extra in zip(crops, more, strict=True)]
-        sizes = [(m - 1) * step + span for m, step, span in zip(space, s, spans, strict=True)]
         if any(size - lo - hi < 1 for size, (lo, hi) in zip(sizes, crops, strict=True)):
             raise ValueError(f"padding {self.padding} crops all of the {tuple(sizes)} samples")
         sources = tuple(np.arange(size) for size in sizes)
         return Windows(kernel, s, d, ((0, 0),) * rank, space, sources), crops
+
+    def _folded(self, full: tuple[int, ...], crops: list[tuple[int, int]]) -> Windows | None:
+        """The samples that the full result's are added to, where the padding has a mode that copies."""
+        mode = mode_of(self.padding)
+        if mode is None:
+            return None
+        pads, sources = tuple((max(lo, 0), max(hi, 0)) for lo, hi in crops), []
+        for size, (lo, hi), crop in zip(full, pads, crops, strict=True):
+            n = size - sum(crop)
+            if max(lo, hi) > {"CIRCULAR": n, "REFLECT": n - 1, "EDGE": np.inf}[mode]:
+                raise ValueError(f"padding {self.padding!r} would copy {(lo, hi)} samples of {n}, more than there are")
+            sources.append(np.array([copied_from(q - lo, n, hi, mode) for q in range(n + lo + hi)]))
+        ones = (1,) * len(full)
+        return Windows(ones, ones, ones, pads, full, tuple(sources))
 
 
 def _crop(x: np.ndarray, crops: list[tuple[int, int]]) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 
 Sizes = int | Sequence[int]
 Pads = tuple[tuple[int, int], ...]
-NAMES = ("VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT")
+MODES = ("CIRCULAR", "REFLECT", "EDGE")
+NAMES = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", *MODES)
 #: the source of a padded sample that is a copy of nothing
 NOTHING = -1
 
@@ -82,9 +83,10 @@ def place(
         space: samples along each axis.
         kernel: samples of the window along each axis.
         stride: step between windows; an integer holds along every axis.
-        padding: "VALID" (none), "SAME" (out = ceil(M / s), the odd sample after), "CAUSAL" (all before),
-            "CIRCULAR" and "REFLECT" (as much as "SAME", copied from the other end or mirrored), an integer, or
-            pairs (before, after).
+        padding: "VALID" (none), "SAME" (out = ceil(M / s), the odd sample after), "SAME_LOWER" (before), "CAUSAL"
+            (all before), an integer, or pairs (before, after); or a mode that copies samples, "CIRCULAR" (from the
+            other end), "REFLECT" (mirrored) or "EDGE" (the nearest), with one of these amounts, (mode, amount), or
+            alone for floor((L - 1) / 2) samples before and floor(L / 2) after windows that span L.
         dilation: distance between samples of a window.
         ceil_mode: round up.
 
@@ -105,7 +107,7 @@ def place(
     sizes, strides = each(kernel, rank, "kernel"), each(stride, rank, "stride")
     dilations = each(dilation, rank, "dilation")
     spans = tuple((p - 1) * d + 1 for p, d in zip(sizes, dilations, strict=True))
-    pads = resolve(padding, space, spans, strides)
+    pads, mode = resolve(padding, space, spans, strides), mode_of(padding)
     out, sources = [], []
     for size, span, step, (lo, hi) in zip(space, spans, strides, pads, strict=True):
         last = size + lo + hi - span  # where the last window may begin
@@ -116,7 +118,7 @@ def place(
             raise ValueError(f"a window that spans {span} samples does not fit {size} samples padded by {(lo, hi)}")
         length = max(size + lo + hi, begins[-1] + span)
         out.append(len(begins))
-        sources.append(np.array([_source(q - lo, size, hi, padding) for q in range(length)]))
+        sources.append(np.array([copied_from(q - lo, size, hi, mode) for q in range(length)]))
     return Windows(sizes, strides, dilations, pads, tuple(out), tuple(sources))
 
 
@@ -131,7 +133,18 @@ def resolve(padding: Any, space: Sequence[int], spans: Sequence[int], strides: S
         >>> resolve("SAME", (28,), (3,), (2,)), resolve("CAUSAL", (28,), (3,), (1,)), resolve(1, (5, 5), (3, 3), (1, 1))
         (((0, 1),), ((2, 0),), ((1, 1), (1, 1)))
     """
-    rank = len(space)
+    rank, mode = len(space), mode_of(padding)
+    if mode is not None:
+        if isinstance(padding, str):
+            pairs: Pads = tuple(((span - 1) // 2, span // 2) for span in spans)
+        elif padding[1] in MODES:
+            raise ValueError(f"padding {padding} has two modes and no amount")
+        else:
+            pairs = resolve(padding[1], space, spans, strides)
+        limits = [{"CIRCULAR": m, "REFLECT": m - 1, "EDGE": np.inf}[mode] for m in space]
+        if any(max(pair) > limit for pair, limit in zip(pairs, limits, strict=True)):
+            raise ValueError(f"padding {padding!r} would copy {pairs} samples of {tuple(space)}, more than there are")
+        return pairs
     if isinstance(padding, str):
         if padding not in NAMES:
             raise ValueError(f"padding {padding!r} is unknown; use one of {', '.join(NAMES)}, or integers")
@@ -141,11 +154,8 @@ def resolve(padding: Any, space: Sequence[int], spans: Sequence[int], strides: S
             return tuple((span - 1, 0) for span in spans)
         # the last of ceil(M / s) windows begins at s (ceil(M / s) - 1): what it lacks is shared by both ends
         lacks = [max((-(-m // s) - 1) * s + p - m, 0) for m, p, s in zip(space, spans, strides, strict=True)]
-        pairs = tuple((lack // 2, lack - lack // 2) for lack in lacks)
-        limits = [m if padding == "CIRCULAR" else m - 1 for m in space]
-        if padding != "SAME" and any(max(pair) > limit for pair, limit in zip(pairs, limits, strict=True)):
-            raise ValueError(f"padding {padding!r} would copy {pairs} samples of {tuple(space)}, more than there are")
-        return pairs
+        halves = [(lack // 2, lack - lack // 2) for lack in lacks]  # the odd sample after
+        return tuple((lo, hi) if padding == "SAME" else (hi, lo) for lo, hi in halves)
     if not isinstance(padding, (tuple, list)):
         return tuple((p, p) for p in each(padding, rank, "padding", 0))
     if len(padding) == 2 and not any(isinstance(p, (tuple, list)) for p in padding):
@@ -157,6 +167,18 @@ def resolve(padding: Any, space: Sequence[int], spans: Sequence[int], strides: S
         raise ValueError(f"padding {padding} does not say (before, after) for each of {rank} axes")
     lows, highs = (each(side, rank, "padding", 0) for side in zip(*padding, strict=True))
     return tuple(zip(lows, highs, strict=True))
+
+
+def mode_of(padding: Any) -> str | None:
+    """The mode of a padding that copies samples, None where zeros are added.
+
+    Example:
+        >>> from fcnn.reference.windows import mode_of
+        >>> mode_of("SAME"), mode_of("EDGE"), mode_of(("EDGE", 1))
+        (None, 'EDGE', 'EDGE')
+    """
+    first = padding if isinstance(padding, str) else padding[0] if isinstance(padding, (tuple, list)) else None
+    return first if isinstance(first, str) and first in MODES else None
 
 
 def each(value: Any, rank: int, name: str, minimum: int = 1) -> tuple[int, ...]:
@@ -200,14 +222,16 @@ def unpad(gradient: np.ndarray, windows: Windows) -> np.ndarray:
     return gradient  # (batch, *space, channels)
 
 
-def _source(place: int, size: int, hi: int, padding: Any) -> int:
+def copied_from(place: int, size: int, hi: int, mode: str | None) -> int:
     """The sample that lies at a place which may be before 0 or after the end."""
     if 0 <= place < size:
         return place
     if place >= size + hi:  # past the padding, under the last window of ceil_mode
         return NOTHING
-    if padding == "CIRCULAR":
+    if mode == "CIRCULAR":
         return place % size
-    if padding == "REFLECT":  # the mirror stands on the first or the last sample
+    if mode == "REFLECT":  # the mirror stands on the first or the last sample
         return -place if place < 0 else 2 * (size - 1) - place
+    if mode == "EDGE":
+        return 0 if place < 0 else size - 1
     return NOTHING

@@ -31,7 +31,7 @@ from ..layers.dense import Dense, Dropout, Flatten, Maxout
 from ..layers.function import Function
 from ..layers.pool import AvgPool, GlobalAvgPool
 from ..ops.dtypes import common
-from ..ops.pool import pool_windows
+from ..ops.pool import pool_windows, sample_shares
 from ..ops.windows import patches
 from .positionwise import why_not_positionwise
 
@@ -100,7 +100,7 @@ def as_cascade(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params
         if not 2 <= len(seen) <= 4:
             raise ValueError(f"shape is (*window, channels) with 1, 2 or 3 space dimensions, not {shown(seen)}")
         chain = _chain(net, params)
-        if not isinstance(chain[0].layer, Flatten):
+        if not isinstance(chain[0].layer, Flatten) or len(chain[0].layer.infer_shape(seen)) > 1:
             raise ValueError(
                 f"the network begins with {chain[0].name} ({chain[0].layer!r}); an MLP over a window begins with "
                 "Flatten(), and what is not an MLP can be written out as one by as_mlp"
@@ -390,9 +390,7 @@ def _matrix(layer: Layer, params: Params, shape: Shape, dtype: Any) -> np.ndarra
         return _laid_out(number.reshape(1, -1), share * np.eye(channels, dtype=dtype), prod(space))
     if isinstance(layer, AvgPool):
         windows = pool_windows(space, layer.window, layer.stride, layer.padding, layer.dilation, layer.ceil_mode)
-        share = np.ones(())
-        for counts in windows.counts(padding=layer.count_padding):
-            share = np.multiply.outer(share, 1 / np.asarray(counts, np.float64))
+        share = sample_shares(windows, count_padding=layer.count_padding, divisor=layer.divisor)
         weights = share.reshape(-1, 1, 1, 1).astype(dtype) * np.eye(channels, dtype=dtype)
     elif isinstance(layer, (Conv, LocallyConnected)):
         moves = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}

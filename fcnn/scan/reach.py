@@ -65,6 +65,7 @@ from ..layers import (
     MaxPool,
 )
 from ..ops.pool import pool_windows
+from ..transposed import transposed
 from .axis import Axes, Axis, meet
 from .dataflow import Reader, canonical, fields, followed_alike
 from .layer import Scan
@@ -77,7 +78,7 @@ class Reach:
     """The receptive field of a network along every axis of the space, in samples of the input.
 
     Output i sees nothing outside ``first + step * i`` to ``first + step * i + size - 1``; what lies outside the input
-    is padding; "REFLECT" copies it from samples of the same field or, by one, beside it.
+    is padding; what "REFLECT" and "EDGE" copy there lies in the same field or, by one, beside it.
 
     Attributes:
         step: samples between the fields of neighbouring outputs; a fraction where the output is finer than the input.
@@ -184,18 +185,28 @@ def _windows(windows: geometry.Windows, padding: Any, axes: Axes) -> Axes:
         before, after = windows.pads[n]
         if windows.fill == "wrap" and (before or after):
             raise ValueError(
-                f'padding "{padding}" joins the two ends of the space, so a part of it cannot be computed by itself; '
-                'use padding "SAME" or "REFLECT"'
+                f'padding "{geometry.split(padding)[0]}" joins the two ends of the space, so a part of it cannot be '
+                'computed by itself; use padding "SAME", "REFLECT" or "EDGE"'
             )
-        # "REFLECT" copies from no further inside than the window reaches, so a part that holds a whole field can mirror
         last = geometry.extent(windows.kernel[n], windows.dilation[n]) - 1
-        found.append(axis.through(windows.stride[n], -before, last - before))
+        # What is copied lies no further inside than the window reaches where at most half of the window is padding, so
+        # a part that holds a whole field can copy it. Where more is, the field reaches as far as the copied samples.
+        inner = {"reflect": before, "edge": 0}.get(windows.fill, -before)
+        outer = {"reflect": 2 * after - 1, "edge": after}.get(windows.fill, 0)
+        low, high = -before - max(outer - last, 0), max(last - before, inner)
+        found.append(axis.through(windows.stride[n], low, high))
     return tuple(found)
 
 
 def _conv_transpose(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
     space, rank = shape[:-1], len(axes)
-    out, crops = geometry.transposed(space, layer.kernel, **layer._geometry())
+    out, crops = transposed(space, layer.kernel, **layer._geometry())
+    mode = geometry.split(layer.padding)[0]
+    if mode is not None:
+        raise ValueError(
+            f'padding "{mode}" of a transposed convolution adds what lies past the ends to what lies within, so a part '
+            'of it cannot be computed by itself; use padding "SAME"'
+        )
     sizes = (geometry.per_axis(value, rank, "") for value in (layer.kernel, layer.stride, layer.dilation))
     found = []
     for axis, kernel, stride, dilation, (before, after) in zip(axes, *sizes, crops, strict=True):

@@ -17,6 +17,7 @@ from .. import geometry
 from ..errors import shown
 from ..layer import Layer
 from ..layers import Conv, Dense, Flatten, MaxPool
+from ..ops.cells import cells_wanted
 from .fields import Fragmented, split_axis
 from .positions import as_it_is, other, part_wise
 from .rules import plain, refuse
@@ -110,7 +111,7 @@ def adaptive_pool(pool: Callable[..., Layer]) -> Callable[[Any, Value, Way], Par
         if value.kind != FIELD:
             return other(layer, value, way)
         local = value.lattice.local
-        cells = geometry.per_axis(layer.out, len(local), "out")
+        cells = cells_wanted(layer.out, local)
         bounds = [[(i * m // n, -(-(i + 1) * m // n)) for i in range(n)] for m, n in zip(local, cells, strict=True)]
         windows = tuple(_regular([stop - start for start, stop in axis]) for axis in bounds)
         steps = tuple(_regular([b - a for (a, _), (b, _) in pairwise(axis)] or [1]) for axis in bounds)
@@ -132,8 +133,8 @@ def _regular(sizes: list[int]) -> int | None:
 
 def flatten(layer: Flatten, value: Value, way: Way) -> Part:
     """Nothing is done to the field, but what follows sees all of a window."""
-    if value.kind == FIELD:
-        shape = layer.infer_shape(value.shape)
+    shape = layer.infer_shape(value.shape)
+    if value.kind == FIELD and len(shape) == 1:
         return Part(None, value._replace(kind=POINT if value.lattice.single else FLAT, shape=shape))
     if value.kind == FLAT or len(value.shape) == 1:
         return Part(None, value)

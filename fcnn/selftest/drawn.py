@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from .. import layers
-from ..geometry import Shape
+from ..compose.graph import graph
+from ..geometry import FILL, Shape
 from ..layer import Layer
 
 #: entries of one example that an input or output may have, so that a case takes milliseconds
@@ -82,10 +83,18 @@ def _sizes(generator: np.random.Generator, rank: int, low: int, high: int) -> in
     return tuple(int(n) for n in generator.integers(low, high, rank))
 
 
+def _cells(generator: np.random.Generator, rank: int) -> Any:
+    """Cells along each axis; None leaves one as it is."""
+    cells = _sizes(generator, rank, 1, 6)
+    return cells if isinstance(cells, int) else tuple(pick(generator, n, n, None) for n in cells)
+
+
 def _padding(generator: np.random.Generator, rank: int, *names: str) -> Any:
-    chosen = int(generator.integers(len(names) + 2))
+    chosen = int(generator.integers(len(names) + 2 + ("EDGE" in names)))
     if chosen < len(names):
         return names[chosen]
+    if chosen == len(names) + 2:
+        return pick(generator, *FILL), int(generator.integers(3))
     if chosen == len(names):
         return int(generator.integers(3))
     return tuple((int(lo), int(hi)) for lo, hi in generator.integers(0, 3, (rank, 2)))
@@ -129,6 +138,17 @@ def _pool(kind: Any, more: Callable[[Any], dict[str, Any]]) -> Draw:
     return draw
 
 
+def put_back(layer: Any, x: Any) -> Any:
+    """Max pooling, and its values back where they were."""
+    return layer.unpool(layer.pool(x), x)
+
+
+def _unpool(generator: np.random.Generator, shape: Shape) -> Layer:
+    pool: Any = _pool(layers.MaxPool, lambda g: {})(generator, shape)
+    options = {name: getattr(pool, name) for name in ("stride", "padding", "dilation", "ceil_mode")}
+    return graph(pool=pool, unpool=layers.MaxUnpool(pool.window, **options))(put_back)
+
+
 def _norm(kind: Any) -> Draw:
     return lambda g, shape: kind(scale=_flag(g), bias=_flag(g), epsilon=pick(g, 1e-5, 1e-3))
 
@@ -138,24 +158,29 @@ def _response(g: np.random.Generator, shape: Shape) -> Layer:
     return layers.LocalResponseNorm(size=int(g.integers(1, 6)), **numbers)
 
 
-_ALL = ("VALID", "SAME", "CAUSAL", "CIRCULAR", "REFLECT")
+_ALL = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", "CIRCULAR", "REFLECT", "EDGE")
 
 #: every layer of the library, by its name: a function that draws one for inputs of a shape
 KINDS: dict[str, Draw] = {
     "Conv": _sliding(layers.Conv, *_ALL),
     "ConvTranspose": _sliding(
-        layers.ConvTranspose, "VALID", "SAME", more=lambda g, rank: {"output_padding": _sizes(g, rank, 0, 2)}
+        layers.ConvTranspose,
+        "VALID",
+        "SAME",
+        "SAME_LOWER",
+        more=lambda g, rank: {"output_padding": _sizes(g, rank, 0, 2)},
     ),
     "LocallyConnected": _sliding(layers.LocallyConnected, *_ALL),
     "Dense": lambda g, shape: layers.Dense(int(g.integers(1, 7)), bias=_flag(g)),
-    "Flatten": lambda g, shape: layers.Flatten(),
+    "Flatten": lambda g, shape: layers.Flatten(first=1 + int(g.integers(len(shape)))),
     "MaxPool": _pool(layers.MaxPool, lambda g: {}),
-    "AvgPool": _pool(layers.AvgPool, lambda g: {"count_padding": _flag(g)}),
+    "MaxUnpool": _unpool,
+    "AvgPool": _pool(layers.AvgPool, lambda g: {"count_padding": _flag(g), "divisor": pick(g, None, None, 3)}),
     "LpPool": _pool(layers.LpPool, lambda g: {"power": pick(g, 1.0, 1.5, 2.0, 3.0)}),
     "GlobalMaxPool": lambda g, shape: layers.GlobalMaxPool(),
     "GlobalAvgPool": lambda g, shape: layers.GlobalAvgPool(),
-    "AdaptiveMaxPool": lambda g, shape: layers.AdaptiveMaxPool(_sizes(g, len(shape) - 1, 1, 6)),
-    "AdaptiveAvgPool": lambda g, shape: layers.AdaptiveAvgPool(_sizes(g, len(shape) - 1, 1, 6)),
+    "AdaptiveMaxPool": lambda g, shape: layers.AdaptiveMaxPool(_cells(g, len(shape) - 1)),
+    "AdaptiveAvgPool": lambda g, shape: layers.AdaptiveAvgPool(_cells(g, len(shape) - 1)),
     "Maxout": lambda g, shape: layers.Maxout(_divisor(g, shape[-1])),
     "Dropout": lambda g, shape: layers.Dropout(pick(g, 0.1, 0.3, 0.5), whole_channels=_flag(g)),
     "BatchNorm": _norm(layers.BatchNorm),
