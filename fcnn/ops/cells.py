@@ -193,17 +193,17 @@ def check_pieces(channels: int, pieces: int) -> None:
         )
 
 
-def cells_wanted(out: int | Sequence[int | None], space: Sequence[int]) -> geometry.Shape:
+def cells_wanted(out: Any, space: Sequence[int]) -> geometry.Shape:
     """The cells that a space is pooled to along each axis: where it is None, its own size.
 
     Example:
         >>> cells_wanted((None, 3), (5, 7)), cells_wanted(2, (5, 7))
         ((5, 3), (2, 2))
     """
-    given = isinstance(out, (tuple, list))
-    cells: Any = [1 if n is None else n for n in out] if given else out
-    cells = geometry.per_axis(cells, len(space), "out")
-    return tuple(n if not given or out[i] is not None else space[i] for i, n in enumerate(cells))
+    if not isinstance(out, (tuple, list)):
+        return geometry.per_axis(out, len(space), "out")
+    cells = geometry.per_axis([1 if n is None else n for n in out], len(space), "out")
+    return tuple(size if n is None else cell for n, cell, size in zip(out, cells, space, strict=True))
 
 
 def check_cells(out: Any) -> int | tuple[int | None, ...]:

@@ -147,15 +147,16 @@ def avg_pool(
     with at("avg_pool"):
         x = floating(x)
         windows = windows_on(x, window, stride, padding, dilation, ceil_mode)
-        shares = sample_shares(windows, count_padding=count_padding, divisor=divisor)
+        counted = divisor is None and any(map(symbolic, windows.space))
+        shares = None if counted else sample_shares(windows, count_padding=count_padding, divisor=divisor)
     total = fold(pad(x.astype(wide(x.dtype)), windows), windows, jnp.add)
     if shares is None:
         return (total / _counts(windows, count_padding, total.dtype)).astype(x.dtype)
     return (total * jnp.asarray(shares[None, ..., None], total.dtype)).astype(x.dtype)
 
 
-def sample_shares(windows: Windows, *, count_padding: bool, divisor: int | None) -> np.ndarray | None:
-    """What every sample of each window is multiplied by in its mean; None: sizes are symbolic, it is to be counted.
+def sample_shares(windows: Windows, *, count_padding: bool, divisor: int | None) -> np.ndarray:
+    """What every sample of each window is multiplied by in its mean, for sizes that are known.
 
     Shapes:
         to (*out,); axes of size 1 where all windows are alike.
@@ -166,8 +167,6 @@ def sample_shares(windows: Windows, *, count_padding: bool, divisor: int | None)
     """
     if divisor is not None:
         return np.full((1,) * windows.rank, 1 / geometry.integer(divisor, "divisor"))
-    if any(map(symbolic, windows.space)):
-        return None
     share = np.ones(())
     for counts in windows.counts(padding=count_padding):
         share = np.multiply.outer(share, 1 / np.asarray(counts, np.float64))
