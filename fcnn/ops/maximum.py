@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec
 from ..geometry import Windows, symbolic
 from . import alone
 from .devices import explicit_axes
-from .dtypes import wide
+from .dtypes import least, wide
 from .windows import fold, shifted
 
 
@@ -38,7 +38,23 @@ def _largest_jvp(windows: Windows, primals: tuple[Array], tangents: tuple[Array]
     (x,), (t,) = primals, tangents
     if any(map(symbolic, windows.space)):  # then by JAX's own operation and its rule, which is the same
         return jax.jvp(partial(fold, windows=windows, combine=_larger), primals, tangents)
-    return largest(windows, x), _picked(t, first_place(x, windows), windows)
+    infinite = np.isinf(np.float32(least(x.dtype)))
+    place = _first_of_finite(x, windows) if infinite else first_place(x, windows)
+    return largest(windows, x), _picked(t, place, windows)
+
+
+def _first_of_finite(x: Array, windows: Windows) -> Array:
+    """:func:`first_place`, with minus infinity in the data taken for the least finite number, above the padding.
+
+    So the comparisons alone tell data from padding. Numbers of the first sample of data, as they are there, would have
+    XLA:CPU compute all comparisons anew for every sample of the window.
+    """
+    if windows.fill == "constant" and any(lo for lo, _ in windows.pads):
+        inner = [slice(lo, size - hi) for size, (lo, hi) in zip(x.shape[1:-1], windows.constant_pads, strict=True)]
+        data = jnp.maximum(x[:, *inner], jnp.finfo(x.dtype).min)
+        x = jnp.pad(data, ((0, 0), *windows.constant_pads, (0, 0)), constant_values=-jnp.inf)
+    samples = [shifted(x, windows, offset) for offset in product(*map(range, windows.kernel))]
+    return _first_of(samples, np.uint8 if len(samples) <= 256 else np.int32)
 
 
 def first_place(x: Array, windows: Windows) -> Array:
