@@ -52,7 +52,7 @@ def _first_of_finite(x: Array, windows: Windows) -> Array:
     if windows.fill == "constant" and any(lo for lo, _ in windows.pads):
         inner = [slice(lo, size - hi) for size, (lo, hi) in zip(x.shape[1:-1], windows.constant_pads, strict=True)]
         data = jnp.maximum(x[:, *inner], jnp.finfo(x.dtype).min)
-        x = jnp.pad(data, ((0, 0), *windows.constant_pads, (0, 0)), constant_values=-jnp.inf)
+        x = jnp.pad(data, ((0, 0), *windows.constant_pads, (0, 0)), constant_values=jnp.asarray(-jnp.inf, x.dtype))
     samples = [shifted(x, windows, offset) for offset in product(*map(range, windows.kernel))]
     return _first_of(samples, np.uint8 if len(samples) <= 256 else np.int32)
 
