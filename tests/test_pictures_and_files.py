@@ -61,6 +61,62 @@ def test_a_file_of_other_weights_is_refused(tmp_path):
         fcnn.interop.load_weights(tmp_path / "other.safetensors")
 
 
+DTYPES = ["int8", "uint32", "int32", "float16", "bool", "complex64", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_comes_back(tmp_path, dtype):
+    given = {"a": {"b": jnp.array([1, 0, 2]).astype(dtype)}}
+    (again, _) = fcnn.interop.load_weights(fcnn.interop.save_weights(tmp_path / "net.safetensors", given))
+    assert again["a"]["b"].dtype == dtype
+    assert np.asarray(again["a"]["b"]).tobytes() == np.asarray(given["a"]["b"]).tobytes()
+
+
+def test_big_endian_arrays_are_saved_by_value(tmp_path):
+    path = fcnn.interop.save_weights(tmp_path / "net.safetensors", {"a": np.array([1.5, -2.0], ">f4")})
+    assert fcnn.interop.load_weights(path)[0]["a"].tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"a": np.array([2**40])}, ValueError, "params/a has dtype int64, which JAX would read back as int32"),
+        ({"a": {"b": np.array([0.1])}}, ValueError, "params/a/b has dtype float64, which JAX would read back as"),
+        ({"a/b": {"k": np.ones(1, "f")}, "a": {"b/k": np.zeros(1, "f")}}, ValueError, "'a/b'; in the file a slash"),
+        ({"": np.ones(1, "f")}, ValueError, "can be neither empty"),
+        ({"a": {}}, ValueError, "params/a is an empty dict"),
+        ({3: np.ones(1, "f")}, TypeError, "entry 3; the names of entries must be strings"),
+        ({"a": [np.ones(1, "f")]}, TypeError, "params/a must be an array in nested dicts, not a list"),
+        ({"a": 1.0}, TypeError, "not a float"),
+        ({"a": jax.random.key(0)}, TypeError, "not an array of key<"),
+        ({"a": np.array(["x"])}, ValueError, "cannot be read back"),
+        ({"a": np.array([None])}, ValueError, "has dtype object"),
+        (np.ones(2, "f"), TypeError, "params must be nested dicts of arrays, not an array of float32"),
+    ],
+)  # fmt: skip
+def test_what_would_not_come_back_as_it_was_is_refused_before_writing(tmp_path, params, error, message):
+    with pytest.raises(error, match=message):
+        fcnn.interop.save_weights(tmp_path / "net.safetensors", params)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_64_bits_is_not_narrowed(tmp_path):
+    with jax.enable_x64(True):
+        path = fcnn.interop.save_weights(tmp_path / "net.safetensors", {"a": jnp.array([0.1])})
+        assert fcnn.interop.load_weights(path)[0]["a"].dtype == jnp.float64
+    with pytest.raises(ValueError, match="params/a has dtype float64, of which half of the digits would be lost"):
+        fcnn.interop.load_weights(path)
+
+
+def test_a_file_in_which_an_array_has_entries_below_it_is_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    ones = np.ones(1, np.float32)
+    save_file({"params/a": ones, "params/a/b": ones}, tmp_path / "net.safetensors")
+    with pytest.raises(ValueError, match="params/a"):
+        fcnn.interop.load_weights(tmp_path / "net.safetensors")
+
+
 @pytest.mark.parametrize("shape", [(3, 3, 1, 4), (5, 5, 3, 6), (3, 3, 4, 5)])
 def test_kernels_of_any_number_of_channels_are_drawn(tmp_path, shape):
     figure = fcnn.draw.kernels(np.random.default_rng(0).normal(size=shape), title="kernels")
