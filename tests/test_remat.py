@@ -247,7 +247,13 @@ def test_a_chain_names_it_as_the_layer():
 
 @pytest.mark.parametrize(
     "policy",
-    ["dots_saveable", "dots_with_no_batch_dims_saveable", "nothing_saveable", "save_only_these_names('a', 'b')"],
+    [
+        "dots_saveable",
+        "dots_with_no_batch_dims_saveable",
+        "nothing_saveable",
+        "save_only_these_names('a', 'b')",
+        "save_any_names_but_these('a', 'b')",
+    ],
 )
 def test_policies_are_written_and_stored(policy):
     code = f"fcnn.remat(fcnn.Dense(3), policy=jax.checkpoint_policies.{policy})"
@@ -255,6 +261,7 @@ def test_policies_are_written_and_stored(policy):
     assert repr(net) == code
     assert pickle.loads(pickle.dumps(net)) == net == eval(repr(net))
     assert net != fcnn.remat(fcnn.Dense(3))
+    assert hash(net) == hash(eval(code))
     params = net.init(KEY, (2,))
     x = jnp.ones((3, 2))
     np.testing.assert_array_equal(net.apply(params, x), fcnn.Dense(3).apply(params, x))

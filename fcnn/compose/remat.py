@@ -40,6 +40,9 @@ class Remat(Parted, Layer):
     def sliced(self, places: slice) -> Remat:
         return dataclasses.replace(self, layer=inside(self.layer, places))
 
+    def check(self) -> dict[str, Any]:
+        return {"policy": _as_value(self.policy)}
+
     @property
     def inputs(self) -> int | None:  # type: ignore[override]
         return self.layer.inputs
@@ -93,15 +96,45 @@ class Remat(Parted, Layer):
         return f"fcnn.remat({names.code(self.layer)}{policy})"
 
 
+#: makers of policies from names, in ``jax.checkpoint_policies``
+_FROM_NAMES = ("save_only_these_names", "save_any_names_but_these", "save_anything_except_these_names")
+
+
+@dataclass(frozen=True)
+class _FromNames:
+    """A policy that JAX makes from names, as a value: what JAX returns may have no equality and no pickle."""
+
+    maker: str
+    given: tuple[str, ...]
+
+    def __call__(self, *args: Any, **params: Any) -> Any:
+        return getattr(jax.checkpoint_policies, self.maker)(*self.given)(*args, **params)
+
+    def __repr__(self) -> str:
+        return f"jax.checkpoint_policies.{self.maker}({', '.join(map(repr, self.given))})"
+
+
+def _as_value(policy: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """A policy, or where JAX made it from names a value that stands for it."""
+    for maker in _FROM_NAMES:
+        made = getattr(jax.checkpoint_policies, maker, lambda *given: None)("some")
+        # some versions of JAX make objects of one class, some functions that share their code
+        if made is None or type(made) is not type(policy):
+            continue
+        if getattr(made, "__code__", None) is getattr(policy, "__code__", None):
+            held = [cell.cell_contents for cell in getattr(policy, "__closure__", None) or ()]
+            held = held or list(vars(policy).values())
+            if len(held) == 1 and isinstance(held[0], (set, frozenset, tuple)):
+                return _FromNames(maker, tuple(sorted(held[0])))
+    return policy
+
+
 def _policy_code(policy: Callable[..., Any]) -> str:
     """A policy as code: those of JAX live in a private module, and people write ``jax.checkpoint_policies``."""
     offered = jax.checkpoint_policies
     for name in sorted(vars(offered), reverse=True):  # of two names for one policy not the older, checkpoint_...
         if getattr(offered, name) == policy:
             return f"jax.checkpoint_policies.{name}"
-    kept = sorted(getattr(policy, "saveable_names", ()))
-    if kept and offered.save_only_these_names(*kept) == policy:
-        return f"jax.checkpoint_policies.save_only_these_names({', '.join(map(repr, kept))})"
     return names.code(policy)
 
 
