@@ -38,7 +38,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-newest runs .pytest_cache .ruff_cache .hypothesis
 
 # one stamp for each set of extras; a changed pyproject.toml installs again
 $(VENV)/.installed-%: pyproject.toml
