@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Number
 from typing import Any
 
@@ -187,3 +187,27 @@ def _by_fields(kind: type) -> bool:
     """Whether values of a class are dataclasses that cannot change and that compare by their fields."""
     settings = getattr(kind, "__dataclass_params__", None)
     return settings is not None and settings.frozen and settings.eq
+
+
+def nearest(layer: Any, known: Iterable[type]) -> type | None:
+    """The class among some that computes what a layer does: its own, or a base of which it changes nothing but data.
+
+    So a subclass that sets hyperparameters, checks them or adds methods is still what its base class is, and one that
+    overrides ``forward``, or anything else that its base class calls, is a layer of its own.
+
+    Example:
+        >>> class Small(fcnn.Conv):
+        ...     pass
+        >>> class Scaled(fcnn.Conv):
+        ...     def forward(self, params, x):
+        ...         return 2 * super().forward(params, x)
+        >>> nearest(Small(4, 3), (fcnn.Conv,)), nearest(Scaled(4, 3), (fcnn.Conv,))
+        (<class 'fcnn.layers.conv.Conv'>, None)
+    """
+    known, overridden = set(known), set()
+    for kind in type(layer).__mro__:
+        if kind in known:
+            fields = {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
+            return None if any(hasattr(kind, name) for name in overridden - fields) else kind
+        overridden |= {name for name in vars(kind) if not name.startswith("__")} - {"check", "label"}
+    return None

@@ -345,20 +345,85 @@ def in_a_loop(layer, x):
     return jax.lax.fori_loop(0, 3, lambda i, y: jnp.tanh(y), layer.dense(x))
 
 
+def in_a_choice(layer, x):
+    return jax.lax.cond(x.sum() > 0, lambda v: layer.dense(jnp.sin(v)), lambda v: layer.dense(v) * v, x)
+
+
+def by_rows(layer, x):
+    return jnp.stack([layer.dense(row[None])[0] for row in x]) + x[0] + sum(x)
+
+
 def in_a_map(layer, x):
     return jax.vmap(layer.dense, 1, 1)(x[:, None])[:, 0]
 
 
-@pytest.mark.parametrize(("wiring", "why"), [(in_a_scan, "scan"), (in_a_loop, "scan"), (in_a_map, "layer")])
-def test_what_remains_unwritten_is_named_and_checked_by_differences(wiring, why):
-    net = fcnn.graph(dense=fcnn.Dense(5))(wiring)
+@pytest.mark.parametrize("wiring", [in_a_scan, in_a_loop, in_a_choice, by_rows])
+def test_loops_choices_and_rows_in_a_wiring(wiring, x64):
+    compare(fcnn.graph(dense=fcnn.Dense(5))(wiring), (VECTOR,))
+
+
+def test_what_remains_unwritten_is_named_and_checked_by_differences():
+    net = fcnn.graph(dense=fcnn.Dense(5))(in_a_map)
     params = net.init(jax.random.key(0), VECTOR)
-    with pytest.raises(Unwritten, match=f"{wiring.__name__}.*'{why}'"):
+    with pytest.raises(Unwritten, match=r"in_a_map.*'layer'"):
         to_reference(net, params, VECTOR, batch=2)
     x = np.random.default_rng(6).normal(size=(2, *VECTOR))
     report = fcnn.check_gradients(net, params, x, np.array([0, 1]), samples=3)
     assert report.ok, str(report)
-    assert why in report.unwritten
+    assert "layer" in report.unwritten
+
+
+# A layer is what it computes, whatever it is called.
+
+
+class Renamed(fcnn.Conv):
+    pass
+
+
+class Settled(fcnn.BatchNorm):
+    def extra(self):
+        return "a method of its own"
+
+
+class Scaled(fcnn.Dense):
+    def forward(self, params, x):
+        return 2 * super().forward(params, x)
+
+
+class Sparing(fcnn.Dropout):
+    pass
+
+
+def test_a_subclass_that_changes_nothing_is_written_as_its_base(x64):
+    net = fcnn.serial(Renamed(4, 3), Settled(), jnp.tanh, Sparing(0.4), fcnn.Flatten(), fcnn.Dense(2))
+    compare(net, ((6, 6, 2),))
+    compare(net, ((6, 6, 2),), train=False)
+
+
+def test_a_subclass_that_computes_something_else_is_not():
+    net = fcnn.serial(Scaled(3))
+    with pytest.raises(Unwritten, match="Scaled"):
+        to_reference(net, net.init(jax.random.key(0), (2,)), (2,))
+
+
+@pytest.mark.parametrize(
+    ("body", "written"),
+    [
+        (fcnn.serial(fcnn.Flatten(), dropout_head=fcnn.Dense(2)), True),
+        (fcnn.serial(fcnn.Flatten(), head=fcnn.Dense(2), dropout=fcnn.Dropout(0.0)), True),
+        (fcnn.serial(fcnn.Flatten(), head=fcnn.Dense(2), last=fcnn.Dropout(0.5)), False),
+        (fcnn.serial(fcnn.residual(fcnn.serial(Sparing(0.5), fcnn.Conv(1, 1))), fcnn.Flatten(), fcnn.Dense(2)), False),
+    ],
+)
+def test_a_scan_is_unwritten_in_training_where_a_layer_draws_and_not_where_a_name_says_so(body, written):
+    net = fcnn.Scan(body, 4)
+    params = net.init(jax.random.key(0), (6, 6, 1))
+    if written:
+        to_reference(net, params, (6, 6, 1), key=KEY, train=True)
+    else:
+        with pytest.raises(Unwritten, match=r"random numbers of .*(Dropout|Sparing)"):
+            to_reference(net, params, (6, 6, 1), key=KEY, train=True)
+    to_reference(net, params, (6, 6, 1), key=KEY)
 
 
 # Faults that the comparison has to find.

@@ -291,3 +291,114 @@ def test_lenet_trains_the_same_by_hand_for_fifty_steps(x64):
         assert abs(float(loss) - by_hand) <= 1e-8, f"step {i}"
         losses.append(by_hand)
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+# Kinks. Zero images and zero biases put every value before an activation exactly on its kink.
+
+PIECEWISE = {
+    "relu": jax.nn.relu,
+    "relu6": jax.nn.relu6,
+    "leaky_relu": jax.nn.leaky_relu,
+    "elu": jax.nn.elu,
+    "celu": jax.nn.celu,
+    "selu": jax.nn.selu,
+    "hard_tanh": jax.nn.hard_tanh,
+    "hard_sigmoid": jax.nn.hard_sigmoid,
+    "hard_silu": jax.nn.hard_silu,
+    "soft_sign": jax.nn.soft_sign,
+    "sparse_plus": jax.nn.sparse_plus,
+    "sparse_sigmoid": jax.nn.sparse_sigmoid,
+    "abs": jnp.abs,
+    "clip": lambda x: jnp.clip(x, 0, 1),
+    "maximum": lambda x: jnp.maximum(x, 0),
+    "where": lambda x: jnp.where(x > 0, x, -0.3 * x),
+}
+
+
+def empty_images(function, shift=0.0):
+    """A network whose activation gets zeros alone, and its report."""
+    net = fcnn.serial(fcnn.Conv(2, 3, padding="SAME"), function, fcnn.Flatten(), fcnn.Dense(2))
+    params = net.init(jax.random.key(2), (3, 3, 1))
+    assert not params["conv1"]["bias"].any()
+    return fcnn.check_gradients(net, params, np.full((2, 3, 3, 1), shift), np.array([0, 1]), samples=5)
+
+
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_piecewise_functions_on_empty_images_are_right_and_have_kinks(name):
+    report = empty_images(PIECEWISE[name])
+    assert report.unwritten is None
+    assert report.ok, str(report)
+
+
+def test_kinks_on_empty_images_are_counted():
+    report = empty_images(jax.nn.leaky_relu)
+    assert sum(row.kinks for row in report.rows) > 0
+    assert report.ok
+
+
+@dataclasses.dataclass(frozen=True)
+class Unwritten(fcnn.Layer):
+    """A function as a layer that has no counterpart by hand."""
+
+    function: object
+
+    def forward(self, params, x):
+        return self.function(x)
+
+
+def sloped(slope):
+    """max(x, 0) with a slope of its own, which may be wrong."""
+
+    @jax.custom_jvp
+    def rectified(x):
+        return jnp.where(x > 0, x, 0)
+
+    @rectified.defjvp
+    def rule(primals, tangents):
+        (x,), (t,) = primals, tangents
+        return rectified(x), t * slope(x)
+
+    return rectified
+
+
+#: slopes that are right, each with its choice at 0
+RIGHT = {
+    "0 at 0": lambda x: jnp.where(x > 0, 1.0, 0.0),
+    "1 at 0": lambda x: jnp.where(x >= 0, 1.0, 0.0),
+    "a half at 0": lambda x: (jnp.sign(x) + 1) / 2,
+}
+#: and slopes that are wrong at 0, above or below
+WRONG = {
+    "5 at 0": lambda x: jnp.where(x == 0, 5.0, jnp.where(x > 0, 1.0, 0.0)),
+    "-1 at 0": lambda x: jnp.where(x == 0, -1.0, jnp.where(x > 0, 1.0, 0.0)),
+    "too flat above, as at 0": lambda x: jnp.where(x >= 0, 0.7, 0.0),
+    "too steep below, as at 0": lambda x: jnp.where(x > 0, 1.0, 0.3),
+    "turned": lambda x: jnp.where(x > 0, 0.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("lift", [lambda f: f, Unwritten], ids=["by hand", "unwritten"])
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_choice_at_a_kink_is_no_error(name, lift):
+    report = empty_images(lift(sloped(RIGHT[name])))
+    assert (report.unwritten is None) == (lift is not Unwritten)
+    assert report.ok, str(report)
+    assert sum(row.kinks for row in report.rows) > 0
+
+
+@pytest.mark.parametrize("lift", [lambda f: f, Unwritten], ids=["by hand", "unwritten"])
+@pytest.mark.parametrize("shift", [0.0, 1e-7], ids=["at the kink", "within a step"])
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_derivative_at_a_kink_is_found(name, shift, lift):
+    if shift and " at 0" in name and "as at 0" not in name:
+        shift = 0.0  # wrong at the kink alone
+    report = empty_images(lift(sloped(WRONG[name])), shift)
+    assert not report.ok, str(report)
+    assert "WRONG" in str(report)
+
+
+def test_kinks_that_cancel_are_settled_by_hand():
+    """relu(x) - relu(-x) is x: no slope jumps, and JAX gives 0 where all values are 0."""
+    report = empty_images(lambda x: jax.nn.relu(x) - jax.nn.relu(-x))
+    assert report.ok, str(report)
+    assert sum(row.kinks for row in report.rows) > 0

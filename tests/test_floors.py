@@ -33,6 +33,7 @@ FLOORS = {
     "names": 0,
     "paths": 0,
     "given": 0.5,
+    "jaxprs": 0,
     "errors": -1,
     "identity": -1,
     "elsewhere": -1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
 from math import prod
@@ -22,6 +23,7 @@ from ..compose.serial import Serial
 from ..compose.wiring import traced
 from ..geometry import Shape
 from ..given import Params, State, fold
+from ..identity import nearest
 from ..layer import Layer
 from ..ops.dense import dropout_mask
 from ..scan import Scan
@@ -191,23 +193,28 @@ class _Builder:
         return _Wired(body, dict(zip((name for name, _ in uses), nodes, strict=True)), place)
 
     def _scan(self, layer: Scan, place: _Place, batch: int, shape: Shape) -> reference.Node:
-        if self.train and place.key is not None and "dropout" in repr(layer.net).lower():
-            raise Unwritten(f"{names.code(layer)} in training: its dropout masks are not those of single windows")
+        drawing = next((part for part in _within(layer.net) if part.needs_key()), None)
+        if self.train and place.key is not None and drawing is not None:
+            raise Unwritten(
+                f"{names.code(layer)} in training: the random numbers of {names.code(drawing)} are not those of "
+                "single windows"
+            )
         lattice, seen = layer.placed(shape)
         node = self.build(layer.net, place, batch * prod(lattice.positions), (seen,))
         return reference.Scan(node, lattice.local, stride=lattice.stride)
 
     def _leaf(self, layer: Any, place: _Place, shape: tuple[int, ...]) -> reference.Node:
-        if isinstance(layer, layers.Dropout):
+        if nearest(layer, (layers.Dropout,)):
             if not self.train or place.key is None or layer.rate == 0:
                 return reference.Identity()
             mask = dropout_mask(place.key, shape, layer.rate, whole_channels=layer.whole_channels)
             return reference.Dropout(np.broadcast_to(np.asarray(mask, np.float64), shape), layer.rate)
-        if isinstance(layer, (layers.BatchNorm, layers.InstanceNorm)):
+        if nearest(layer, (layers.BatchNorm, layers.InstanceNorm)):
             return self._running(layer, place)
-        if type(layer) not in _LEAVES:
+        known = nearest(layer, _LEAVES)
+        if known is None:
             raise Unwritten(f"{names.code(layer)} has no counterpart written by hand")
-        kind, options = _LEAVES[type(layer)]
+        kind, options = _LEAVES[known]
         return kind(**place.params, **{name: getattr(layer, name) for name in options})
 
     def _running(self, layer: layers.BatchNorm | layers.InstanceNorm, place: _Place) -> reference.Node:
@@ -222,6 +229,16 @@ class _Builder:
         if self.train and layer.running:
             self.latest[place.path] = node, place.new_state
         return node
+
+
+def _within(part: Any) -> Iterator[Layer]:
+    """A layer and all layers that it is made of."""
+    if isinstance(part, Layer):
+        yield part
+        part = [getattr(part, field.name) for field in dataclasses.fields(part)]  # type: ignore[arg-type]
+    if isinstance(part, (tuple, list)):
+        for item in part:
+            yield from _within(item)
 
 
 _SLIDING = ("stride", "padding", "dilation", "groups")
@@ -248,7 +265,8 @@ _LEAVES: dict[type, tuple[Any, tuple[str, ...]]] = {
     layers.LocalResponseNorm: (reference.LocalResponseNorm, ("size", "alpha", "beta", "k")),
 }
 
-#: functions whose derivative the reference has by name; all others are taken apart into primitives
+#: functions whose derivative the reference has by name; all others are taken apart into primitives, as are those that
+#: have another slope at their kink in JAX (abs and leaky_relu)
 _FUNCTIONS: dict[Any, Callable[[], reference.Node]] = {
     jax.nn.relu: reference.ReLU,
     jnp.tanh: reference.Tanh,
@@ -259,9 +277,7 @@ _FUNCTIONS: dict[Any, Callable[[], reference.Node]] = {
     jax.nn.silu: reference.SiLU,
     jax.nn.softplus: reference.Softplus,
     jax.nn.elu: reference.ELU,
-    jax.nn.leaky_relu: reference.LeakyReLU,
     jnp.square: reference.Square,
-    jnp.abs: reference.Abs,
     jnp.exp: reference.Exp,
 }
 

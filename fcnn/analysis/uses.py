@@ -19,6 +19,7 @@ from ..compose.repeat import Repeat
 from ..errors import at, shown
 from ..geometry import Shape, integer
 from ..given import Params, State, check_inputs, check_mapping
+from ..identity import nearest
 from ..layer import Call, Event, Layer
 from ..layers.conv import Conv, ConvTranspose, LocallyConnected
 from ..layers.dense import Dense
@@ -196,10 +197,7 @@ def _kind(layer: Layer) -> type[Layer] | None:
     """The class whose arithmetic a layer has; None: one that is not known here."""
     while isinstance(layer, (Remat, Repeat, Cropped, AtPositions)):
         layer = layer.layer
-    for kind in (Conv, ConvTranspose, LocallyConnected, Dense):
-        if isinstance(layer, kind) and type(layer).forward is kind.forward:
-            return kind
-    return None
+    return nearest(layer, (Conv, ConvTranspose, LocallyConnected, Dense))
 
 
 def _repeats(layer: Layer) -> int:

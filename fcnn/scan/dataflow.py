@@ -22,11 +22,12 @@ from jax.extend.core import Literal
 from ..errors import shown
 from ..geometry import Shape
 from ..given import Params, State
+from ..jaxprs import called
 from ..layer import Call, Layer
 from .axis import Axes, Axis, meet
 from .moves import MOVES
 from .placed import BATCH, Constant, Data, Place, TooSmall, at_one_position, computed, constant, entrance, unknown
-from .positionwise import _ALONG, _CALLS, _NUMBERS, Mixes
+from .positionwise import _ALONG, _NUMBERS, Mixes
 
 #: a layer in a wiring: (use, fields and shapes of its inputs) to (shape, fields) of its output
 Layers = Callable[[int, list[tuple[Shape, Axes]]], tuple[Shape, Axes]]
@@ -161,14 +162,15 @@ class Reader:
 
     def _through(self, eqn: Any, given: list[Data | Constant]) -> list[Data | Constant]:
         name = eqn.primitive.name
-        if name in _CALLS:
-            return self.read(eqn.params[_CALLS[name]], given)
+        program = called(eqn)
+        if program is not None:
+            return self.read(program, given)
         if not any(isinstance(value, Data) for value in given):
             return computed(eqn, given)
         if name == "layer" and self.layers is not None:
             return self._layer(eqn, given)
         if name in _NUMBERS:
-            places = [self.joined(eqn, given)]
+            places = [self.joined(eqn, given)] * len(eqn.outvars)
         elif name in MOVES:
             places = MOVES[name](self, eqn, given)
             places = places if len(eqn.outvars) > 1 else [places]

@@ -18,29 +18,28 @@ from jax.extend.core import Literal
 
 from ..errors import shown
 from ..geometry import Shape
+from ..jaxprs import body, called, constants
 from ..layer import Call, Layer
 
 #: operations on single numbers
 _NUMBERS = frozenset({
-    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "clamp",
-    "convert_element_type", "copy", "copy_p", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp",
-    "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p", "logistic", "lt",
-    "max", "min", "mul", "ne", "neg", "nextafter", "not", "optimization_barrier", "or", "pow", "real",
-    "reduce_precision", "rem", "round", "rsqrt", "select_n", "shift_left", "shift_right_arithmetic",
-    "shift_right_logical", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "xor",
+    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e",
+    "bessel_i1e", "bitcast_convert_type", "cbrt", "ceil", "clamp", "clz", "complex", "conj", "convert_element_type",
+    "copy", "copy_p", "cos", "cosh", "device_put", "digamma", "div", "eq", "eq_to", "erf", "erf_inv", "erfc", "exp",
+    "exp2", "expm1", "floor", "ge", "gt", "igamma", "igammac", "imag", "integer_pow", "is_finite", "layout_constraint",
+    "le", "le_to", "lgamma", "log", "log1p", "log2", "logistic", "lt", "lt_to", "max", "mesh_cast", "min", "mul",
+    "mulhi", "name", "ne", "neg", "nextafter", "not", "one_minus_square", "optimization_barrier", "or", "polygamma",
+    "polynomial", "population_count", "pow", "pvary", "real", "reduce_precision", "regularized_incomplete_beta", "rem",
+    "round", "rsqrt", "select_n", "sharding_constraint", "shift_left", "shift_right_arithmetic", "shift_right_logical",
+    "sign", "sin", "sinh", "sqrt", "square", "stage", "stop_gradient", "sub", "tan", "tanh", "xor", "zeta",
 })  # fmt: skip
 #: operations whose parameter names the axes along which they work
 _ALONG = {
     "reduce_sum": "axes", "reduce_max": "axes", "reduce_min": "axes", "reduce_prod": "axes", "reduce_and": "axes",
     "reduce_or": "axes", "argmax": "axes", "argmin": "axes", "squeeze": "dimensions", "rev": "dimensions",
     "cumsum": "axis", "cumprod": "axis", "cummax": "axis", "cummin": "axis", "cumlogsumexp": "axis",
-    "sort": "dimension", "concatenate": "dimension", "split": "axis", "top_k": "axis",
-}  # fmt: skip
-#: operations that are another program
-_CALLS = {
-    "pjit": "jaxpr", "jit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr", "remat": "jaxpr",
-    "checkpoint": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "fun_jaxpr",
+    "sort": "dimension", "concatenate": "dimension", "split": "axis", "top_k": "axis", "reduce_xor": "axes",
+    "stack": "axis", "unstack": "axis",
 }  # fmt: skip
 
 
@@ -153,9 +152,9 @@ def follow(closed: Any, given: list[Seen], lead: int, said: list[Any]) -> list[S
     Raises:
         Mixes: an operation that mixes positions, or is not known.
     """
-    jaxpr: Any = closed.jaxpr if hasattr(closed, "jaxpr") else closed
+    jaxpr = body(closed)
     known: dict[Any, Seen] = {}
-    for var, value in zip(jaxpr.constvars, getattr(closed, "consts", jaxpr.constvars), strict=True):
+    for var, value in zip(jaxpr.constvars, constants(closed), strict=True):
         known[var] = _constant(var.aval.shape)
         said.append(_value(value))
     known.update(zip(jaxpr.invars, given, strict=True))
@@ -178,8 +177,9 @@ def _constant(shape: Shape) -> Seen:
 
 def _through(eqn: Any, seen: list[Seen], lead: int, said: list[Any]) -> list[Seen]:
     name = eqn.primitive.name
-    if name in _CALLS:
-        return follow(eqn.params[_CALLS[name]], seen, lead, said)
+    program = called(eqn)
+    if program is not None:
+        return follow(program, seen, lead, said)
     marks = {value.mark for value in seen if value.mark is not None}
     if not marks:
         if name != "broadcast_in_dim" and name not in _NUMBERS:  # a sum of ones is the size of the space
@@ -215,7 +215,7 @@ def _check(eqn: Any, seen: list[Seen], lead: int) -> None:
     if any(is_marked and rank < lead for is_marked, rank in zip(marked, ranks, strict=True)):
         raise Mixes(f"mixes positions ({name} after axes of the space were lost)")
 
-    if name in _NUMBERS or name in ("concatenate",):
+    if name in _NUMBERS or name in ("concatenate", "stack"):
         for value, rank in zip(seen, ranks, strict=True):
             if value.mark is None and rank and not front <= value.uniform:
                 raise Mixes(f"uses numbers of its own that differ from position to position ({name})")
@@ -238,6 +238,8 @@ def _check(eqn: Any, seen: list[Seen], lead: int) -> None:
         fine = tuple(params["permutation"][:lead]) == tuple(range(lead))
     elif name == "slice":
         fine = out[:lead] == shape[:lead]
+    elif name == "tile":
+        fine = all(n == 1 for n in params["reps"][:lead])
     elif name == "dynamic_slice":
         fine = marked[0] and not any(marked[1:]) and tuple(params["slice_sizes"][:lead]) == shape[:lead]
     elif name == "pad":

@@ -9,6 +9,7 @@ import jax
 
 from .. import names
 from ..geometry import Shape
+from ..identity import nearest
 from ..layer import Layer
 from .lattice import Lattice
 from .value import Part, Value, Way
@@ -27,7 +28,7 @@ def rewritten(layer: Layer, value: Value, way: Way) -> Part:
     Raises:
         ValueError: a layer that cannot be computed for all positions together.
     """
-    return RULES.get(type(layer), RULES[Layer])(layer, value, way)
+    return RULES[nearest(layer, RULES) or Layer](layer, value, way)
 
 
 def refuse(layer: Layer, reason: str, way: Way, instead: str = "") -> NoReturn:

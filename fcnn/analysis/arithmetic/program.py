@@ -1,0 +1,259 @@
+"""A traced function as nodes of the reference: its primitives in order, and what it does over and over."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ... import reference
+from ...jaxprs import body, called, constants
+from . import arrays, elementwise, indexing, linear, reductions
+from .rule import Maker, Rule, unary, widened
+
+#: rules by the name of their primitive
+RULES: dict[str, Rule] = elementwise.RULES
+#: what makes the rules of primitives with parameters
+MAKERS: dict[str, Maker] = {
+    **elementwise.MAKERS,
+    **arrays.MAKERS,
+    **indexing.MAKERS,
+    **reductions.MAKERS,
+    **linear.MAKERS,
+}
+
+#: the structure of an output that is one array
+_ONE = jax.tree.structure(0)
+
+
+class _Tree(reference.Node):
+    """A node whose output may be a tree of arrays; its gradient is a tree of the same form."""
+
+    def shape_of(self, value: Any) -> Any:
+        return jax.tree.map(np.shape, value)
+
+
+class Arithmetic(_Tree):
+    """One primitive as a node of the reference; an input that has no gradient gets None."""
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__()
+        self._rule = rule
+
+    def forward(self, *inputs: np.ndarray) -> Any:
+        with np.errstate(all="ignore"):  # log(0) is minus infinity, as in JAX
+            y = jax.tree.map(np.asarray, self._rule[0](*inputs))
+        return self.keep(y, y, inputs)
+
+    def backward(self, gradient: Any) -> tuple[Any, ...]:
+        y, inputs = self.recall(gradient)
+        with np.errstate(all="ignore"):
+            found = self._rule[1](gradient, y, *inputs)
+        return tuple(
+            None if g is None else reference.unbroadcast(np.asarray(g), np.shape(x))
+            for g, x in zip(found, inputs, strict=True)
+        )
+
+
+class Step(NamedTuple):
+    """One node of a program.
+
+    Attributes:
+        node: the node.
+        sources: its inputs: the number of a value, or an array that is constant.
+        targets: the numbers of its outputs, in the order of ``jax.tree.leaves``.
+    """
+
+    node: reference.Node
+    sources: list[Any]
+    targets: list[int]
+
+
+class Program(_Tree):
+    """Nodes run in order on numbered values; backward adds gradients where a value is used several times.
+
+    Args:
+        inputs: numbers of the values that forward takes.
+        steps: the nodes, each with the values it takes and makes.
+        output: what forward returns: the number of a value, or a tree of such numbers, and of arrays that are constant.
+    """
+
+    def __init__(self, inputs: Sequence[int], steps: Sequence[Step], output: Any) -> None:
+        super().__init__()
+        self._inputs, self._steps, self._output = list(inputs), list(steps), output
+
+    def forward(self, *inputs: np.ndarray) -> Any:
+        values: dict[int, np.ndarray] = dict(zip(self._inputs, inputs, strict=True))
+
+        def read(source: Any) -> Any:
+            return values[source] if isinstance(source, int) else source
+
+        forms = []
+        for node, sources, targets in self._steps:
+            leaves, form = jax.tree.flatten(node.forward(*map(read, sources)))
+            values.update(zip(targets, leaves, strict=True))
+            forms.append(form)
+        return self.keep(jax.tree.map(read, self._output), {n: np.shape(value) for n, value in values.items()}, forms)
+
+    def backward(self, gradient: Any) -> tuple[np.ndarray, ...]:
+        shapes, forms = self.recall(gradient)
+        gradients: dict[int, Any] = {}  # of values that the result depends on
+
+        def add(source: Any, share: Any) -> None:
+            if isinstance(source, int) and share is not None:  # a constant needs none
+                gradients[source] = gradients[source] + share if source in gradients else share
+
+        def at(number: int) -> Any:
+            return gradients[number] if number in gradients else np.zeros(shapes[number])
+
+        jax.tree.map(add, self._output, gradient)
+        for (node, sources, targets), form in zip(reversed(self._steps), reversed(forms), strict=True):
+            reached = any(target in gradients for target in targets)
+            shares = node.backward(jax.tree.unflatten(form, [at(target) for target in targets]))
+            if reached:  # 0 times an infinite slope is no number, where nothing depends on the value
+                for source, share in zip(sources, shares, strict=True):
+                    add(source, share)
+        return tuple(at(number) for number in self._inputs)
+
+
+def program(jaxpr: Any, form: Any = _ONE, nodes: Sequence[reference.Node] = ()) -> Program:
+    """Translate a traced function of arrays.
+
+    Args:
+        jaxpr: the function, a closed jaxpr.
+        form: the structure of its output.
+        nodes: what stands for the primitive ``layer``, by its parameter ``use``.
+
+    Returns:
+        The node.
+
+    Raises:
+        NotImplementedError: a primitive without a derivative here.
+    """
+    from jax.extend import core  # heavy to import, and only gradient checks need it
+
+    steps: list[Step] = []
+    counter = itertools.count()
+
+    def run(inner: Any, consts: Sequence[Any], arguments: list[Any]) -> list[Any]:
+        known: dict[Any, Any] = dict(zip(inner.invars, arguments, strict=True))
+        known.update(zip(inner.constvars, map(_constant, consts), strict=True))
+
+        def read(atom: Any) -> Any:
+            return widened(atom.val) if isinstance(atom, core.Literal) else known[atom]
+
+        for equation in inner.eqns:
+            sources = [read(atom) for atom in equation.invars]
+            program = None if _named(equation) else called(equation)
+            if program is not None:
+                outs = run(body(program), constants(program), sources)
+            elif equation.primitive.name != "layer" and not any(isinstance(source, int) for source in sources):
+                outs = _folded(equation, sources, nodes)
+            else:
+                outs = [next(counter) for _ in equation.outvars]
+                steps.append(Step(_node(equation, nodes), sources, outs))
+            known.update(zip(equation.outvars, outs, strict=True))
+        return [read(atom) for atom in inner.outvars]
+
+    inputs = [next(counter) for _ in body(jaxpr).invars]
+    outputs = run(body(jaxpr), constants(jaxpr), list(inputs))
+    return Program(inputs, steps, jax.tree.unflatten(form, outputs))
+
+
+def _constant(value: Any) -> Any:
+    """A constant of a function: numbers, or a random key, which only JAX can read."""
+    return value if _is_key(value) else widened(value)
+
+
+def _is_key(value: Any) -> bool:
+    return jax.numpy.issubdtype(getattr(value, "dtype", np.float64), jax.dtypes.extended)
+
+
+def _folded(equation: Any, sources: list[Any], nodes: Sequence[reference.Node]) -> list[Any]:
+    """The results of an operation on constants alone: they need no derivative, so what has no rule is left to JAX."""
+    if any(_is_key(atom.aval) for atom in (*equation.invars, *equation.outvars)):
+        return _by_jax(equation)(*sources)
+    try:
+        node = _node(equation, nodes)
+    except NotImplementedError:
+        return _by_jax(equation)(*sources)
+    return jax.tree.leaves(node.forward(*sources))
+
+
+def _by_jax(equation: Any) -> Callable[..., list[Any]]:
+    def value(*sources: Any) -> list[Any]:
+        given = [
+            source if hasattr(source, "aval") else jax.numpy.asarray(source, atom.aval.dtype)
+            for source, atom in zip(sources, equation.invars, strict=True)
+        ]
+        found = equation.primitive.bind(*given, **equation.params)
+        return [_constant(y) for y in (found if equation.primitive.multiple_results else [found])]
+
+    return value
+
+
+#: JAX's own functions that have another derivative at their kinks than the operations they are made of: those
+#: operations, each with its second number, and the rule
+_NAMED: dict[tuple[tuple[str, float], ...], Rule] = {
+    (("max", 0.0),): unary(lambda x: np.maximum(x, 0), lambda x, y: x > 0),
+    (("max", 0.0), ("min", 6.0)): unary(lambda x: np.clip(x, 0, 6), lambda x, y: (x > 0) & (x < 6)),
+}
+
+
+def _named(equation: Any) -> Rule | None:
+    """The rule of relu or relu6, which have derivative 0 at 0 and at 6; known by what they compute."""
+    if equation.primitive.name != "custom_jvp_call" or len(equation.invars) != 1:
+        return None
+    return _NAMED.get(_chain(called(equation)) or ())
+
+
+def _chain(program: Any) -> tuple[tuple[str, float], ...] | None:
+    """The operations of a function, if each takes the result of the one before and a number."""
+    from jax.extend import core
+
+    found: tuple[tuple[str, float], ...] = ()
+    for equation in body(program).eqns:
+        inner = called(equation)
+        if inner is not None:
+            more = _chain(inner)
+            if more is None:
+                return None
+            found += more
+            continue
+        numbers = [atom.val for atom in equation.invars if isinstance(atom, core.Literal)]
+        if len(numbers) != 1 or np.ndim(numbers[0]):
+            return None
+        found += ((equation.primitive.name, float(numbers[0])),)
+    return found
+
+
+def _node(equation: Any, nodes: Sequence[reference.Node]) -> reference.Node:
+    from .loops import LOOPS
+
+    name, params = equation.primitive.name, equation.params
+    if name == "layer":
+        return nodes[params["use"]]
+    named = _named(equation)
+    if named is not None:
+        return Arithmetic(named)
+    if name in RULES:
+        return Arithmetic(RULES[name])
+    if name in LOOPS:
+        return LOOPS[name](params, nodes)
+    if name in MAKERS:
+        try:
+            return Arithmetic(MAKERS[name](params, *(tuple(atom.aval.shape) for atom in equation.invars)))
+        except NotImplementedError as error:
+            raise NotImplementedError(f"no derivative by hand for {error}") from None
+    if not any(jax.numpy.issubdtype(out.aval.dtype, np.inexact) for out in equation.outvars):
+        # whole numbers and truth values have no derivative that could be wrong
+        several = equation.primitive.multiple_results
+        value = _by_jax(equation)
+        return Arithmetic(((lambda *xs: value(*xs) if several else value(*xs)[0]), lambda g, y, *xs: (None,) * len(xs)))
+    raise NotImplementedError(
+        f"no derivative by hand for JAX's primitive {name!r}; there are those of "
+        f"{', '.join(sorted({*RULES, *MAKERS, *LOOPS}))}"
+    )

@@ -1,0 +1,67 @@
+"""What JAX's traces hold that every tool which reads them has to know: the operations that are another program.
+
+JAX has renamed these primitives, and the parameter in which the program lies, from version to version. All names since
+the oldest version that the library runs on are here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: primitives that run another program once, on their own inputs, and the parameters in which it may lie
+CALLS: dict[str, tuple[str, ...]] = {
+    "jit": ("jaxpr",),
+    "pjit": ("jaxpr",),
+    "remat2": ("jaxpr",),
+    "remat": ("jaxpr",),
+    "checkpoint": ("jaxpr",),
+    "call": ("call_jaxpr",),
+    "core_call": ("call_jaxpr",),
+    "closed_call": ("call_jaxpr",),
+    "core_closed_call": ("call_jaxpr",),
+    "eval_jaxpr": ("call_jaxpr", "jaxpr"),
+    "composite": ("jaxpr", "call_jaxpr"),
+    "linear_call": ("callee",),
+    "custom_jvp_call": ("call_jaxpr",),
+    "custom_vjp_call": ("call_jaxpr",),
+    "custom_vjp_call_jaxpr": ("fun_jaxpr",),
+}
+
+
+def called(equation: Any) -> Any:
+    """The program that an equation runs in its place, or None where it is an operation of its own.
+
+    Args:
+        equation: of a jaxpr.
+
+    Returns:
+        A jaxpr, closed or not.
+
+    Raises:
+        NotImplementedError: a call whose program lies where no version of JAX that is known has it.
+
+    Example:
+        >>> traced = jax.make_jaxpr(jax.checkpoint(jnp.sin))(1.0)
+        >>> [inner.primitive.name for inner in body(called(traced.eqns[0])).eqns], called(body(traced).eqns[0]) is None
+        (['sin'], False)
+    """
+    name = equation.primitive.name
+    if name not in CALLS:
+        return None
+    for place in CALLS[name]:
+        if place in equation.params:
+            return equation.params[place]
+    raise NotImplementedError(
+        f"JAX's primitive {name!r} has its program in none of {', '.join(CALLS[name])}, but in one of "
+        f"{', '.join(sorted(equation.params))}; this version of JAX is not known to the library"
+    )
+
+
+def body(program: Any) -> Any:
+    """The jaxpr of a program, closed or not."""
+    return getattr(program, "jaxpr", program)
+
+
+def constants(program: Any) -> list[Any]:
+    """The values of the constants of a program; none for one that is not closed."""
+    return list(getattr(program, "consts", ()))
