@@ -181,11 +181,11 @@ def test_training_and_evaluation_use_the_loss_metric_and_augmentation_that_they_
         assert found["told"] == expected
     optimizer = options.pop("optimizer")
     steps = [
-        fcnn.training.make_step(net, optimizer, Scaled(value), Marked(value), metrics=(("told", Scaled(value)),))
+        fcnn.training.make_step(net, optimizer, Scaled(value), Marked(value), metrics={"told": Scaled(value)})
         for value in (True, 1)
     ]
     assert steps[0] is not steps[1]
-    again = fcnn.training.make_step(net, optimizer, Scaled(True), Marked(True), metrics=(("told", Scaled(True)),))
+    again = fcnn.training.make_step(net, optimizer, Scaled(True), Marked(True), metrics={"told": Scaled(True)})
     assert again is steps[0]
     assert Marked(True) != Marked(1)
     assert augment.compose(Marked(0.0)) != augment.compose(Marked(-0.0))
