@@ -17,6 +17,7 @@ import fcnn
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # a shell that starts the tests in the background tells them, and so their children, to ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
+os.environ.setdefault("FCNN_COMPILATION_CACHE", "0")  # examples that are run here leave the home folder alone
 
 #: bytes in use from which on compiled programs are forgotten
 MOST = 2.5e9

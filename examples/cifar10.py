@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -410,4 +411,5 @@ def read_options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    compiled.keep()
     sys.exit(main())

@@ -27,6 +27,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import compiled
 import jax
 import numpy as np
 import optax
@@ -118,4 +119,5 @@ def read_options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    compiled.keep()
     main()

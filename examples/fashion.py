@@ -10,6 +10,7 @@ import argparse
 import sys
 from typing import Any
 
+import compiled
 import jax
 import optax
 import report
@@ -60,4 +61,5 @@ def train(data: fcnn.data.Dataset, seed: int, options: argparse.Namespace) -> fl
 
 
 if __name__ == "__main__":
+    compiled.keep()
     sys.exit(report.main(__doc__, train, fcnn.data.fashion_mnist, epochs=14, batch_size=BATCH, out="runs/fashion"))

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import clutter
+import compiled
 import finding
 import jax
 import numpy as np
@@ -240,4 +241,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    compiled.keep()
     sys.exit(main())

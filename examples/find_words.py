@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+import compiled
 import continuous
 import finding
 import jax
@@ -224,4 +225,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    compiled.keep()
     sys.exit(main())

@@ -9,6 +9,7 @@ that this command writes.
 import argparse
 import sys
 
+import compiled
 import jax
 import optax
 import report
@@ -52,4 +53,5 @@ def train(data: fcnn.data.Dataset, seed: int, options: argparse.Namespace) -> fl
 
 
 if __name__ == "__main__":
+    compiled.keep()
     sys.exit(report.main(__doc__, train, fcnn.data.mnist, epochs=8, batch_size=BATCH, out="runs/mnist"))

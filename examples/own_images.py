@@ -14,6 +14,7 @@ import json
 import sys
 from pathlib import Path
 
+import compiled
 import jax
 import numpy as np
 import optax
@@ -141,4 +142,5 @@ def shapes(folder: Path, count: int = 60, size: int = 64) -> Path:
 
 
 if __name__ == "__main__":
+    compiled.keep()
     sys.exit(main())

@@ -6,12 +6,14 @@ Thirty epochs on scikit-learn's digits, some seconds after the compilation. Ever
 NamedTuple: params, state, optimizer_state, key, step. The step is a pure function; the rest is NumPy and a for loop.
 """
 
+import compiled
 import jax
 import numpy as np
 import optax
 
 import fcnn
 
+compiled.keep()
 net = fcnn.serial(
     fcnn.Conv(32, 3, padding="SAME", bias=False), fcnn.BatchNorm(), jax.nn.relu, fcnn.MaxPool(2),
     fcnn.Flatten(), fcnn.Dropout(0.5), fcnn.Dense(10),

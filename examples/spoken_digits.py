@@ -9,6 +9,7 @@ result.json that this command writes.
 import argparse
 import sys
 
+import compiled
 import jax
 import optax
 import report
@@ -57,6 +58,7 @@ def train(data: fcnn.data.Dataset, seed: int, options: argparse.Namespace) -> fl
 
 
 if __name__ == "__main__":
+    compiled.keep()
     sys.exit(
         report.main(__doc__, train, fcnn.data.spoken_digits, epochs=20, batch_size=BATCH, out="runs/spoken_digits")
     )

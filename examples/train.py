@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import compiled
 import jax
 import numpy as np
 import optax
@@ -123,4 +124,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    compiled.keep()
     sys.exit(main())

@@ -1,6 +1,8 @@
 """fit, evaluate and the step: held to loops written out here, and to what they refuse."""
 
 import dataclasses
+import re
+import sys
 
 import jax
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 import fcnn
 from fcnn.training import make_step, start
+from fcnn.training.progress import EpochBar
 
 KEY = jax.random.key(0)
 NET = fcnn.serial(fcnn.Conv(4, 3), fcnn.BatchNorm(), jax.nn.relu, fcnn.Flatten(), fcnn.Dropout(0.2), fcnn.Dense(3))
@@ -32,7 +35,14 @@ def fit(data=None, net=NET, **options):
 
 def test_fit_learns_and_reports_every_epoch():
     run = fit(epochs=8, validation=labelled(seed=1))
-    assert set(run.history) == {"loss", "accuracy", "validation_loss", "validation_accuracy", "seconds"}
+    assert set(run.history) == {
+        "loss",
+        "accuracy",
+        "validation_loss",
+        "validation_accuracy",
+        "learning_rate",
+        "seconds",
+    }
     assert all(values.shape == (8,) for values in run.history.values())
     assert run.history["loss"][-1] < 0.3 * run.history["loss"][0]
     assert run.history["validation_accuracy"][-1] > 0.95
@@ -187,11 +197,30 @@ def test_progress_goes_to_the_terminal_only_when_asked(capsys):
 
 
 def test_without_tqdm_there_is_a_line_for_each_epoch(capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "tqdm.auto", None)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     fit(epochs=2, progress=True)
-    lines = capsys.readouterr().out.splitlines()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.split(":")[0] for line in err.splitlines()] == ["epoch 1/2", "epoch 2/2"]
+    assert "loss" in err
+
+
+def test_a_log_has_lines_seconds_apart_and_a_terminal_bars(capsys, monkeypatch):
+    fit(epochs=2, progress=True)
+    lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
-    assert "loss" in lines[0]
+    monkeypatch.setattr(EpochBar, "LINES", 0.0)
+    fit(epochs=1, progress=True)
+    shown = capsys.readouterr().err
+    assert "\r" not in shown
+    *between, last = shown.splitlines()
+    assert re.fullmatch(r"epoch 1/1, step \d+/\d+: loss \d.*, accuracy .*examples/s, \d+\.\d s", between[0])
+    assert re.match(r"epoch 1/1: loss \d.*, accuracy ", last)
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    fit(epochs=1, progress=True)
+    assert "\r" in capsys.readouterr().err
 
 
 X, Y = labelled(20)

@@ -1,6 +1,7 @@
 """Learning: a pure step, the loop around it, checkpoints, and what helps a network to learn."""
 
 from . import metrics
+from .callbacks import every
 from .checkpoint import CheckpointDamagedWarning, CheckpointError, CheckpointFailedWarning, Checkpoints
 from .ensemble import evaluate_ensemble, vote
 from .evaluate import evaluate
@@ -30,6 +31,7 @@ __all__ = [
     "cross_entropy",
     "evaluate",
     "evaluate_ensemble",
+    "every",
     "fit",
     "fit_ensemble",
     "frozen",

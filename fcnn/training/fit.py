@@ -112,8 +112,8 @@ def fit(
             targets)``, with weights as a fourth argument where there are any. A dict in the dict is for one of
             several outputs: ``{"class": {"f1": training.metrics.f1()}}`` is "f1/class".
         ignore_label: a label that does not count, such as 255 or -1: not in the loss, nor in accuracy and metrics.
-        callbacks: functions that are called after every epoch with a ``training.Moment``; one that returns True ends
-            the training.
+        callbacks: functions that are called after every epoch with a ``training.Moment``, or after some steps:
+            ``training.every(100, write)``; one that returns True ends the training.
         monitor: name in the history that ``patience`` and ``keep_best`` go by. None: "validation_loss", "loss" where
             there are no validation data.
         mode: whether the highest ("max") or the lowest ("min") number of ``monitor`` is best; None: losses are best

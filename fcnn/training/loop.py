@@ -18,6 +18,7 @@ from ..errors import at
 from ..given import Params, State
 from ..layer import Layer
 from . import dispatch
+from .callbacks import Every, answers, due, until_next
 from .evaluate import batches_of, measured
 from .examples import count_of, taken
 from .history import History, check_monitor, reported
@@ -25,6 +26,7 @@ from .interrupt import Interrupt
 from .nonfinite import NonFiniteError, search
 from .optimizers import averaged_params
 from .progress import EpochBar
+from .rates import learning_rate
 from .resume import identity, latest
 from .run import Moment, Options, Run
 from .saving import Saving
@@ -102,6 +104,7 @@ class Loop:
         self.folds: Any = {}  # accumulators of the running epoch, on the devices
         self.epoch, self.done = 0, 0  # epochs finished, steps taken in the running one
         self.taken = 0  # steps in all
+        self.told = 0  # steps when callbacks by steps were called last
         self.stopped: str | None = None
         self.compile_seconds = 0.0
         self.identity = identity(
@@ -168,6 +171,9 @@ class Loop:
                     self._resident_epoch(resident, bar, interrupt)
                 else:
                     self._fed_epoch(bar, interrupt)
+                if self.stopped is not None:  # within the epoch, which a resumed run completes
+                    bar.abandon()
+                    break
                 self._end_epoch(bar)
             except BaseException:
                 bar.abandon()
@@ -236,8 +242,9 @@ class Loop:
             self.compile_seconds = time.perf_counter() - begun
             bar.restart()
         seconds = CALL  # of a step; the first call takes one
-        while self.done < steps:
-            wanted = max(1, min(int(CALL / seconds), dispatch.SLOTS, steps - self.done, self.saving.until(self.taken)))
+        while self.done < steps and self.stopped is None:
+            most = until_next(options.callbacks, self.taken, self.saving.until(self.taken))
+            wanted = max(1, min(int(CALL / seconds), dispatch.SLOTS, steps - self.done, most))
             begun = time.perf_counter()
             answer = take(self.train, *data, order, epoch, np.int32(self.done), np.int32(wanted), self.folds)
             self.train, self.folds, done = answer.train, answer.folds, int(answer.done)
@@ -287,6 +294,8 @@ class Loop:
                     while waiting:
                         self._read(waiting.popleft(), bar)
                     self._between(interrupt)
+                    if self.stopped is not None:
+                        break
             while waiting and not heard:
                 heard = self._read(waiting.popleft(), bar)
             if abreast is not None and (signal := abreast.check(heard)) is not None:
@@ -341,17 +350,23 @@ class Loop:
 
     def _must_look(self, waiting: collections.deque[Any], interrupt: Interrupt) -> bool:
         """Whether to see if a checkpoint is due or the run is to end."""
+        ahead = self.taken + len(waiting)
+        looks = self.saving.due(ahead) or bool(due(self.options.callbacks, ahead))
         if self.spread.processes == 1:
-            return interrupt.received is not None or self.saving.due(self.taken + len(waiting))
-        if not self.saving.due(self.taken + len(waiting)):
-            return False
+            return interrupt.received is not None or looks
         # what ends the run is acted on where the other processes do, a step later
-        return not any(stopped or self.spread.heard(told) for _, stopped, _, _, told, _ in waiting)
+        return looks and not any(stopped or self.spread.heard(told) for _, stopped, _, _, told, _ in waiting)
 
     # between calls
 
     def _between(self, interrupt: Interrupt) -> None:
-        """Write a checkpoint where one is due, and end where that is wished."""
+        """Call callbacks and write a checkpoint where they are due, and end where that is wished."""
+        called = due(self.options.callbacks, self.taken)
+        if called and self.told != self.taken:
+            self.told = self.taken
+            stopped = answers(called, self._moment(self.epoch + 1, self.history.latest()))
+            if self.spread.processes == 1:
+                self.stopped = stopped
         if self.saving.due(self.taken):
             self._save()
         if interrupt.received is not None and self.spread.processes == 1:
@@ -400,16 +415,19 @@ class Loop:
         if options.skip:
             means["skipped"] = self.history.skipped
         bar.close(self.done, means)
+        rate = learning_rate(options.optimizer, self.spread.local(self.train.optimizer_state))
+        if rate is not None:
+            means["learning_rate"] = rate
         self.history.close(means)
         self.epoch, self.done = self.epoch + 1, 0
         if self.best is not None and self.history.best(options.monitor, options.mode) == self.epoch - 1:
             self.best = jax.tree.map(jnp.copy, self._in_use())
-        for callback in options.callbacks:
-            moment = Moment(self.epoch, options.epochs, means, self.history.epochs, *self._in_use())
-            answer = callback(moment)
-            if isinstance(answer, (bool, np.bool_)) and answer and self.stopped is None:
-                self.stopped = f"the callback {getattr(callback, '__name__', callback)}"
+        by_epoch = [callback for callback in options.callbacks if not isinstance(callback, Every)]
+        self.stopped = answers(by_epoch, self._moment(self.epoch, means)) or self.stopped
         self._check_patience()
+
+    def _moment(self, epoch: int, metrics: dict[str, Any]) -> Moment:
+        return Moment(epoch, self.options.epochs, metrics, self.history.epochs, *self._in_use(), self.taken)
 
     def _check_patience(self) -> None:
         best = self.history.best(self.options.monitor, self.options.mode)

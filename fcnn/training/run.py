@@ -45,15 +45,16 @@ class Options:
 
 
 class Moment(NamedTuple):
-    """What a callback is told after an epoch.
+    """What a callback is told after an epoch, or after some steps (``training.every``).
 
     Attributes:
-        epoch: number of the epoch, from 1.
+        epoch: number of the epoch, from 1; of the running one after some steps.
         epochs: number of epochs asked for.
-        metrics: this epoch's numbers by name, as in the history.
+        metrics: this epoch's numbers by name, as in the history; after some steps those of the last step.
         history: for each name a list with one number for each epoch so far.
         params: the parameters as they would be used now. The next step takes over their memory: copy what you keep.
         state: the network's state, likewise.
+        step: steps so far, in all epochs.
     """
 
     epoch: int
@@ -62,6 +63,7 @@ class Moment(NamedTuple):
     history: dict[str, list[Any]]
     params: Params
     state: State
+    step: int
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class Run:
         history: arrays with one number for each epoch: "loss" and "accuracy" (over the epoch's examples, each batch
             before its update; batches count by their examples or weights), "loss/class" and so on where there are
             several losses, further metrics, "validation_loss" and so on where validation data were given, "skipped"
-            where steps may be left out (they count in none of the others), and "seconds". Of a metric that is an array,
-            (epochs, *array).
+            where steps may be left out (they count in none of the others), "learning_rate" (that of the epoch's last
+            step, where the optimizer lets it be known), and "seconds". Of a metric that is an array, (epochs, *array).
         train: the train state after the last step, to go on from in a loop of one's own.
         stopped: why training ended before its last epoch, in words; None: it did not.
         best_epoch: the epoch, from 1, that was best by ``monitor``; None before the first has ended.

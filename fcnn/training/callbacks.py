@@ -1,0 +1,107 @@
+"""Functions that are told how a training goes, after an epoch or after some steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import at
+from ..geometry import integer
+
+
+@dataclass(frozen=True)
+class Every:
+    """A callback that is called after every so many steps; made by :func:`every`.
+
+    Attributes:
+        steps: from one call to the next.
+        callback: the function of a ``training.Moment``.
+    """
+
+    steps: int
+    callback: Callable[..., Any]
+
+    def __call__(self, moment: Any) -> Any:
+        return self.callback(moment)
+
+    @property
+    def __name__(self) -> str:
+        return name_of(self.callback)
+
+
+def every(steps: int, callback: Callable[..., Any]) -> Every:
+    """Call a callback of ``fit`` after every so many steps of the run instead of after every epoch.
+
+    It is told a ``training.Moment``: ``step`` is the number of steps so far, ``epoch`` that of the running epoch and
+    ``metrics`` are the numbers of the last step. Where it returns True, training ends with that step; the epoch is
+    then not in the history, and ``resume=True`` goes on within it. A call of the compiled program ends where a
+    callback is due, so one after every step costs what a Python loop does. Of several processes each calls its own,
+    and none ends the run.
+
+    Args:
+        steps: from one call to the next.
+        callback: the function of a ``training.Moment``.
+
+    Returns:
+        A callback for ``fit(..., callbacks=[...])``.
+
+    Raises:
+        ValueError: steps that are not a positive integer.
+        TypeError: not a function.
+
+    Example:
+        >>> import fcnn, optax
+        >>> seen = []
+        >>> run = fcnn.fit(fcnn.Dense(2), (jnp.ones((40, 3)), jnp.zeros(40, "int32")), optimizer=optax.sgd(0.1),
+        ...                epochs=2, key=jax.random.key(0), batch_size=4, progress=False,
+        ...                callbacks=[every(8, lambda moment: seen.append((moment.epoch, moment.step)))])
+        >>> seen
+        [(1, 8), (2, 16)]
+
+        What a writer for TensorBoard takes, such as ``torch.utils.tensorboard.SummaryWriter("runs/1")``:
+
+        >>> class Writer:
+        ...     def add_scalar(self, name, value, step):
+        ...         print(step, name)
+        >>> writer = Writer()
+        >>> def write(moment):
+        ...     for name, value in moment.metrics.items():
+        ...         if "loss" in name:
+        ...             writer.add_scalar(name, value, moment.step)
+        >>> run = fcnn.fit(fcnn.Dense(2), (jnp.ones((40, 3)), jnp.zeros(40, "int32")), optimizer=optax.sgd(0.1),
+        ...                epochs=1, key=jax.random.key(0), batch_size=4, progress=False, callbacks=[every(5, write)])
+        5 loss
+        10 loss
+    """
+    with at("every"):
+        if not callable(callback):
+            raise TypeError(f"callback must be a function of a Moment, not {callback!r}")
+        return Every(integer(steps, "steps"), callback)
+
+
+def name_of(callback: Any) -> str:
+    """What a callback is called in messages."""
+    return str(getattr(callback, "__name__", callback))
+
+
+def until_next(callbacks: Iterable[Any], taken: int, most: int) -> int:
+    """Steps until a callback by steps is due, at most ``most``."""
+    return min([most, *(c.steps - taken % c.steps for c in callbacks if isinstance(c, Every))])
+
+
+def due(callbacks: Sequence[Any], taken: int) -> list[Every]:
+    """The callbacks by steps that are due after so many steps."""
+    return [c for c in callbacks if isinstance(c, Every) and taken and taken % c.steps == 0]
+
+
+def answers(callbacks: Iterable[Any], moment: Any) -> str | None:
+    """Call callbacks; the first that wants the training to end, in words."""
+    stopped = None
+    for callback in callbacks:
+        answer = callback(moment)
+        if isinstance(answer, (bool, np.bool_)) and answer and stopped is None:
+            stopped = f"the callback {name_of(callback)}"
+    return stopped
