@@ -110,3 +110,20 @@ def test_the_rate_of_an_ensemble():
         progress=False,
     )  # fmt: skip
     np.testing.assert_allclose(run.history["learning_rate"], [SCHEDULE(9), SCHEDULE(19)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("more", [{}, {"accumulate": 2}, {"precision": "float16"}], ids=lambda m: next(iter(m), ""))
+def test_the_norm_of_the_gradient_is_the_mean_of_those_of_the_steps(more):
+    params = NET.init(jax.random.key(1), (3,))
+    run = fit(epochs=1, params=params, optimizer=optax.sgd(0.0), **more)
+    order = np.asarray(fcnn.training.order_of(jax.random.key(0), 0, 40)).reshape(10, 4)
+    norms = []
+    for chosen in order:  # by hand: softmax minus one-hot
+        x, y = X[chosen].astype("float64"), DATA[1][chosen]
+        scores = x @ np.asarray(params["kernel"], "float64") + np.asarray(params["bias"], "float64")
+        shares = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+        wrong = (shares - np.eye(2)[y]) / len(x)
+        norms.append(np.sqrt((wrong.sum(0) ** 2).sum() + ((x.T @ wrong) ** 2).sum()))
+    np.testing.assert_allclose(
+        run.history["gradient_norm"], [np.mean(norms)], rtol=1e-2 if "precision" in more else 1e-5
+    )

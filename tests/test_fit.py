@@ -421,7 +421,7 @@ def test_the_vote_of_an_ensemble_gains_on_its_members():
 def test_data_that_do_not_fit_the_device_come_from_the_host(monkeypatch, x64):
     data = labelled(dtype=np.float64)
     run = fit(data)
-    monkeypatch.setattr("fcnn.training.loop.on_device", lambda *given: False)
+    monkeypatch.setattr("fcnn.training.source.on_device", lambda *given: False)
     assert_close(run.params, fit(data).params)
 
 

@@ -14,6 +14,7 @@ from ..errors import shown
 from ..geometry import Shape
 from ..layer import Layer
 from .losses import cross_entropy
+from .mapped import lazy, pieces, read
 from .objective import Objective, Part, Weighted
 
 
@@ -30,7 +31,7 @@ def count_of(inputs: tuple[Any, ...]) -> int:
 
 def taken(tree: Any, chosen: Any) -> Any:
     """Some of the examples of every array."""
-    return jax.tree.map(lambda a: a[chosen], tree)
+    return jax.tree.map(lambda a: read(a, chosen), tree)
 
 
 def check_data(net: Layer, data: Any, what: str, objective: Objective) -> tuple[tuple[Any, ...], Any]:
@@ -142,7 +143,7 @@ def _check_array(name: str, array: Any, what: str) -> None:
 
 def plain_array(array: Any) -> Any:
     """An array of another library as NumPy's; whatever is none is left for the checks."""
-    if isinstance(array, (np.ndarray, jax.Array)) or not hasattr(array, "__array__"):
+    if isinstance(array, (np.ndarray, jax.Array)) or not hasattr(array, "__array__") or lazy(array):
         return array
     return np.asarray(array)
 
@@ -262,18 +263,20 @@ def _check_labels(name: str, y: Any, out: Shape, ignore: int | None, what: str) 
             "the default loss needs a score for each class on the last axis and a label for all other positions: "
             + hint
         )
-    host = np.asarray(y)
-    labels = host if ignore is None else host[host != ignore]
-    if not labels.size:
-        if what == "batch":
-            return
+    counted = what == "batch"
+    for host in pieces(y):
+        labels = host if ignore is None else host[host != ignore]
+        if not labels.size:
+            continue
+        counted = True
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"{what}: labels run from {low} to {high}, the network scores classes 0 to {classes - 1}; "
+                + _advice(labels, classes)
+            )
+    if not counted:
         raise ValueError(f"{what}: every label in {name} is {ignore}, which ignore_label leaves out")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise ValueError(
-            f"{what}: labels run from {low} to {high}, the network scores classes 0 to {classes - 1}; "
-            + _advice(labels, classes)
-        )
 
 
 def _whole(y: Any) -> bool:

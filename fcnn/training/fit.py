@@ -62,6 +62,7 @@ def fit(
     precision: str | None = None,
     non_finite: str = "stop",
     trainable: Trainable | str | Sequence[str] | None = None,
+    steps: int | None = None,
 ) -> Run:
     """Train a network.
 
@@ -130,6 +131,9 @@ def fit(
             names the first layer with such a value and has the last good run; "skip" leaves the step out.
         trainable: parts that are trained, by path, such as "head" or ("head", "stage4/*"), or
             ``training.frozen("trunk")`` for all but some. What is frozen runs as it is used: see there. None: all.
+        steps: batches in an epoch; None: all that the data give. What never ends needs it, such as a loader of Grain.
+            The next epoch goes on where one ended, and what ends begins anew; a function of the epoch gives the
+            batches of each. Of arrays an epoch takes so many of its batches, in their random order.
 
     Returns:
         A run with ``params``, ``state`` and ``history``.
@@ -299,6 +303,7 @@ def _options(given: dict[str, Any], members: int | None) -> Options:
         accumulate=accumulate,
         members=members,
         trainable=trainable,
+        steps=None if given["steps"] is None else integer(given["steps"], "steps"),
         step=make_measured(given["net"], optimizer, objective, given["augment"], accumulate, precision, trainable),
     )
 
@@ -371,7 +376,7 @@ def _check_source(net: Layer, data: Any, options: Options) -> Any:
     if are_batches(data):
         if getattr(options.augment, "by_example", False):
             raise ValueError(BY_EXAMPLE)
-        return Batches(data, options.epochs)
+        return Batches(data, options.epochs, limit=options.steps)
     inputs, targets = check_data(net, data, "data", options.objective)
     options.spread.check_batch(min(options.batch_size, count_of(inputs) * options.spread.processes))
     return inputs, targets

@@ -23,6 +23,7 @@ from .evaluate import batches_of, measured
 from .examples import count_of, taken
 from .history import History, check_monitor, reported
 from .interrupt import Interrupt
+from .mapped import in_file
 from .nonfinite import NonFiniteError, search
 from .optimizers import averaged_params
 from .progress import EpochBar
@@ -30,7 +31,7 @@ from .rates import learning_rate
 from .resume import identity, latest
 from .run import Moment, Options, Run
 from .saving import Saving
-from .source import Ahead, Batches, check_sizes, checked, from_arrays, on_device, order_of, shapes_of
+from .source import Ahead, Batches, check_sizes, check_steps, checked, from_arrays, order_of, orders, placed, shapes_of
 from .spread import Abreast, Spread
 from .step import TrainState, check_begin, start
 
@@ -72,19 +73,12 @@ class Loop:
                 self.batch_size = min(options.batch_size // self.spread.processes, self.count)
                 self.spread.check_batch(self.batch_size * self.spread.processes)
                 self.first = taken((inputs, targets), slice(self.batch_size))
-                self.steps = self.count // self.batch_size
+                self.steps = check_steps(options.steps, self.count // self.batch_size)
         keys = key if options.members is None else jax.random.split(key, options.members)
 
         def begin(key: jax.Array) -> TrainState:
-            return start(
-                net,
-                options.optimizer,
-                key,
-                *shapes_of(inputs),
-                params=params,
-                state=state,
-                trainable=options.trainable,
-            )
+            own = {"params": params, "state": state, "trainable": options.trainable}
+            return start(net, options.optimizer, key, *shapes_of(inputs), **own)
 
         with at("fit"):
             check_begin(net, params, state, shapes_of(inputs))
@@ -107,17 +101,7 @@ class Loop:
         self.told = 0  # steps when callbacks by steps were called last
         self.stopped: str | None = None
         self.compile_seconds = 0.0
-        self.identity = identity(
-            net,
-            key,
-            self.count,
-            batch_size=self.batch_size,
-            processes=self.spread.processes,
-            members=options.members,
-            keep_best=options.keep_best,
-            average=options.averaging,
-            trainable=None if options.trainable is None else repr(options.trainable),
-        )
+        self.identity = identity(net, key, self.count, self.batch_size, options)
         self.saving = Saving(options.checkpoint, self.spread)
 
     # the whole
@@ -161,7 +145,9 @@ class Loop:
             error.add_note(self.saving.newest())
 
     def _train(self, interrupt: Interrupt) -> Run:
-        resident = self._on_device()
+        resident = None
+        if self.arrays is not None and self.spread.processes == 1:
+            resident = placed(self.arrays, self.spread, self.options.members)
         while self.epoch < self.options.epochs and self.stopped is None:
             self.history.begin(self.history.seconds if self.done else 0.0)
             self.folds = self._accumulators()
@@ -210,29 +196,11 @@ class Loop:
 
     # an epoch on data that are on the device
 
-    def _on_device(self) -> Any:
-        """The data on the device, where they fit and one process has them all; else None."""
-        device = jnp.zeros(()).device if self.spread.mesh is None else self.spread.mesh.devices.flat[0]
-        if self.arrays is None or self.spread.processes > 1:
-            return None
-        inputs, targets = self.arrays
-        if self.options.members is None and not on_device(inputs, targets, device):
-            return None
-        placed = jax.tree.map(jnp.asarray, (tuple(inputs), targets))
-        return placed if self.spread.mesh is None else jax.device_put(placed, self.spread.whole)
-
-    def _orders(self) -> jax.Array:
-        if self.options.members is None:
-            order = order_of(self.key, self.epoch, self.count)
-        else:
-            keys = jax.random.split(self.key, self.options.members)
-            order = jax.vmap(lambda key: order_of(key, self.epoch, self.count))(keys)
-        return order if self.spread.mesh is None else jax.device_put(order, self.spread.whole)
-
     def _resident_epoch(self, data: Any, bar: EpochBar, interrupt: Interrupt) -> None:
         options, steps = self.options, self.steps or 0
         take = dispatch.resident(options.step, self.batch_size, self.spread, options.skip, options.members is not None)
-        order, epoch = self._orders(), np.int32(self.epoch)
+        order = orders(self.key, self.epoch, self.count, self.options.members, self.spread)
+        epoch = np.int32(self.epoch)
         if not self.compile_seconds:
             bar.say("compiling")
             begun = time.perf_counter()
@@ -323,14 +291,16 @@ class Loop:
                 yield batch, None
         else:
             order = np.asarray(order_of(self.key, self.epoch, self.count))
-            inputs, targets = jax.tree.map(np.asarray, self.arrays)
+            order = order[: (self.steps or 0) * self.batch_size]
+            inputs, targets = jax.tree.map(lambda a: a if in_file(a) else np.asarray(a), self.arrays)
             yield from from_arrays(inputs, targets, order, self.batch_size, self.done)
 
     def _abreast(self, ahead: Ahead, interrupt: Interrupt) -> Abreast:
         """Batches in step with the other processes; a blank one is the first, which every process has."""
         places = None if self.arrays is None else np.arange(self.batch_size, dtype="int32")
         blank = functools.cache(lambda: ((self.first, places), self.spread.batch((self.first, places))))
-        count = None if self.arrays is None or self.steps is None else self.steps - self.done
+        known = self.steps is not None and (self.arrays is not None or self.options.steps is not None)
+        count = (self.steps or 0) - self.done if known else None
         return Abreast(iter(ahead), blank, count, lambda: interrupt.received)
 
     def _read(self, item: Any, bar: EpochBar) -> dict[int, int]:

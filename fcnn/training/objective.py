@@ -22,7 +22,7 @@ Loss = Callable[[Any, Any], jax.Array]
 
 _MEAN = Mean(lambda outputs, targets: outputs)
 #: names that an epoch's numbers have already
-_TAKEN = ("loss", "seconds", "skipped")
+_TAKEN = ("loss", "seconds", "skipped", "learning_rate", "gradient_norm")
 
 
 class Weighted(NamedTuple):

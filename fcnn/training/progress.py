@@ -91,7 +91,7 @@ class EpochBar:
         parts = [
             f"{name.replace('_', ' ')} {np.mean(value):.4f}"
             for name, value in sorted(metrics.items(), key=_place)
-            if np.ndim(value) < 2  # no matrices
+            if np.ndim(value) < 2 and name != "gradient_norm"  # no matrices, and what is looked at when in doubt
         ]
         seconds = self._counted - self._begun  # without the validation that comes after
         if self._examples and seconds > 0:

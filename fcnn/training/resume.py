@@ -27,13 +27,25 @@ _WORDS = {
     "keep_best": "another keep_best",
     "average": "an average kept or not",
     "trainable": "other parts frozen",
+    "steps": "another number of steps in an epoch",
 }
 
 
-def identity(net: Layer, key: jax.Array, examples: int, **sizes: int | str | None) -> dict[str, Any]:
+def identity(net: Layer, key: jax.Array, examples: int, batch_size: int, options: Options) -> dict[str, Any]:
     """What has to be the same for a run to be continued bit for bit, as JSON holds it."""
     words = re.sub(r" at 0x[0-9a-f]+", "", repr(net))  # addresses differ from process to process
-    return {"network": words, "key": np.asarray(jax.random.key_data(key)).tolist(), "examples": examples, **sizes}
+    return {
+        "network": words,
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "examples": examples,
+        "batch_size": batch_size,
+        "processes": options.spread.processes,
+        "members": options.members,
+        "keep_best": options.keep_best,
+        "average": options.averaging,
+        "trainable": None if options.trainable is None else repr(options.trainable),
+        "steps": options.steps,
+    }
 
 
 def latest(

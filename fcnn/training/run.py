@@ -41,6 +41,7 @@ class Options:
     accumulate: int
     members: int | None
     trainable: Trainable | None
+    steps: int | None
     step: Callable[..., Any]
 
 
@@ -76,8 +77,9 @@ class Run:
         history: arrays with one number for each epoch: "loss" and "accuracy" (over the epoch's examples, each batch
             before its update; batches count by their examples or weights), "loss/class" and so on where there are
             several losses, further metrics, "validation_loss" and so on where validation data were given, "skipped"
-            where steps may be left out (they count in none of the others), "learning_rate" (that of the epoch's last
-            step, where the optimizer lets it be known), and "seconds". Of a metric that is an array, (epochs, *array).
+            where steps may be left out (they count in none of the others), "gradient_norm" (the mean over steps of the
+            norm of the whole gradient, before any clipping), "learning_rate" (that of the epoch's last step, where the
+            optimizer lets it be known), and "seconds". Of a metric that is an array, (epochs, *array).
         train: the train state after the last step, to go on from in a loop of one's own.
         stopped: why training ended before its last epoch, in words; None: it did not.
         best_epoch: the epoch, from 1, that was best by ``monitor``; None before the first has ended.

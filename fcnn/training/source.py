@@ -6,17 +6,20 @@ import contextlib
 import inspect
 import itertools
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..errors import at
 from ..given import fold
 from ..layer import Layer
 from .examples import check_data, count_of, taken
+from .mapped import in_file, lazy
 from .objective import Objective
 from .spread import Spread
 
@@ -63,18 +66,25 @@ class Batches:
         data: an iterable of batches (x, y), or a function from the epoch, 0, 1, ..., to one.
         epochs: how often it will be gone through.
         what: what they are, for messages.
+        limit: batches in an epoch; the next goes on where it ended, and what ends begins anew. A function of the epoch
+            gives those of each. None: an epoch is all that the data give.
 
     Raises:
-        ValueError: an iterator, which can be gone through once, for several epochs.
+        ValueError: an iterator, which can be gone through once, for several epochs, or what never ends.
     """
 
-    def __init__(self, data: Any, epochs: int, what: str = "fit: data") -> None:
-        self._data, self._what = data, what
+    def __init__(self, data: Any, epochs: int, what: str = "fit: data", limit: int | None = None) -> None:
+        self._data, self._what, self._limit = data, what, limit
+        self._stream: Iterator[Any] | None = None
+        self._position = 0  # batches that the stream has given
+        if limit is not None:
+            return
         self._first: Iterator[Any] | None = None
         if isinstance(data, Iterator) and epochs > 1:
             raise ValueError(
                 f"{what.split(': ')[-1]} is a {type(data).__name__}, which can be gone through once, and epochs is "
-                f"{epochs}; give a list, a loader, or a function (epoch) that returns the batches of an epoch"
+                f"{epochs}; give a list, a loader, or a function (epoch) that returns the batches of an epoch, or say "
+                "how many of its batches are an epoch: steps=1000"
             )
 
     def peek(self) -> Any:
@@ -92,17 +102,69 @@ class Batches:
 
     def epoch(self, number: int, done: int = 0) -> Iterator[Any]:
         """The batches of an epoch, without those that have been done."""
+        if self._limit is not None:
+            return self._part(number, done, self._limit)
         first, self._first = self._first, None
         same = number == 0 or isinstance(self._data, Iterator)
         batches = first if first is not None and same else self._start(number)
         return itertools.islice(batches, done, None)
 
     def steps(self) -> int | None:
-        """The number of batches in an epoch, where the iterable knows."""
+        """The number of batches in an epoch, where the iterable knows.
+
+        Raises:
+            ValueError: it knows that it never ends.
+        """
+        if self._limit is not None:
+            return self._limit
         try:
-            return len(self._data)
+            found = len(self._data)
         except (TypeError, NotImplementedError):
             return None
+        except OverflowError:
+            found = sys.maxsize
+        if found > sys.maxsize // 2:  # as repeat() of Grain has it
+            raise ValueError(f"{self._what} never ends; say how many batches are an epoch: steps=1000")
+        return found
+
+    def _part(self, number: int, done: int, limit: int) -> Iterator[Any]:
+        """The batches of an epoch of ``limit``, without those that have been done."""
+        if self._by_epoch():
+            given = 0
+            for given, batch in enumerate(self._start(number), start=1):
+                if given > done:
+                    yield batch
+                if given == limit:
+                    return
+            raise ValueError(f"{self._what}: epoch {number + 1} has {given} batches, and steps is {limit}")
+        if self._stream is None:
+            self._stream = self._endless()
+        while self._position < number * limit + done:  # what a run that goes on has seen
+            next(self._stream)
+            self._position += 1
+        while self._position < (number + 1) * limit:
+            batch = next(self._stream)
+            self._position += 1
+            yield batch
+
+    def _endless(self) -> Iterator[Any]:
+        """All batches, from the first again whenever they end."""
+        given = True
+        while given:
+            given = False
+            first, self._first = self._first, None
+            for batch in self._start(0) if first is None else first:
+                given = True
+                yield batch
+            if isinstance(self._data, Iterator):
+                raise ValueError(
+                    f"{self._what} is a {type(self._data).__name__} that ended after {self._position} batches, and "
+                    f"every epoch takes {self._limit} (steps); give a list, a loader or a function (epoch)"
+                )
+        raise ValueError(f"{self._what}: there are no batches")
+
+    def _by_epoch(self) -> bool:
+        return callable(self._data) and not isinstance(self._data, Iterable)
 
     def sizes(self) -> dict[int, str]:
         """Sizes of the batches of an epoch as far as they are known beforehand, each with a batch that has it."""
@@ -126,7 +188,7 @@ class Batches:
 
     def _start(self, number: int) -> Iterator[Any]:
         made = self._data
-        if callable(self._data) and not isinstance(self._data, Iterable):
+        if self._by_epoch():
             with contextlib.suppress(ValueError):  # a function that has no signature
                 try:
                     inspect.signature(self._data).bind(number)
@@ -249,8 +311,46 @@ class _Failure:
         self.error = error
 
 
+def placed(arrays: Any, spread: Spread, members: int | None) -> Any:
+    """Arrays on the device, or on every one of a mesh; None where they are to stay on the host or in their files."""
+    device = jnp.zeros(()).device if spread.mesh is None else spread.mesh.devices.flat[0]
+    if members is None and not on_device(*arrays, device):
+        return None
+    whole = jax.tree.map(lambda a: jnp.asarray(np.asarray(a) if lazy(a) else a), arrays)
+    return whole if spread.mesh is None else jax.device_put(whole, spread.whole)
+
+
+def orders(key: jax.Array, epoch: int, count: int, members: int | None, spread: Spread) -> jax.Array:
+    """:func:`order_of` an epoch on the devices, for each member of an ensemble its own."""
+    if members is None:
+        order = order_of(key, epoch, count)
+    else:
+        order = jax.vmap(lambda key: order_of(key, epoch, count))(jax.random.split(key, members))
+    return order if spread.mesh is None else jax.device_put(order, spread.whole)
+
+
+def check_steps(wanted: int | None, there: int) -> int:
+    """The steps of an epoch on arrays, all that there are or fewer.
+
+    Raises:
+        ValueError: more are wanted than there are.
+    """
+    if wanted is not None and wanted > there:
+        raise ValueError(
+            f"fit: steps is {wanted}, and the data are {there} batches; leave it out and give more epochs, or "
+            "a smaller batch_size"
+        )
+    return there if wanted is None else wanted
+
+
 def on_device(inputs: tuple[Any, ...], targets: Any, device: Any) -> bool:
-    """Whether the data fit on the device beside a network: on the CPU always, else in 40 % of its free memory."""
+    """Whether the data are to be on the device.
+
+    Those in files are not. Others are where they fit beside a network: on the CPU always, else in 40 % of its free
+    memory.
+    """
+    if any(in_file(a) for a in jax.tree.leaves((inputs, targets))):
+        return False
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if not statistics or "bytes_limit" not in statistics:
         return True

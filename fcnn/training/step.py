@@ -267,6 +267,7 @@ def make_measured(
             outputs, _ = net.start_walk(walk, whole(part, before.params), before.state, inputs)
             return objective.measure(outputs, targets)[0]
 
+        found = found._replace(sums={**found.sums, "gradient_norm": _norm(gradient, scale)})
         # optax counts on JAX's standard promotion, whatever the program has set
         part = trained(before.params)
         with jax.numpy_dtype_promotion("standard"):
@@ -280,6 +281,15 @@ def make_measured(
         return TrainState(params, state, optimizer_state, before.key, before.step + 1), found
 
     return step
+
+
+def _norm(gradient: Any, scale: Any) -> dict[str, jax.Array]:
+    """The Euclidean norm of a gradient that may be scaled, as a sum of one; one that overflowed does not count."""
+    squares = [jnp.sum(jnp.square(g.astype(wide(g.dtype))), dtype="float32") for g in jax.tree.leaves(gradient)]
+    norm = jnp.sqrt(sum(squares, jnp.zeros((), "float32")))
+    norm = norm if scale is None else norm / scale
+    finite = jnp.isfinite(norm)
+    return {"sum": jnp.where(finite, norm, jnp.zeros_like(norm)), "weight": finite.astype("float32")}
 
 
 def augmented(augment: Augment | None, key: jax.Array, batch: Batch, examples: Any = None, epoch: Any = None) -> Batch:
