@@ -314,7 +314,8 @@ class _Failure:
 def placed(arrays: Any, spread: Spread, members: int | None) -> Any:
     """Arrays on the device, or on every one of a mesh; None where they are to stay on the host or in their files."""
     device = jnp.zeros(()).device if spread.mesh is None else spread.mesh.devices.flat[0]
-    if members is None and not on_device(*arrays, device):
+    inputs, targets = arrays
+    if members is None and not on_device(inputs, targets, device):
         return None
     whole = jax.tree.map(lambda a: jnp.asarray(np.asarray(a) if lazy(a) else a), arrays)
     return whole if spread.mesh is None else jax.device_put(whole, spread.whole)
