@@ -78,7 +78,8 @@ def fit(
             the history and in ``evaluate``: a mean is the sum of weight times value over the sum of weights. What
             weighs 0 is still in the batch that ``BatchNorm`` sees in training, and has to be finite. Or batches of
             such: a list, a loader of PyTorch or Grain, any iterable; or a function from the epoch, 0, 1, ..., to one,
-            for data that are read or made on the way. The next batches are fetched while one computes. A batch of
+            for data that are read or made on the way. The next batches are fetched while one computes. Arrays that lie
+            in files, ``np.load(..., mmap_mode="r")`` or those of h5py and zarr, are read batch by batch. A batch of
             another size that the step will not take (one example under ``BatchNorm``, a number that ``accumulate`` or
             ``mesh`` does not divide) is refused before the first step where sizes are known: in lists and PyTorch's
             loaders.
