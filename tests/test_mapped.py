@@ -49,7 +49,7 @@ def on_disk(folder, array, name, mode="r"):
 
 @pytest.mark.parametrize("kind", ["r", "r+", "c", "view", "stored"])
 def test_they_give_what_arrays_in_memory_give(tmp_path, kind):
-    wanted = fit((X, Y), validation=(X, Y))
+    wanted = fit((X, Y), validation=(X, Y), keep_best=True, patience=5)
     if kind == "stored":
         x, y = Stored(X), Stored(Y)
     else:
@@ -61,7 +61,7 @@ def test_they_give_what_arrays_in_memory_give(tmp_path, kind):
         x[0] += 1  # a change that the file does not see
         x[0] -= 1
         changed = x[0].copy()
-    run = fit((x, y), validation=(x, y))
+    run = fit((x, y), validation=(x, y), keep_best=True, patience=5)
     np.testing.assert_allclose(run.params["dense1"]["kernel"], wanted.params["dense1"]["kernel"], rtol=1e-5)
     np.testing.assert_allclose(run.history["validation_loss"], wanted.history["validation_loss"], rtol=1e-5)
     assert fcnn.evaluate(NET, run.params, (x, y), batch_size=7) == pytest.approx(

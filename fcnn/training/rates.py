@@ -41,7 +41,7 @@ def learning_rate(optimizer: Any, optimizer_state: Any) -> float | None:
         return None
     factors, schedules = [], []
     for function in reversed(functions):  # what scales before the last part that does not, scales no update
-        closed = inspect.getclosurevars(function).nonlocals
+        closed = _closed(function)
         if _kind(function) == "scale_by_schedule" and "step_size_fn" in closed:
             schedules.append(closed["step_size_fn"])
         elif _kind(function) == "scale" and np.ndim(closed.get("step_size", ())) == 0:
@@ -60,6 +60,14 @@ def learning_rate(optimizer: Any, optimizer_state: Any) -> float | None:
 _ADAPTIVE = ("partition", "multi_transform", "scale_by_polyak")
 
 
+def _closed(function: Any) -> dict[str, Any]:
+    """What a function closes over."""
+    try:
+        return dict(inspect.getclosurevars(function).nonlocals)
+    except ValueError:  # something that it has not been given yet
+        return {}
+
+
 def _kind(function: Any) -> str:
     return function.__qualname__.split(".")[0]
 
@@ -72,7 +80,7 @@ def _leaves(function: Any, seen: set[int]) -> Iterator[Any]:
     seen.add(id(function))
     inner = []
     if _kind(function) not in ("scale", "scale_by_schedule", *_ADAPTIVE):
-        for value in inspect.getclosurevars(function).nonlocals.values():
+        for value in _closed(function).values():
             for part in value if isinstance(value, (tuple, list)) else (value,):
                 update = getattr(part, "update", part)
                 if inspect.isfunction(update) and "update" in update.__name__:

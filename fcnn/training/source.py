@@ -130,8 +130,10 @@ class Batches:
     def _part(self, number: int, done: int, limit: int) -> Iterator[Any]:
         """The batches of an epoch of ``limit``, without those that have been done."""
         if self._by_epoch():
+            first, self._first = self._first, None
             given = 0
-            for given, batch in enumerate(self._start(number), start=1):
+            batches = first if first is not None and number == 0 else self._start(number)
+            for given, batch in enumerate(batches, start=1):
                 if given > done:
                     yield batch
                 if given == limit:
