@@ -237,6 +237,7 @@ def fit_ensemble(
             {
                 **locals(),
                 "mesh": None,
+                "steps": None,
                 "monitor": None,
                 "mode": None,
                 "patience": None,

@@ -28,8 +28,9 @@ def learning_rate(optimizer: Any, optimizer_state: Any) -> float | None:
         >>> import optax
         >>> optimizer, params = optax.adamw(optax.linear_schedule(1.0, 0.0, 4)), {"kernel": jnp.ones(2)}
         >>> state = optimizer.init(params)
-        >>> for _ in range(3):
-        ...     _, state = optimizer.update(params, state, params)
+        >>> with jax.numpy_dtype_promotion("standard"):
+        ...     for _ in range(3):
+        ...         _, state = optimizer.update(params, state, params)
         >>> learning_rate(optimizer, state)
         0.5
     """
