@@ -15,6 +15,7 @@ from ..given import Params, State
 from ..layer import Layer
 from .examples import check_data, check_net, count_of, taken
 from .history import numbers
+from .mapped import in_file
 from .objective import Found, Objective, check_objective
 from .precision import check_precision, lowered
 from .source import Batches, are_batches, checked
@@ -159,6 +160,8 @@ def measured(
     sums: dict[str, Any] = {}
     folds = objective.folds(members)
     waiting: list[Any] = []
+    # batches on their way hold their memory, which those of a file are to have little of
+    most = 1 if isinstance(data, tuple) and any(map(in_file, jax.tree.leaves(data))) else WAITING
     # the first process that fails tells the others, which wait for its sums
     with spread.together():
         for inputs, targets in _split(data, batch_size):
@@ -166,7 +169,7 @@ def measured(
             found = _measured(net, objective, members is not None, precision, params, kept, x, y, folds)
             folds = found.folds
             waiting.append(found.sums)
-            if len(waiting) > WAITING:  # read late, so that batches do not wait for each other
+            if len(waiting) > most:  # read late, so that batches do not wait for each other
                 add(sums, waiting.pop(0))
         for found in waiting:
             add(sums, found)
