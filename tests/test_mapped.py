@@ -128,4 +128,4 @@ def test_a_map_is_never_in_memory_whole(tmp_path):
         [sys.executable, "-c", CHILD, tmp_path / "x.npy"], capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 60
+    assert float(done.stdout) < 96  # half of it; some batches of 12 MiB are on their way
