@@ -41,6 +41,7 @@ def test_fit_learns_and_reports_every_epoch():
         "validation_loss",
         "validation_accuracy",
         "learning_rate",
+        "gradient_norm",
         "seconds",
     }
     assert all(values.shape == (8,) for values in run.history.values())

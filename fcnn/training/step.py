@@ -87,7 +87,9 @@ def start(
     if chosen is not None:
         chosen.check(params, state)
     seen = params if chosen is None else chosen.only(params)
-    return TrainState(params, state, optimizer.init(seen), fold(key, "train"), jnp.zeros((), "int32"))
+    with jax.numpy_dtype_promotion("standard"):  # which optax counts on
+        begun = optimizer.init(seen)
+    return TrainState(params, state, begun, fold(key, "train"), jnp.zeros((), "int32"))
 
 
 def check_begin(net: Layer, params: Params | None, state: State | None, shapes: Sequence[Shape]) -> None:
