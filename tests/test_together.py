@@ -5,9 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy.ndimage import map_coordinates
 
+import fcnn
 from fcnn.data import augment
 from fcnn.data.augment import (
     Affine,
@@ -154,3 +156,20 @@ def test_targets_may_stay_when_that_is_said():
     np.testing.assert_array_equal(same, y)
     (_,), erased = together(Cutout(2), targets="mask")(KEY, ((x,), y))
     np.testing.assert_array_equal(erased, y)
+
+
+@pytest.mark.parametrize("handed_in", [False, True])
+def test_fit_looks_at_the_values_before_training(handed_in):
+    x, y = np.random.default_rng(0).normal(size=(32, 8, 8, 3)).astype(np.float32), np.arange(32) % 2
+    net = fcnn.serial(fcnn.Flatten(), fcnn.Dense(2))
+    part = compose(Flip(), sometimes(0.5, ColourJitter(contrast=0.2)))
+    with pytest.raises(ValueError, match=r"fit: augment: the values of x go from -.* normalise in the network"):
+        fcnn.fit(
+            net,
+            [(x, y)] if handed_in else (x, y),
+            optimizer=optax.sgd(0.1),
+            epochs=1,
+            key=KEY,
+            augment=part,
+            progress=False,
+        )

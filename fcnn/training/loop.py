@@ -31,7 +31,19 @@ from .rates import learning_rate
 from .resume import identity, latest
 from .run import Moment, Options, Run
 from .saving import Saving
-from .source import Ahead, Batches, check_sizes, check_steps, checked, from_arrays, order_of, orders, placed, shapes_of
+from .source import (
+    Ahead,
+    Batches,
+    check_augmented,
+    check_sizes,
+    check_steps,
+    checked,
+    from_arrays,
+    order_of,
+    orders,
+    placed,
+    shapes_of,
+)
 from .spread import Abreast, Spread
 from .step import TrainState, check_begin, start
 
@@ -74,6 +86,7 @@ class Loop:
                 self.spread.check_batch(self.batch_size * self.spread.processes)
                 self.first = taken((inputs, targets), slice(self.batch_size))
                 self.steps = check_steps(options.steps, self.count // self.batch_size)
+            check_augmented(options.augment, inputs)
         keys = key if options.members is None else jax.random.split(key, options.members)
 
         def begin(key: jax.Array) -> TrainState:

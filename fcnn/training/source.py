@@ -25,6 +25,8 @@ from .spread import Spread
 
 #: batches that are made ready while a step computes
 AHEAD = 2
+#: examples whose values are looked at before training
+LOOKED_AT = 256
 
 
 def are_batches(data: Any) -> bool:
@@ -223,6 +225,14 @@ def checked(net: Layer, batch: Any, objective: Objective, spread: Spread, what: 
         inputs, targets = check_data(net, batch, "batch", objective)
         spread.check_batch(count_of(inputs) * spread.processes)
     return inputs, targets
+
+
+def check_augmented(augment: Any, inputs: tuple[Any, ...]) -> None:
+    """Raise where the values of the first examples do not suit an augmentation; in the step they cannot be seen."""
+    check = getattr(augment, "check_values", None)
+    if check is not None:
+        with at("fit: augment"):
+            check(np.asarray(inputs[0][:LOOKED_AT]))
 
 
 def check_sizes(step: Any, train: Any, first: Any, sizes: dict[int, str], spread: Spread) -> None:

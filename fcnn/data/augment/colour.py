@@ -194,7 +194,9 @@ class ColourJitter(PerExample):
             )
 
     def check_values(self, x: Any) -> None:
-        low, high = (float(f(np.asarray(x, np.float32))) for f in (np.min, np.max)) if np.size(x) else (0.0, 0.0)
+        if not jnp.issubdtype(x.dtype, jnp.floating) or not np.size(x):
+            return
+        low, high = (float(f(np.asarray(x, np.float32))) for f in (np.min, np.max))
         if low < 0 or high > 1:
             raise ValueError(
                 f"the values of x go from {low:.3g} to {high:.3g}, but colours are computed from 0 to 1 and what is "
