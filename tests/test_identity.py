@@ -232,7 +232,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=[type(value).__name__ for value in VALUES])
 def test_repr_and_pickle_rebuild_an_equal_layer(value):
     names = {"fcnn": fcnn, "jax": jax, "numpy": np, "functools": functools, "tests": sys.modules[__name__]}
     names |= vars(sys.modules[__name__])
