@@ -12,6 +12,8 @@ import numpy as np
 
 #: bytes of labels that are looked at together
 _PIECE = 1 << 24
+#: examples of a map that are read before its pages are let go; the system may map 2 MiB around each of them
+_TOGETHER = 8
 
 
 def in_file(array: Any) -> bool:
@@ -52,10 +54,21 @@ def read(array: Any, chosen: Any) -> Any:
             unique, back = np.unique(places[order], return_inverse=True)
             part = np.asarray(getattr(array, "oindex", array)[unique])[back]
         else:
-            part = np.asarray(array)[places[order]]
+            return _gathered(array, places, order)
         found = np.empty_like(part)
         found[order] = part
     release(array)
+    return found
+
+
+def _gathered(array: np.ndarray, places: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Examples of a map, in the order of the file, and let go a few at a time."""
+    plain = np.asarray(array)
+    found = np.empty((len(places), *array.shape[1:]), array.dtype)
+    for first in range(0, len(order), _TOGETHER):
+        some = order[first : first + _TOGETHER]
+        found[some] = plain[places[some]]
+        release(array)
     return found
 
 
