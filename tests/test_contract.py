@@ -146,8 +146,9 @@ def test_one_bad_sample_spoils_what_sees_it(name):
 
     spoilt = ~np.isfinite(used(changed(x, np.nan)))
     moved = (used(changed(x, 9.0)) != used(x)) | (used(changed(x, -9.0)) != used(x))
-    assert not spoilt[[0, 2]].any()
-    assert not moved[[0, 2]].any()
+    if "joins examples" not in case.tags:
+        assert not spoilt[[0, 2]].any()
+        assert not moved[[0, 2]].any()
     assert (spoilt == moved).all() if case.local else spoilt[moved].all()
 
 
@@ -163,7 +164,8 @@ def test_one_bad_output_gradient_spoils_the_gradients_of_what_it_sees(name):
     pairs = zip(*map(gradients, (changed(g, np.nan), changed(g, 9.0), g)), strict=True)
     for bad, other, usual in pairs:
         spoilt, moved = ~np.isfinite(bad), np.asarray(other != usual)
-        assert not spoilt[[0, 2]].any()
+        if "joins examples" not in case.tags:
+            assert not spoilt[[0, 2]].any()
         assert (spoilt == moved).all() if case.local else spoilt[moved].all()
 
 

@@ -37,7 +37,7 @@ def moments(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
         >>> mean.tolist(), variance.tolist()
         ([2.0], [1.0])
     """
-    _, s, mean, square = _deviations(jnp.asarray(x), axes, 0.0)
+    _, s, mean, square = _deviations(jnp.asarray(x), axes, 1.0)  # what is small adds nothing to a variance
     return mean, square / s / s
 
 
@@ -72,7 +72,7 @@ def standardize(
     """
     with at("standardize"):
         epsilon = check_epsilon(epsilon)
-    deviation, s, mean, square = _deviations(jnp.asarray(x), axes, math.sqrt(epsilon), share)
+    deviation, s, mean, square = _deviations(jnp.asarray(x), axes, epsilon, share)
     root = jnp.asarray(math.sqrt(epsilon), s.dtype) * s
     return deviation * _inverse_root(square, jnp.square(root), epsilon), mean, square / s / s
 
@@ -136,7 +136,7 @@ def rescale(normal: Array, scale: Array | None, bias: Array | None, dtype: Any) 
 
 
 def _deviations(
-    x: Array, axes: Sequence[int], floor: float, share: Array | None = None
+    x: Array, axes: Sequence[int], epsilon: float, share: Array | None = None
 ) -> tuple[Array, Array, Array, Array]:
     """Deviations from the mean times a power of two s; s; the mean; the mean square of the scaled deviations.
 
@@ -150,31 +150,41 @@ def _deviations(
             return jnp.sum(jnp.where(share > 0, share * a, 0), axes, keepdims=True)
         count = math.prod(x.shape[axis] for axis in axes)
         if geometry.symbolic(count):
-            return jnp.sum(a / jnp.asarray(count).astype(a.dtype), axes, keepdims=True)
-        # a sum before the division may overflow; of an empty batch it is 0
-        return jnp.sum(a * (1 / max(count, 1)), axes, keepdims=True)
+            return jnp.sum(a, axes, keepdims=True) / jnp.asarray(count).astype(a.dtype)
+        return jnp.sum(a, axes, keepdims=True) / max(count, 1)  # of an empty batch it is 0
 
-    low, pivot, high = _samples(lax.stop_gradient(x), axes, alone=share is not None)
-    difference = x - pivot
+    fixed = lax.stop_gradient(x)
+    pivot = _middle(fixed, axes, alone=share is not None)
+    s = _power_of_two(mean_of(jnp.abs(fixed - pivot)), small=epsilon < 1e-15)
+    difference = (x - pivot) * s
     offset = mean_of(difference)
-    # whatever is far from the rest moves the mean away from the pivot, so this is as large as the largest deviation but
-    # for a factor of the count, whose square does no harm
-    size = jnp.maximum(jnp.abs(lax.stop_gradient(offset)), high - low)
-    s = power_of_two(jnp.maximum(size, jnp.asarray(max(floor, float(jnp.finfo(x.dtype).tiny)), x.dtype)))
-    scaled = (difference - offset) * s
-    return scaled, s, pivot + offset, mean_of(jnp.square(scaled))
+    scaled = difference - offset
+    return scaled, s, pivot + offset / s, mean_of(jnp.square(scaled))
 
 
-def _samples(x: Array, axes: tuple[int, ...], *, alone: bool) -> tuple[Array, Array, Array]:
-    """Three values of x over axes in order of size: the first, the middle and the last one.
+def _power_of_two(size: Array, *, small: bool) -> Array:
+    """What keeps sums of squares of numbers within the dtype, which are of this size in the mean: 1 for ordinary ones.
 
-    The one between is near the mean even where one of them is an outlier. ``alone`` takes the first for all three.
+    It is a power of two, by which scaling rounds nothing. ``small`` ones need it where no epsilon is added to them.
+    """
+    # the largest is at most n times the mean, and the root of the mean square is at least the mean: all is within the
+    # dtype up to an n of 2^29, and an infinite mean is a large one
+    limit, large, tiny = (30, 80, 64) if jnp.finfo(size.dtype).bits == 32 else (300, 600, 600)
+    found = jnp.where(size > 2.0**limit, jnp.asarray(2.0**large, size.dtype), 1)
+    if small:
+        found = jnp.where(size < 2.0**-limit, jnp.asarray(2.0**-tiny, size.dtype), found)
+    return 1 / found  # XLA takes a division for costly and does not repeat all this for every value that it scales
+
+
+def _middle(x: Array, axes: tuple[int, ...], *, alone: bool) -> Array:
+    """The median of the first, the middle and the last value of x over axes: near the mean even beside an outlier.
+
+    ``alone`` takes the first.
     """
     sizes = [x.shape[axis] for axis in axes]
     known = not alone and not any(map(geometry.symbolic, sizes))
     if known and 0 in sizes:
-        nothing = jnp.zeros([1 if axis in axes else n for axis, n in enumerate(x.shape)], x.dtype)
-        return nothing, nothing, nothing
+        return jnp.zeros([1 if axis in axes else n for axis, n in enumerate(x.shape)], x.dtype)
 
     def sample(place: float) -> Array:
         found = x
@@ -184,11 +194,9 @@ def _samples(x: Array, axes: tuple[int, ...], *, alone: bool) -> tuple[Array, Ar
         return found
 
     if not known:
-        first = sample(0)
-        return first, first, first
+        return sample(0)
     a, b, c = sample(0), sample(0.5), sample(1)
-    low, high = jnp.minimum(a, b), jnp.maximum(a, b)
-    return jnp.minimum(low, c), jnp.maximum(low, jnp.minimum(high, c)), jnp.maximum(high, c)
+    return jnp.maximum(jnp.minimum(a, b), jnp.minimum(jnp.maximum(a, b), c))
 
 
 def power_of_two(size: Array, power: float = 1.0) -> Array:
