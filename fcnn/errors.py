@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -70,3 +71,24 @@ def shown(shape: tuple[int, ...]) -> str:
         '(28, 28, 1)'
     """
     return "(" + ", ".join(str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
+
+
+def refuse_traced(value: Any, name: str) -> None:
+    """Raise where a hyperparameter, or one of those in a tuple or list, is traced.
+
+    Raises:
+        TypeError: it is.
+    """
+    if isinstance(value, (tuple, list)):
+        for part in value:
+            refuse_traced(part, name)
+    elif hasattr(value, "aval"):
+        from jax.core import Tracer
+
+        if isinstance(value, Tracer):
+            raise TypeError(
+                f"{name} is traced ({value!r}), but it must be a number that is known before anything is computed; "
+                "do not pass it through jax.jit, jax.eval_shape, jax.vmap or jax.grad: close over it, such as "
+                "jax.eval_shape(lambda key: net.init(key, shape), key), or bind it, functools.partial(net.init, "
+                "shape=shape)"
+            )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import shown
+from .errors import refuse_traced, shown
 
 Shape = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
@@ -235,6 +235,7 @@ def pads_of(amount: Any, space: Shape, spans: Shape, strides: Shape) -> Pads:
 
 
 def _explicit(padding: Any, rank: int) -> Pads:
+    refuse_traced(padding, "padding")
     if isinstance(padding, (tuple, list)):
         if len(padding) == 2 and all(_whole(p) for p in padding):
             lo, hi = integer(padding[0], "padding", 0), integer(padding[1], "padding", 0)
@@ -326,12 +327,7 @@ def integer(value: Any, name: str, minimum: int = 1) -> int:
         TypeError: not a whole number; a bool does not count as one.
         ValueError: below the minimum.
     """
-    if hasattr(value, "aval") and not _whole(value):
-        raise TypeError(
-            f"{name} is traced ({value!r}), but it must be a whole number that is known before anything is computed; "
-            "do not pass it through jax.jit, jax.eval_shape or jax.vmap: close over it, such as jax.eval_shape(lambda "
-            "key: net.init(key, shape), key), or bind it, functools.partial(net.init, shape=shape)"
-        )
+    refuse_traced(value, name)
     if not _whole(value):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     value = operator.index(value)
@@ -384,7 +380,7 @@ def symbolic(size: Any) -> bool:
         >>> symbolic(3), symbolic(jax.export.symbolic_shape("batch")[0])
         (False, True)
     """
-    return hasattr(size, "dimension_as_value")
+    return getattr(size, "dimension_as_value", None) is not None
 
 
 def plain(size: Any) -> int:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NoReturn
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import authoring, elsewhere, layout, names
 from .call import Call, Event
@@ -35,6 +36,7 @@ from .given import (
     fold,
 )
 from .identity import Value
+from .native import native
 
 __all__ = ["Call", "Event", "Layer"]
 
@@ -339,13 +341,24 @@ class Layer(Value):
             check_inputs(inputs)
             self._check_count(len(inputs))
             leaves, tree = jax.tree.flatten((call.root, params, state, inputs))
-            if not any(type(leaf).__name__ == _COMPILING for leaf in leaves):
+            of_host = any(isinstance(leaf, np.ndarray) for leaf in leaves)
+            if of_host:
+                leaves = list(map(native, leaves))
+            compiling = any(type(leaf).__name__ == _COMPILING for leaf in leaves)
+            if not compiling:
                 if all(hasattr(leaf, "dtype") for leaf in leaves):
                     _rehearse(self, call.train, tree, tuple(map(_kind_of, leaves)), call.resting)
                 else:  # something that is no array and cannot be hashed: it is about to be refused
                     _rehearse.__wrapped__(self, call.train, tree, leaves, call.resting)
             self._look_at(tuple(tuple(x.shape[1:]) for x in inputs))
-            return self.run(call, params, state, tuple(map(jnp.asarray, inputs)))
+            if of_host:
+                arrays = [jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
+                _, params, state, inputs = jax.tree.unflatten(tree, arrays)
+            if compiling:
+                return self.run(call, params, state, inputs)
+            # the numbers that the layers' own code holds are no data: jax.transfer_guard is not about them
+            with jax.transfer_guard_host_to_device("allow"):
+                return self.run(call, params, state, inputs)
 
     def _look_at(self, shapes: tuple[Shape, ...]) -> None:
         """Warn where inputs look as if their axes were in another library's order."""

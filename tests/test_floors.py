@@ -30,6 +30,7 @@ FLOORS = {
     "data": 0.5,
     "transposed": 0.1,
     "geometry": 0,
+    "native": 0,
     "names": 0,
     "paths": 0,
     "given": 0.5,

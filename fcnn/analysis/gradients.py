@@ -15,6 +15,7 @@ from ..errors import at, shown
 from ..geometry import integer
 from ..given import Params, State, check_inputs, check_key, check_mapping
 from ..layer import Layer
+from ..native import native
 from .kinks import Neighbours, at_kink
 from .targets import check_targets
 
@@ -221,7 +222,7 @@ def check_gradients(
         samples = integer(samples, "samples")
         if key is not None:
             check_key(key)
-        inputs = tuple(x) if isinstance(x, (tuple, list)) else (x,)
+        inputs = tuple(map(native, x if isinstance(x, (tuple, list)) else (x,)))
         check_inputs(inputs)
         check_mapping("params", params)
     with jax.enable_x64(True):

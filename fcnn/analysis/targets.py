@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from ..errors import shown
 from ..geometry import Shape
+from ..native import native
 
 
 def check_targets(y: Any, outputs: Any, loss: Any) -> tuple[Any, Callable[[Any, Any], Any]]:
@@ -39,7 +40,12 @@ def check_targets(y: Any, outputs: Any, loss: Any) -> tuple[Any, Callable[[Any, 
             "takes one; give loss=, a function of (outputs, targets)"
         )
     try:  # of several outputs a list is an array, a tuple or dict is several
-        y = jnp.asarray(y) if one else jax.tree.map(jnp.asarray, y, is_leaf=lambda value: isinstance(value, list))
+        y = native(y, "y")
+        y = (
+            jnp.asarray(y)
+            if one
+            else jax.tree.map(lambda a: jnp.asarray(native(a, "y")), y, is_leaf=lambda value: isinstance(value, list))
+        )
     except (TypeError, ValueError):
         raise TypeError(f"y must be an array of targets, not {y!r}") from None
     if loss is None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import geometry, ops
-from ..errors import shown
+from ..errors import refuse_traced, shown
 from ..geometry import Shape
 from ..given import Parameter, Params, State
 from ..layer import Layer
@@ -408,6 +408,7 @@ class LocalResponseNorm(Layer):
 
 def check_number(value: Any, name: str, above: float | None = None) -> float:
     """Raise unless value is a finite number, above a bound where one is given."""
+    refuse_traced(value, name)
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, not {value!r}")
     value = float(value)

@@ -18,8 +18,9 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec
 
 from ..geometry import Shape
+from .tools import Own
 
-reordered_p = Primitive("fcnn_reordered")
+reordered_p = Own("fcnn_reordered")
 
 
 def reordered(x: Array, order: Shape) -> Array:

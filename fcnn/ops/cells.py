@@ -11,6 +11,7 @@ from jax import lax
 
 from .. import geometry
 from ..errors import at, shown
+from ..native import native
 from .dtypes import floating, wide
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def global_max_pool(x: Float[Array, "batch *space channels"]) -> Float[Array, "b
         [[6.0, 7.0]]
     """
     with at("global_max_pool"):
-        x = jnp.asarray(x)
+        x = jnp.asarray(native(x))
         check_has_space(x.shape[1:])
     return _first_max(x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
 
@@ -137,7 +138,7 @@ def adaptive_max_pool(
         [2.0, 4.0]
     """
     with at("adaptive_max_pool"):
-        x = jnp.asarray(x)
+        x = jnp.asarray(native(x))
         out = _cells_wanted(x, out)
     return _over_cells(x, out, _first_max)
 
@@ -170,7 +171,7 @@ def maxout(x: Float[Array, "... channels"], pieces: int) -> Float[Array, "... ou
         [[4.0, 2.0]]
     """
     with at("maxout"):
-        x = jnp.asarray(x)
+        x = jnp.asarray(native(x))
         check_pieces(x.shape[-1], pieces)
     return _first_max(x.reshape(*x.shape[:-1], x.shape[-1] // pieces, pieces), x.ndim)
 
@@ -218,7 +219,7 @@ def check_cells(out: Any) -> int | tuple[int | None, ...]:
 
 def _first_max(x: Array, axis: int) -> Array:
     """The maximum along an axis, whose gradient goes to the first of equals (jnp.max divides it among them)."""
-    winner = jnp.argmax(x, axis, keepdims=True)
+    winner = jnp.argmax(lax.stop_gradient(x), axis, keepdims=True)  # Taylor mode has no rule for it
     place = jnp.arange(x.shape[axis], dtype=winner.dtype).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
     # as wide as it takes: some dtypes of 8 bits and less have no zero
     wider = x.astype(wide(x.dtype)) if jnp.issubdtype(x.dtype, jnp.floating) else x

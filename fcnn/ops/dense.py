@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from ..errors import at, shown
+from ..errors import at, refuse_traced, shown
+from ..native import native
 from .devices import explicit_axes
 from .dtypes import floating, plus, together, wide
 
@@ -105,7 +106,7 @@ def flatten(x: Float[Array, "batch *space channels"], *, first: int = 1, last: i
         ((2, 3, 20), (2, 12, 5))
     """
     with at("flatten"):
-        x = jnp.asarray(x)
+        x = jnp.asarray(native(x))
         if x.ndim < 2:
             raise ValueError(f"x has shape {shown(x.shape)}; flatten keeps the batch axis and needs one after it")
         shape = flattened(x.shape[1:], first, last)
@@ -189,6 +190,7 @@ def dropout_mask(key: Array, shape: tuple[int, ...], rate: float, *, whole_chann
 
 def check_rate(rate: float) -> float:
     """Raise unless the rate of a dropout is a number in [0, 1)."""
+    refuse_traced(rate, "rate")
     if isinstance(rate, bool) or not hasattr(rate, "__float__"):
         raise TypeError(f"rate must be a number in [0, 1), not {rate!r}")
     rate = float(rate)

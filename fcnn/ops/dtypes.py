@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..native import native
+
 
 def common(*arrays: Any) -> Any:
     """The dtype that the arguments promote to by JAX's standard rules; ``None`` is passed over.
@@ -25,6 +27,7 @@ def common(*arrays: Any) -> Any:
 
 def together(*arrays: Any) -> list[Any]:
     """The arguments as arrays of their common dtype; ``None`` stays ``None``."""
+    arrays = tuple(map(native, arrays))
     dtype = common(*arrays)
     return [None if a is None else jnp.asarray(a).astype(dtype) for a in arrays]
 
@@ -35,7 +38,7 @@ def floating(x: Any) -> Any:
     Raises:
         TypeError: an array of integers, whose mean or norm would be cut to an integer.
     """
-    x = jnp.asarray(x)
+    x = jnp.asarray(native(x))
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x has dtype {x.dtype}, expected floating point; convert it first, x.astype('float32')")
     return x
@@ -52,6 +55,17 @@ def wide(dtype: Any) -> Any:
         return jnp.dtype(jnp.float32)
     with jax.numpy_dtype_promotion("standard"):
         return jnp.promote_types(dtype, jnp.float32)
+
+
+def beside(value: Any, y: Any) -> Any:
+    """The value with axes of one in front, as many as y has: what broadcasting adds unasked, and may be forbidden to.
+
+    Example:
+        >>> beside(jnp.ones(4), jnp.ones((2, 3, 4))).shape
+        (1, 1, 4)
+    """
+    missing = jnp.ndim(y) - jnp.ndim(value)
+    return jnp.expand_dims(value, tuple(range(missing))) if missing > 0 and jnp.ndim(value) else value
 
 
 def plus(y: Any, bias: Any) -> Any:
@@ -71,7 +85,7 @@ def plus(y: Any, bias: Any) -> Any:
     """
     if bias is None:
         return y
-    dtype = wide(y.dtype)
+    dtype, bias = wide(y.dtype), beside(bias, y)
     return y + bias if dtype == y.dtype else (y.astype(dtype) + bias.astype(dtype)).astype(y.dtype)
 
 

@@ -20,6 +20,7 @@ from ..geometry import Windows, symbolic
 from . import alone
 from .devices import explicit_axes
 from .dtypes import least, wide
+from .tools import Own
 from .windows import fold, shifted
 
 
@@ -125,7 +126,7 @@ def _phases(x: Array) -> list[Array]:
 # picked takes place (channels, ...) and t (channels, phases, ...) to (channels, ...),
 # spread takes place and g (channels, ...) to (channels, phases, ...)
 
-picked_p, spread_p = Primitive("fcnn_picked"), Primitive("fcnn_spread")
+picked_p, spread_p = Own("fcnn_picked"), Own("fcnn_spread")
 
 
 def _is_at(place: Array, phases: int) -> Array:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import geometry
-from ..errors import at
-from .dtypes import common, wide
+from ..errors import at, refuse_traced
+from ..native import native
+from .dtypes import beside, common, wide
 
 if TYPE_CHECKING:
     from jax import Array
@@ -37,7 +38,7 @@ def moments(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
         >>> mean.tolist(), variance.tolist()
         ([2.0], [1.0])
     """
-    _, s, mean, square = _deviations(jnp.asarray(x), axes, 1.0)  # what is small adds nothing to a variance
+    _, s, mean, square = _deviations(jnp.asarray(native(x)), axes, 1.0)  # what is small adds nothing to a variance
     return mean, square / s / s
 
 
@@ -72,7 +73,7 @@ def standardize(
     """
     with at("standardize"):
         epsilon = check_epsilon(epsilon)
-    deviation, s, mean, square = _deviations(jnp.asarray(x), axes, epsilon, share)
+    deviation, s, mean, square = _deviations(jnp.asarray(native(x)), axes, epsilon, share)
     root = jnp.asarray(math.sqrt(epsilon), s.dtype) * s
     return deviation * _inverse_root(square, jnp.square(root), epsilon), mean, square / s / s
 
@@ -106,11 +107,13 @@ def normalize(
     """
     with at("normalize"):
         epsilon = check_epsilon(epsilon)
+    x, mean, variance, scale, bias = map(native, (x, mean, variance, scale, bias))
     x = jnp.asarray(x)
     result = common(x, scale, bias)
     dtype = wide(result)
-    root = _inverse_root(jnp.asarray(variance, dtype), jnp.asarray(epsilon, dtype), epsilon)
-    return rescale((x.astype(dtype) - jnp.asarray(mean, dtype)) * root, scale, bias, result)
+    mean, variance = (beside(jnp.asarray(a, dtype), x) for a in (mean, variance))
+    root = _inverse_root(variance, jnp.asarray(epsilon, dtype), epsilon)
+    return rescale((x.astype(dtype) - mean) * root, scale, bias, result)
 
 
 def rescale(normal: Array, scale: Array | None, bias: Array | None, dtype: Any) -> Array:
@@ -129,9 +132,9 @@ def rescale(normal: Array, scale: Array | None, bias: Array | None, dtype: Any) 
     wider = wide(dtype)
     y = normal.astype(wider)
     if scale is not None:
-        y = y * jnp.asarray(scale, wider)
+        y = y * beside(jnp.asarray(scale, wider), y)
     if bias is not None:
-        y = y + jnp.asarray(bias, wider)
+        y = y + beside(jnp.asarray(bias, wider), y)
     return y.astype(dtype)
 
 
@@ -226,6 +229,7 @@ def _inverse_root(square: Array, added: Array, epsilon: float) -> Array:
 
 def check_epsilon(epsilon: float) -> float:
     """Raise unless epsilon is a finite number that is not negative."""
+    refuse_traced(epsilon, "epsilon")
     if isinstance(epsilon, (bool, str)) or not hasattr(epsilon, "__float__"):
         raise TypeError(f"epsilon must be a number, not {epsilon!r}")
     epsilon = float(epsilon)

@@ -17,10 +17,12 @@ import numpy as np
 from jax import lax
 
 from .. import geometry
-from ..errors import at, shown
+from ..errors import at, refuse_traced, shown
 from ..geometry import Padding, Windows, slide, symbolic
+from ..native import native
 from .dtypes import floating, least, wide
 from .memory import keep_memory
+from .tools import one_program
 from .windows import fold, fold_rows, pad
 
 if TYPE_CHECKING:
@@ -70,11 +72,15 @@ def max_pool(
         [3.0, 2.0]
     """
     with at("max_pool"):
-        x = jnp.asarray(x)
+        x = jnp.asarray(native(x))
         windows, lowest = windows_on(x, window, stride, padding, dilation, ceil_mode), least(x.dtype)
     from .maximum import largest  # its primitives take long to import, see ops.convolution
 
-    return largest(windows, pad(x, windows, lowest))
+    def pooled(x: Array) -> Array:
+        return largest(windows, pad(x, windows, lowest))
+
+    # jax_debug_infs is about the results of programs: the padding must not be one
+    return one_program(pooled, x) if jax.config.jax_debug_infs else pooled(x)
 
 
 def max_of_phases(y: Array, *, space_first: bool = False) -> Array:
@@ -252,6 +258,7 @@ def _root(total: Array, power: float) -> Array:
 
 def check_power(power: float) -> float:
     """Raise unless the power of an LP pool is a finite number of at least 1."""
+    refuse_traced(power, "power")
     if isinstance(power, (bool, str)) or not hasattr(power, "__float__"):
         raise TypeError(f"power must be a number, not {power!r}")
     power = float(power)

@@ -14,6 +14,7 @@ from jax import lax
 from .. import geometry
 from ..errors import at, shown
 from ..geometry import Padding, Windows
+from ..native import native
 from .dtypes import least
 from .pool import windows_on
 from .windows import pad
@@ -71,7 +72,7 @@ def max_pool_with_indices(
         ([4.0, 6.0], [4, 6])
     """
     with at("max_pool_with_indices"):
-        x = jnp.asarray(x)
+        x = jnp.asarray(native(x))
         windows, lowest = windows_on(x, window, stride, padding, dilation, ceil_mode), least(x.dtype)
         if any(map(geometry.symbolic, windows.space)):
             raise ValueError(

@@ -13,6 +13,7 @@ from ..errors import at
 from ..geometry import integer
 from ..given import Params, State
 from ..layer import Layer
+from ..native import native
 from .examples import check_data, check_net, count_of, taken
 from .history import numbers
 from .mapped import in_file
@@ -151,6 +152,7 @@ def measured(
         precision: as for ``evaluate``.
     """
     kept: State = {} if state is None else state
+    params, kept = jax.tree.map(native, (params, kept))
     place = spread.own  # each process has devices of its own for its part
     if place.mesh is not None:
         params = jax.device_put(spread.local(params), place.whole)

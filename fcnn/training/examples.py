@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import shown
 from ..geometry import Shape
 from ..layer import Layer
+from ..native import native
 from .losses import cross_entropy
 from .mapped import lazy, pieces, read
 from .objective import Objective, Part, Weighted
@@ -110,15 +111,15 @@ def _targets(y: Any, what: str, examples: int) -> Any:
     if isinstance(y, list):
         if not y or not all(hasattr(plain_array(a), "shape") for a in y):
             return y  # refused as no array
-        _check_list("y", tuple(map(plain_array, y)), what, "with one entry for each example")
+        _check_list("y", tuple(plain_array(a, "y") for a in y), what, "with one entry for each example")
         y = tuple(y)
-    return jax.tree.map(plain_array, y, is_leaf=lambda a: isinstance(a, list))
+    return jax.tree.map(lambda a: plain_array(a, "y"), y, is_leaf=lambda a: isinstance(a, list))
 
 
 def _weights(w: Any, what: str) -> Any:
     if w is None:
         raise TypeError(f"{what}: w is None; leave it out: (x, y)")
-    return jax.tree.map(plain_array, w, is_leaf=lambda a: isinstance(a, list))
+    return jax.tree.map(lambda a: plain_array(a, "w"), w, is_leaf=lambda a: isinstance(a, list))
 
 
 def _named(name: str, tree: Any) -> dict[str, Any]:
@@ -141,9 +142,11 @@ def _check_array(name: str, array: Any, what: str) -> None:
         raise TypeError(f"{what}: {name} has dtype {array.dtype}; make numbers of it{way_out}")
 
 
-def plain_array(array: Any) -> Any:
-    """An array of another library as NumPy's; whatever is none is left for the checks."""
-    if isinstance(array, (np.ndarray, jax.Array)) or not hasattr(array, "__array__") or lazy(array):
+def plain_array(array: Any, name: str = "x") -> Any:
+    """An array of another library as NumPy's, of native byte order; what is no array is left for the checks."""
+    if isinstance(array, np.ndarray):
+        return native(array, name) if not array.dtype.isnative or isinstance(array, np.ma.MaskedArray) else array
+    if isinstance(array, jax.Array) or not hasattr(array, "__array__") or lazy(array):
         return array
     return np.asarray(array)
 

@@ -14,6 +14,7 @@ from ..errors import at, shown
 from ..geometry import integer
 from ..given import Params, State
 from ..layer import Layer
+from ..native import native
 from ..ops.dtypes import wide
 from .examples import check_net, count_of, input_arrays, out_shape, plain_array, taken
 from .precision import check_precision, lowered
@@ -76,6 +77,7 @@ def predict(
         place = Spread.over(mesh).own
         precision = check_precision(precision)
         kept: State = {} if state is None else state
+        params, kept = jax.tree.map(native, (params, kept))
         count, batches = _batches(net, x, batch_size)
     if place.mesh is not None:
         params, kept = (jax.device_put(Spread.over(mesh).local(tree), place.whole) for tree in (params, kept))

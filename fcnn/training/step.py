@@ -14,6 +14,7 @@ from ..geometry import Shape, integer
 from ..given import Params, State, check_key, fold
 from ..identity import cached
 from ..layer import Call, Layer
+from ..native import native
 from ..ops.dtypes import wide
 from .objective import Found, Objective, Weighted, check_objective, cross_entropy
 from .optimizers import loss_scale
@@ -81,8 +82,8 @@ def start(
     """
     with at("start"):
         check_begin(net, params, state, shapes)
-    params = net.init(fold(key, "init"), *shapes) if params is None else params
-    state = net.init_state(*shapes) if state is None else state
+    params = net.init(fold(key, "init"), *shapes) if params is None else jax.tree.map(native, params)
+    state = net.init_state(*shapes) if state is None else jax.tree.map(native, state)
     chosen = check_trainable(trainable)
     if chosen is not None:
         chosen.check(params, state)

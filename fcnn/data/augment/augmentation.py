@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from ...errors import at, shown
 from ...identity import Value
+from ...native import native
 
 #: ((x, ...), y): a tuple of inputs, and the targets
 Batch = tuple[Any, Any]
@@ -174,7 +175,7 @@ def check_input(x: Any, *, floating: bool, rank: int = 1) -> jax.Array:
             f"x has dtype {x.dtype}, expected floating point; convert it first: x.astype('float32') / 255 for images "
             "of bytes"
         )
-    return jnp.asarray(x)
+    return jnp.asarray(native(x))
 
 
 def real(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ...errors import at, shown
 from ...geometry import integer
+from ...native import native
 from .augmentation import Augmentation, Batch, check_input, pack, real, unpack, wide
 from .erasing import box
 
@@ -158,7 +159,7 @@ def soft(targets: Any, classes: int | None, x: jax.Array) -> jax.Array:
     """Targets that can be mixed: labels as shares of the classes, floating point as it is."""
     if not hasattr(targets, "dtype"):
         raise TypeError(f"targets must be one array, labels (batch,) or shares (batch, classes), not {targets!r}")
-    targets = jnp.asarray(targets)
+    targets = jnp.asarray(native(targets, "targets"))
     if targets.shape[:1] != x.shape[:1]:
         raise ValueError(
             f"targets have shape {shown(targets.shape)}, expected one for each of the {len(x)} examples of x"

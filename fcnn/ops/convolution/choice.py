@@ -182,6 +182,9 @@ def refusal(algorithm: str, problem: Problem) -> str | None:
 def use_algorithm(algorithm: str | None) -> Iterator[None]:
     """Compute every convolution that is traced inside by one algorithm, where it can; others are chosen as ever.
 
+    ``compiled.cost_analysis()`` counts what the algorithm computes: under Winograd's or Fourier's fewer operations than
+    the definition of a convolution has, under "blocks" more. Compiled under "direct" it counts those of the definition.
+
     Args:
         algorithm: "direct", "patches", "depthwise", "blocks", "winograd", "fourier", or None for the usual choice. The
             last three leave data of very different magnitudes to "direct", at run time.

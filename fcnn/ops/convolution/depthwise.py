@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from ...geometry import Shape, symbolic
 from ..alone import alone
+from ..dtypes import beside
 from .geometry import Geometry
 from .patches import padded, views, views_of_padded
 
@@ -26,7 +27,7 @@ def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry, *, cpu: bool = 
     features, channels = kernel.shape[-1], x.shape[-1]
     weights = kernel.reshape(-1, channels, features // channels)
     shares = [
-        view * weight[:, 0] if features == channels else view[..., None] * weight
+        view * beside(weight[:, 0], view) if features == channels else view[..., None] * beside(weight, view[..., None])
         for view, weight in zip(_views(x, kernel.shape[:-2], geometry, cpu), weights, strict=True)
     ]
     y = reduce(add, shares)

@@ -24,7 +24,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec
 
@@ -32,11 +31,14 @@ from ...geometry import Shape
 from ..alone import plainly
 from ..devices import explicit_axes, varying_axes
 from ..memory import keep_memory
+from ..tools import Own, kept_as_convolution
 from . import blocks, depthwise, direct, fourier, locality, patches, split, winograd
 from .choice import Choice, Problem, choose, forced, refusal
 from .geometry import Geometry
 
-forward_p, input_p, kernel_p = (Primitive(f"fcnn_convolution_{name}") for name in ("forward", "input", "kernel"))
+forward_p, input_p, kernel_p = (
+    Own(f"fcnn_convolution_{name}", bilinear=True) for name in ("forward", "input", "kernel")
+)
 _OPERATION = {forward_p: "forward", input_p: "input", kernel_p: "kernel"}
 _Params = dict[str, Any]
 #: "direct" whose parts, where it has any, are computed by XLA's convolution too and not as ``choose`` says
@@ -377,6 +379,7 @@ for _primitive in (forward_p, input_p, kernel_p):
     _primitive.def_impl(partial(_eager, jax.jit(_primitive.bind, static_argnames=_STATIC)))
     _primitive.def_abstract_eval(partial(_abstract, _operation))
     batching.primitive_batchers[_primitive] = partial(_batched, _primitive)
+    kept_as_convolution(_primitive)
     mlir.register_lowering(_primitive, plainly(partial(_compute, _operation, "cpu")), platform="cpu")
     mlir.register_lowering(_primitive, plainly(partial(_compute, _operation, "gpu")))
 

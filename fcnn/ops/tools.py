@@ -1,0 +1,78 @@
+"""What JAX's other tools ask of a primitive: Taylor mode, and what a checkpoint keeps.
+
+``jax.experimental.jet`` and the policies of ``jax.checkpoint_policies`` know JAX's primitives one by one. Here those of
+this library are made known to them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import Primitive, Var
+from jax.interpreters import partial_eval
+
+
+class Own(Primitive):
+    """A primitive that is linear in its last operand, and with ``bilinear`` in each of its two.
+
+    It hands its rule to ``jax.experimental.jet`` when it is first used after that was imported: to import it here would
+    take long.
+    """
+
+    def __init__(self, name: str, *, bilinear: bool = False) -> None:
+        super().__init__(name)
+        self.taylor = self._of_products if bilinear else self._of_last
+
+    def bind(self, *args: Any, **params: Any) -> Any:
+        jet = sys.modules.get("jax.experimental.jet")
+        if jet is not None and self not in jet.jet_rules:
+            jet.jet_rules[self] = self.taylor
+        return super().bind(*args, **params)
+
+    def _of_last(self, primals: Any, series: Any, **params: Any) -> tuple[Any, list[Any]]:
+        *fixed, x = primals
+        y, *terms = (self.bind(*fixed, term, **params) for term in (x, *series[-1]))
+        return y, terms
+
+    def _of_products(self, primals: Any, series: Any, **params: Any) -> tuple[Any, list[Any]]:
+        """Coefficient k of a product is the sum over j of the products of coefficients j and k - j."""
+        first, second = ([x, *terms] for x, terms in zip(primals, series, strict=True))
+        y, *terms = (
+            reduce(add, [self.bind(first[j], second[k - j], **params) for j in range(k + 1)]) for k in range(len(first))
+        )
+        return y, terms
+
+
+def one_program(function: Callable[..., Any], *arrays: Any) -> Any:
+    """The function of the arrays as one compiled program, also under ``jax.disable_jit``."""
+    with jax.disable_jit(False):
+        return jax.jit(function)(*arrays)
+
+
+def kept_as_convolution(primitive: Primitive) -> None:
+    """Let the policies of ``jax.checkpoint`` keep what a primitive gives if they keep it, or XLA's convolution.
+
+    What a policy would move to another memory is kept where it is.
+    """
+    partial_eval.partial_eval_jaxpr_custom_rules[primitive] = _known_or_again
+
+
+def _known_or_again(policy: Callable[..., Any], unknown: Any, instantiated: Any, eqn: Any) -> Any:
+    """JAX's rule for an operation under a checkpoint: what is computed before, what in the backward pass."""
+    needed = [x for x, there in zip(eqn.invars, instantiated, strict=True) if isinstance(x, Var) and not there]
+    if any(unknown):
+        return None, eqn, [True], [True], needed
+    avals = [x.aval for x in eqn.invars]
+    if any(_keeps(policy(p, *avals, **eqn.params)) for p in (eqn.primitive, lax.conv_general_dilated_p)):
+        return eqn, None, [False], [False], []
+    return eqn, eqn, [False], [True], needed
+
+
+def _keeps(answer: Any) -> bool:
+    return answer if isinstance(answer, bool) else type(answer).__name__ != "RecomputeType"
