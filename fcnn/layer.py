@@ -341,9 +341,7 @@ class Layer(Value):
             check_inputs(inputs)
             self._check_count(len(inputs))
             leaves, tree = jax.tree.flatten((call.root, params, state, inputs))
-            of_host = any(isinstance(leaf, np.ndarray) for leaf in leaves)
-            if of_host:
-                leaves = list(map(native, leaves))
+            leaves = list(map(native, leaves))
             compiling = any(type(leaf).__name__ == _COMPILING for leaf in leaves)
             if not compiling:
                 if all(hasattr(leaf, "dtype") for leaf in leaves):
@@ -351,7 +349,7 @@ class Layer(Value):
                 else:  # something that is no array and cannot be hashed: it is about to be refused
                     _rehearse.__wrapped__(self, call.train, tree, leaves, call.resting)
             self._look_at(tuple(tuple(x.shape[1:]) for x in inputs))
-            if of_host:
+            if any(isinstance(leaf, np.ndarray) for leaf in leaves):
                 arrays = [jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
                 _, params, state, inputs = jax.tree.unflatten(tree, arrays)
             if compiling:
