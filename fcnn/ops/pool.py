@@ -80,7 +80,7 @@ def max_pool(
         return largest(windows, pad(x, windows, lowest))
 
     # jax_debug_infs is about the results of programs: the padding must not be one
-    return one_program(pooled, x) if jax.config.jax_debug_infs else pooled(x)
+    return one_program(pooled, x) if jax.config.jax_debug_infs else pooled(x)  # type: ignore[attr-defined]
 
 
 def max_of_phases(y: Array, *, space_first: bool = False) -> Array:

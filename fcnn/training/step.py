@@ -82,8 +82,9 @@ def start(
     """
     with at("start"):
         check_begin(net, params, state, shapes)
-    params = net.init(fold(key, "init"), *shapes) if params is None else jax.tree.map(native, params)
-    state = net.init_state(*shapes) if state is None else jax.tree.map(native, state)
+    params, state = jax.tree.map(native, (params, state))
+    params = net.init(fold(key, "init"), *shapes) if params is None else params
+    state = net.init_state(*shapes) if state is None else state
     chosen = check_trainable(trainable)
     if chosen is not None:
         chosen.check(params, state)
