@@ -185,6 +185,7 @@ NOT_LAYERS = {
     "evaluate",
     "fit",
     "fully_convolutional",
+    "predict",
     "scan_tiles",
     "summary",
     "__version__",
