@@ -104,6 +104,7 @@ CASES = {
         )(puts_back),
         IMAGE,
         covers="MaxUnpool",
+        tags=frozenset({"moves values"}),
     ),
     "batch norm": Case(fcnn.BatchNorm(), IMAGE, covers="BatchNorm"),
     "batch norm plain": Case(fcnn.BatchNorm(scale=False, bias=False), VECTOR, covers="BatchNorm"),

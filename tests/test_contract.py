@@ -149,7 +149,8 @@ def test_one_bad_sample_spoils_what_sees_it(name):
     if "joins examples" not in case.tags:
         assert not spoilt[[0, 2]].any()
         assert not moved[[0, 2]].any()
-    assert (spoilt == moved).all() if case.local else spoilt[moved].all()
+    if "moves values" not in case.tags:  # else a value that comes to lie elsewhere leaves a finite 0
+        assert (spoilt == moved).all() if case.local else spoilt[moved].all()
 
 
 @SMALL
