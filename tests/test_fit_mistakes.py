@@ -130,19 +130,19 @@ def mixed(key, batch):
 
 
 NO_ACCURACY = {
-    "targets that are no labels": ({"data": (X, ONE_HOT), "monitor": "accuracy"}, "reports loss; an"),
-    "batches of such": ({"data": [(X, ONE_HOT)], "monitor": "accuracy"}, "reports loss; an"),
+    "targets that are no labels": ({"data": (X, ONE_HOT), "monitor": "accuracy"}, "reports gradient_norm, loss; an"),
+    "batches of such": ({"data": [(X, ONE_HOT)], "monitor": "accuracy"}, "reports gradient_norm, loss; an"),
     "labels that augmentation mixes": (
         {"augment": mixed, "validation": (X, Y), "monitor": "accuracy"},
-        "reports loss, validation_accuracy, validation_loss; an",
+        "reports gradient_norm, loss, validation_accuracy, validation_loss; an",
     ),
     "validation without labels": (
         {"validation": (X, ONE_HOT), "monitor": "validation_accuracy"},
-        "reports accuracy, loss, validation_loss; an",
+        "reports accuracy, gradient_norm, loss, validation_loss; an",
     ),
     "a metric beside": (
         {"data": (X, ONE_HOT), "monitor": "accuracy", "metrics": {"width": lambda outputs, targets: outputs[:, 0]}},
-        "reports loss, width; an",
+        "reports gradient_norm, loss, width; an",
     ),
 }
 
@@ -168,7 +168,9 @@ def test_the_loss_that_watches_is_computed_where_a_run_goes_on():
 
 def test_an_accuracy_that_ends_with_the_first_epoch_is_said_then():
     ends = lambda epoch: [(X, Y if epoch == 0 else ONE_HOT)]  # noqa: E731
-    with pytest.raises(ValueError, match=r"^fit: monitor is 'accuracy', but this run reports loss; an accuracy needs"):
+    with pytest.raises(
+        ValueError, match=r"^fit: monitor is 'accuracy', but this run reports gradient_norm, loss; an accuracy needs"
+    ):
         fit(ends, loss=cross_entropy, monitor="accuracy", patience=5)
 
 

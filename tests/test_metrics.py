@@ -172,7 +172,8 @@ def test_the_history_of_a_network_that_stays_is_its_evaluation(how):
     given = options.pop("data", (X, Y))
     run = fit(given, metrics=wanted, validation=[(X[:50], Y[:50]), (X[50:], Y[50:])], **options)
     found = fcnn.evaluate(NET, PARAMS, (X, Y), metrics=wanted)
-    assert set(run.history) == set(found) | {f"validation_{name}" for name in found} | {"seconds"}
+    told = {"seconds", "learning_rate", "gradient_norm"}
+    assert set(run.history) == set(found) | {f"validation_{name}" for name in found} | told
     for name, value in found.items():
         for epoch in range(2):
             np.testing.assert_allclose(run.history[name][epoch], value, rtol=1e-6, err_msg=name)
