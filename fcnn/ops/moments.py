@@ -12,6 +12,7 @@ from jax import lax
 from .. import geometry
 from ..errors import at, refuse_traced
 from ..native import native
+from .devices import explicit_axes
 from .dtypes import beside, common, wide
 
 if TYPE_CHECKING:
@@ -157,7 +158,8 @@ def _deviations(
         return jnp.sum(a, axes, keepdims=True) / max(count, 1)  # of an empty batch it is 0
 
     fixed = lax.stop_gradient(x)
-    pivot = _middle(fixed, axes, alone=share is not None)
+    # single values of an array that is spread over devices by name cannot be cut out: there the pivot is the mean
+    pivot = mean_of(fixed) if explicit_axes(x) else _middle(fixed, axes, alone=share is not None)
     s = _power_of_two(mean_of(jnp.abs(fixed - pivot)), small=epsilon < 1e-15)
     difference = (x - pivot) * s
     offset = mean_of(difference)
