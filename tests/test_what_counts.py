@@ -243,7 +243,7 @@ def test_a_dict_of_losses_is_their_weighted_sum(accumulate, x64):
     single, alone = stepped((X, TARGETS), two, loss=by_one)
     after, found = stepped((X, TARGETS), two, loss=BOTH, loss_weights={"box": 0.5}, accumulate=accumulate)
     assert_close(after.params, single.params, rtol=1e-6)  # squared_error computes in the dtype of its arguments
-    assert set(found) == {"loss", "loss/class", "loss/box", "accuracy/class"}
+    assert set(found) == {"loss", "loss/class", "loss/box", "accuracy/class", "gradient_norm"}
     assert found["loss"] == pytest.approx(alone["loss"], rel=1e-10)
     assert found["loss"] == pytest.approx(found["loss/class"] + 0.5 * found["loss/box"], rel=1e-10)
 
@@ -254,7 +254,8 @@ def test_several_targets_go_through_everything():
     fitted = {"optimizer": optax.adam(0.05), "epochs": 40, "key": KEY, "progress": False, "batch_size": 12}
     run = fcnn.fit(two, (x, targets), validation=(x, targets), monitor="validation_f1/class", **options, **fitted)
     names = {"loss", "loss/class", "loss/box", "accuracy/class", "f1/class"}
-    assert set(run.history) == names | {f"validation_{n}" for n in names} | {"seconds"}
+    told = {"seconds", "learning_rate", "gradient_norm"}
+    assert set(run.history) == names | {f"validation_{n}" for n in names} | told
     assert run.history["loss"][-1] < 0.8 * run.history["loss"][0]
     found = fcnn.evaluate(two, run.params, (x, targets), batch_size=10, **options)
     assert run.best_epoch == np.argmax(run.history["validation_f1/class"]) + 1
