@@ -47,7 +47,7 @@ _NAMES = _spread(
         " ".join(f"GlobalMax{pool}{n}D" for pool in ("Pool", "Pooling") for n in "123"): "write fcnn.GlobalMaxPool()",
         " ".join(f"Global{pool}{n}D" for pool in ("AvgPool", "AveragePooling") for n in "123"): "write "
         "fcnn.GlobalAvgPool()",
-        _with_ranks("MaxUnpool"): "write y, unpool = jax.vjp(lambda x: fcnn.ops.max_pool(x, 2), x), then unpool(z)[0]",
+        _with_ranks("MaxUnpool"): "write fcnn.MaxUnpool(window) in a graph, or ops.max_unpool(y, indices, space)",
         _with_ranks("BatchNorm") + " BatchNormalization SyncBatchNorm LazyBatchNorm2d": "write fcnn.BatchNorm(); its "
         "momentum is the share of the old value that is kept, 0.9 for PyTorch's 0.1",
         "LayerNormalization": "write fcnn.LayerNorm()",
@@ -72,7 +72,6 @@ _NAMES = _spread(
         "CrossEntropyLoss MSELoss BCELoss BCEWithLogitsLoss L1Loss NLLLoss losses": _LOSS,
         "Adam AdamW SGD RMSprop Adagrad optim optimizers Optimizer": _OPTIMIZER,
         "Trainer train": "write fcnn.fit(net, (x, y), optimizer=optax.adam(1e-3), epochs=10, key=jax.random.key(0))",
-        "predict": "write net.apply(params, x, state=state)",
         "DataLoader Dataset": "fcnn.fit takes arrays, and loaders of PyTorch and Grain as they are",
         "Tensor tensor": "arrays are those of JAX and NumPy: jax.numpy.asarray(x)",
         "no_grad": "nothing is recorded: gradients are computed where jax.grad asks for them",

@@ -157,7 +157,7 @@ OPTIONS = [
     (lambda: fcnn.BatchNorm(64), "batch_norm", "write BatchNorm()"),
     (lambda: fcnn.LayerNorm(64), "layer_norm", "write LayerNorm()"),
     (lambda: fcnn.GroupNorm(4, 64), "group_norm", "write GroupNorm(4)"),
-    (lambda: fcnn.Flatten(1), "flatten", "write Flatten()"),
+    (lambda: fcnn.Flatten(1), "flatten", "give options by keyword: first, last"),
     (lambda: fcnn.Scan(NET, 8, 2), "scan", "stride"),
 ]
 
