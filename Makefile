@@ -5,12 +5,13 @@ RESULT ?= .bench/last.json
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help train test test-slow lint format bench clean
+.PHONY: help train test test-slow test-exhaustive lint format bench clean
 
 help:
 	@echo "make train             train on scikit-learn's digits (DATA=mnist: on MNIST), pictures in runs/"
 	@echo "make test              run the tests, but for those marked slow"
 	@echo "make test-slow         run those: soaks, kills, several processes, other libraries"
+	@echo "make test-exhaustive   every tool of JAX with every layer, for an hour"
 	@echo "make lint              ruff and pyright"
 	@echo "make format            let ruff lay out the code"
 	@echo "make bench             time fcnn beside other libraries, result in .bench/ (RESULT=file: there)"
@@ -23,7 +24,10 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto -m slow $(ARGS)
+	$(BIN)/python -m pytest -n auto -m "slow and not exhaustive" $(ARGS)
+
+test-exhaustive: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n auto -m exhaustive $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

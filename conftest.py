@@ -30,7 +30,7 @@ def pytest_configure(config):
     the slow tests; FCNN_TESTS_OPTIMISED=1 asks for that in all of them.
     """
     gc.set_threshold(50_000, 20, 100)  # what JAX keeps of thousands of programs takes long to look through
-    if os.environ.get("FCNN_TESTS_OPTIMISED") == "1" or config.option.markexpr == "slow":
+    if os.environ.get("FCNN_TESTS_OPTIMISED") == "1" or config.option.markexpr.startswith("slow"):
         return
     quickly = xla_flags.known()  # before any worker starts, so that none has to find out again
     if getattr(config.option, "dist", "no") != "no":  # with workers, it is they who compile

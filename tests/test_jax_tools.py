@@ -26,7 +26,7 @@ SWITCHES = {
 }
 #: networks that between them have every kind of layer; the other cases are slow
 FEW = ("batch norm", "graph", "conv grouped", "lp pool", "max pool overlapping", "dropout")
-SOME = [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+SOME = [name if name in FEW else pytest.param(name, marks=(pytest.mark.slow, pytest.mark.exhaustive)) for name in CASES]
 
 
 @cache
@@ -55,6 +55,7 @@ def test_all_switches_together_change_no_value(name):
     same(found, expected)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("switch", SWITCHES)
 @pytest.mark.parametrize("name", CASES)
