@@ -42,7 +42,10 @@ FORWARD = (
 
 def quickly(names, first):
     """The names, those that are not among the first as slow tests."""
-    return [name if name in first else pytest.param(name, marks=(pytest.mark.slow, pytest.mark.exhaustive)) for name in names]
+    return [
+        name if name in first else pytest.param(name, marks=(pytest.mark.slow, pytest.mark.exhaustive))
+        for name in names
+    ]
 
 
 @cache
