@@ -17,6 +17,7 @@ from ..geometry import Padding, Windows
 from ..native import native
 from .dtypes import least
 from .pool import windows_on
+from .tools import one_program
 from .windows import pad
 
 if TYPE_CHECKING:
@@ -81,8 +82,12 @@ def max_pool_with_indices(
             )
     from .maximum import first_place, largest  # its primitives take long to import, see ops.convolution
 
-    padded = pad(x, windows, lowest)
-    return largest(windows, padded), _sample(first_place(lax.stop_gradient(padded), windows), windows)
+    def pooled(x: Array) -> tuple[Array, Array]:
+        padded = pad(x, windows, lowest)
+        return largest(windows, padded), _sample(first_place(lax.stop_gradient(padded), windows), windows)
+
+    # the padding may be infinite, and is not a result
+    return one_program(pooled, x) if jax.config.jax_debug_infs else pooled(x)  # type: ignore[attr-defined]
 
 
 def _sample(place: Array, windows: Windows) -> Array:
