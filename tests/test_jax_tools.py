@@ -25,7 +25,7 @@ SWITCHES = {
     "matmul precision": lambda: jax.default_matmul_precision("highest"),
 }
 #: networks that between them have every kind of layer; the other cases are slow
-FEW = ("batch norm", "graph", "conv grouped", "lp pool", "max pool overlapping", "dropout")
+FEW = ("batch norm", "graph", "conv grouped", "lp pool", "max pool overlapping", "max unpool", "dropout")
 SOME = [name if name in FEW else pytest.param(name, marks=(pytest.mark.slow, pytest.mark.exhaustive)) for name in CASES]
 
 
