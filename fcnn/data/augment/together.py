@@ -43,12 +43,19 @@ def together(
         fill: the value of images and masks where nothing lies, such as the ignored label 255. Boxes that leave the
             image become zeros.
 
+    Shapes:
+        x (batch, \*space, channels), and what follows it as ``targets`` and ``inputs`` say; all shapes stay.
+
     Returns:
         The augmentation.
 
     Raises:
         ValueError: an unknown kind, an augmentation that mixes examples, or targets over another space than x.
         TypeError: something that cannot be called, or that does not say whether it moves samples.
+
+    Source:
+        Ronneberger, Fischer and Brox, "U-Net: Convolutional networks for biomedical image segmentation", 2015, section
+        3.1, for images and masks deformed alike; ``torchvision.transforms.v2`` for masks and boxes beside an image.
 
     Example:
         >>> from .moving import Flip
