@@ -193,9 +193,13 @@ def _middle(x: Array, axes: tuple[int, ...], *, alone: bool) -> Array:
 
     def sample(place: float) -> Array:
         found = x
-        for axis in axes:
+        for axis in reversed(axes):
             start = int((x.shape[axis] - 1) * place) if known else 0
-            found = lax.slice_in_dim(found, start, start + 1, axis=axis)
+            if axis:
+                found = lax.slice_in_dim(found, start, start + 1, axis=axis)
+            else:  # a batch may be spread over devices: of a slice they would send each other parts, a sum they add up
+                chosen = lax.broadcasted_iota("int32", found.shape, 0) == start
+                found = jnp.sum(jnp.where(chosen, found, 0), 0, keepdims=True)
         return found
 
     if not known:
