@@ -320,7 +320,7 @@ def main() -> int:
             epochs=planned.epochs,
             key=key,
             batch_size=planned.batch,
-            loss=fcnn.training.smoothed(SMOOTHING),
+            loss=fcnn.training.label_smoothing(SMOOTHING),
             augment=AUGMENT,
             params=begin(NET, key, kernels),
             state=NET.init_state((32, 32, 3)),
@@ -350,7 +350,7 @@ def main() -> int:
     peak, fastest = peak_of(device, options.precision), min(found["training"])
     result = {
         "data": data.licence,
-        **{name: spread(found[name]) for name in ("test_accuracy", "plain_test_accuracy", "train_accuracy")},
+        **{name: mean_and_sd(found[name]) for name in ("test_accuracy", "plain_test_accuracy", "train_accuracy")},
         "seconds": {
             "whitening": round(whitening_seconds, 3),
             **{name: [round(s, 3) for s in found[name]] for name in ("training", "compiling", "testing")},
@@ -373,15 +373,15 @@ def main() -> int:
     path.write_text(json.dumps(result, indent=2) + "\n")
     tested = result["test_accuracy"]
     print(
-        f"test accuracy {tested['mean']:.2%} (mean of {tested['n']} seeds, spread {tested['std']:.2%}), "
+        f"test accuracy {tested['mean']:.2%} (mean of {tested['n']} seeds, s.d. {tested['std']:.2%}), "
         f"{fastest:.1f} seconds of training at {result['flops']['per_second'] / 1e12:.2f} TFLOP/s\n"
         f"written: {path.resolve()}"
     )
     return 0
 
 
-def spread(values: list[float]) -> dict[str, Any]:
-    """Mean, standard deviation and what they are of."""
+def mean_and_sd(values: list[float]) -> dict[str, Any]:
+    """Mean and standard deviation over seeds, for a result."""
     return {"mean": float(np.mean(values)), "std": float(np.std(values)), "n": len(values), "seeds": values}
 
 

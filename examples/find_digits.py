@@ -118,7 +118,7 @@ def train_on_pictures(data: fcnn.data.Dataset, seed: int, options: argparse.Name
 def optimizer(steps: int) -> optax.GradientTransformation:
     """AdamW, whose rate rises for a fifth of the steps and falls to nearly zero."""
     rate = optax.schedules.cosine_onecycle_schedule(steps, 4e-3, pct_start=0.2)
-    return optax.adamw(rate, b2=0.99, weight_decay=0.05, mask=fcnn.training.weights_only)
+    return optax.adamw(rate, b2=0.99, weight_decay=0.05, mask=fcnn.training.decay_mask)
 
 
 def contents(pictures: Sequence[clutter.Scene]) -> np.ndarray:
@@ -221,7 +221,8 @@ def main() -> int:
         "data": "mnist",
         "seeds": list(range(options.seeds)),
         "trained_on": {
-            way: {name: finding.spread([r[name] for r in runs]) for name in runs[0]} for way, runs in results.items()
+            way: {name: finding.mean_and_sd([r[name] for r in runs]) for name in runs[0]}
+            for way, runs in results.items()
         },
         "test": {
             "pictures": len(test),

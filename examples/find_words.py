@@ -108,10 +108,10 @@ def train(recordings: fcnn.data.Recordings, held_out: str, seed: int, options: a
     run = fcnn.fit(
         DETECTOR,
         (x, y),
-        optimizer=optax.adamw(rate, b2=0.99, weight_decay=0.05, mask=fcnn.training.weights_only),
+        optimizer=optax.adamw(rate, b2=0.99, weight_decay=0.05, mask=fcnn.training.decay_mask),
         epochs=options.epochs,
         key=jax.random.key(seed),
-        loss=fcnn.training.smoothed(0.05),
+        loss=fcnn.training.label_smoothing(0.05),
         augment=another_voice,
         progress=options.progress,
     )
@@ -212,7 +212,7 @@ def main() -> int:
         "data": "spoken_digits",
         "speakers_held_out": [speakers[seed % len(speakers)] for seed in range(options.seeds)],
         "seeds": list(range(options.seeds)),
-        **{name: finding.spread([run[name] for run in runs]) for name in runs[0]},
+        **{name: finding.mean_and_sd([run[name] for run in runs]) for name in runs[0]},
         "test": {"minutes": TEST_MINUTES, "word": WORD, "close_seconds": CLOSE, "threshold_probability": 0.5},
         "training_minutes_of_sound": TRAINING_MINUTES,
         "epochs": options.epochs,

@@ -176,8 +176,8 @@ def mean_off(judged: Judged) -> float | None:
     return float(off.mean()) if len(off) else None
 
 
-def spread(values: Sequence[float | None]) -> dict[str, object]:
-    """Mean and spread over seeds, for a result; over those that there are."""
+def mean_and_sd(values: Sequence[float | None]) -> dict[str, object]:
+    """Mean and standard deviation over seeds, for a result; None is left out."""
     known = [value for value in values if value is not None]
     mean, std = (float(np.mean(known)), float(np.std(known))) if known else (None, None)
     return {"mean": mean, "std": std, "n": len(known), "each": list(values)}

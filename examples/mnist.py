@@ -37,7 +37,7 @@ def train(data: fcnn.data.Dataset, seed: int, options: argparse.Namespace) -> fl
     steps = options.epochs * (len(data.train[1]) // BATCH)
     # the rate rises for a fifth of the steps and falls to nearly zero; decay is for kernels, not for norms and biases
     rate = optax.schedules.cosine_onecycle_schedule(steps, 0.15, pct_start=0.2)
-    decay = optax.add_decayed_weights(5e-4, mask=fcnn.training.weights_only)
+    decay = optax.add_decayed_weights(5e-4, mask=fcnn.training.decay_mask)
     run = fcnn.fit(
         NET,
         data.train,
@@ -45,7 +45,7 @@ def train(data: fcnn.data.Dataset, seed: int, options: argparse.Namespace) -> fl
         epochs=options.epochs,
         key=jax.random.key(seed),
         batch_size=BATCH,
-        loss=fcnn.training.smoothed(0.1),
+        loss=fcnn.training.label_smoothing(0.1),
         augment=AUGMENT,
         progress=options.progress,
     )

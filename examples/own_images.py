@@ -80,7 +80,7 @@ def main() -> int:
         run = fcnn.fit(
             net,
             data.train,
-            optimizer=optax.adamw(rate, weight_decay=0.02, mask=fcnn.training.weights_only),
+            optimizer=optax.adamw(rate, weight_decay=0.02, mask=fcnn.training.decay_mask),
             epochs=options.epochs,
             key=jax.random.key(0),
             batch_size=batch_size,

@@ -96,11 +96,11 @@ def train_seeds(options: argparse.Namespace, train: Callable[[int], float], **fa
         accuracies.append(train(seed))
         seconds.append(time.perf_counter() - begun)
         print(f"seed {seed}: test accuracy {accuracies[-1]:.2%}, {seconds[-1] / 60:.1f} minutes", flush=True)
-    mean, spread = float(np.mean(accuracies)), float(np.std(accuracies))
+    mean, deviation = float(np.mean(accuracies)), float(np.std(accuracies))
     result = {
         **facts,
         "seeds": list(range(options.seeds)),
-        "test_accuracy": {"mean": mean, "std": spread, "n": len(accuracies), "seeds": accuracies},
+        "test_accuracy": {"mean": mean, "std": deviation, "n": len(accuracies), "seeds": accuracies},
         "seconds": {"each": [round(s, 1) for s in seconds], "all": round(sum(seconds), 1)},
         "epochs": options.epochs,
         **provenance(),
@@ -109,7 +109,7 @@ def train_seeds(options: argparse.Namespace, train: Callable[[int], float], **fa
     options.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(
-        f"test accuracy {mean:.2%} (mean of {len(accuracies)} seeds, spread {spread:.2%}), "
+        f"test accuracy {mean:.2%} (mean of {len(accuracies)} seeds, s.d. {deviation:.2%}), "
         f"{sum(seconds) / 60:.1f} minutes in all\nwritten: {path.resolve()}"
     )
     return result

@@ -46,11 +46,11 @@ def train(data: fcnn.data.Dataset, seed: int, options: argparse.Namespace) -> fl
     run = fcnn.fit(
         NET,
         data.train,
-        optimizer=optax.adamw(rate, b2=0.99, weight_decay=0.05, mask=fcnn.training.weights_only),
+        optimizer=optax.adamw(rate, b2=0.99, weight_decay=0.05, mask=fcnn.training.decay_mask),
         epochs=options.epochs,
         key=jax.random.key(seed),
         batch_size=BATCH,
-        loss=fcnn.training.smoothed(0.1),
+        loss=fcnn.training.label_smoothing(0.1),
         augment=AUGMENT,
         progress=options.progress,
     )

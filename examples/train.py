@@ -105,10 +105,10 @@ def main() -> int:
     fcnn.draw.mistakes(x_test, y_test, predicted, data.classes, title=title).savefig(
         written["digits it got wrong"], dpi=150
     )
-    mean, spread = float(np.mean(accuracies)), float(np.std(accuracies))
+    mean, deviation = float(np.mean(accuracies)), float(np.std(accuracies))
     result = {
         "data": options.data,
-        "test_accuracy": {"mean": mean, "std": spread, "n": len(accuracies), "seeds": accuracies},
+        "test_accuracy": {"mean": mean, "std": deviation, "n": len(accuracies), "seeds": accuracies},
         "seconds": round(seconds, 1),
         "epochs": epochs,
         "batch_size": task["batch_size"],
@@ -116,7 +116,7 @@ def main() -> int:
     }
     written["figures"].write_text(json.dumps(result, indent=2) + "\n")
 
-    print(f"\ntest accuracy {mean:.2%} (mean of {len(accuracies)} seeds, spread {spread:.2%}), {seconds:.1f} seconds")
+    print(f"\ntest accuracy {mean:.2%} (mean of {len(accuracies)} seeds, s.d. {deviation:.2%}), {seconds:.1f} seconds")
     print("written:")
     for name, path in written.items():
         print(f"  {name:<20} {path.resolve()}")

@@ -35,7 +35,7 @@ import optax
 
 import fcnn
 from fcnn.data import augment
-from fcnn.training import CheckpointDamagedWarning, Checkpoints, snapshot
+from fcnn.training import CheckpointDamagedWarning, Checkpoints, serialization
 from fcnn.training.loop import Loop
 
 KINDS = ("arrays", "batches", "ensemble")
@@ -201,7 +201,7 @@ def kill_once(kind, seed, epochs, folder, draw, log):
     process.wait()
     found = newest(folder)
     for path in (folder / "run").glob("step_*"):
-        snapshot.verify(path)  # raises where one is damaged
+        serialization.verify(path)  # raises where one is damaged
     last = found[-1][0] if found else 0
     return {
         "since": "start" if early else "first step",

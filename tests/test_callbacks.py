@@ -62,7 +62,7 @@ def test_what_a_callback_stopped_within_an_epoch_goes_on(tmp_path):
 
 
 def test_mistakes_are_explained():
-    with pytest.raises(TypeError, match="must be a function of a Moment"):
+    with pytest.raises(TypeError, match="must be a function of an EpochInfo"):
         every(3, "write")
     with pytest.raises(ValueError, match="steps"):
         every(0, print)

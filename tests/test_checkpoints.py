@@ -17,7 +17,7 @@ import optax
 import pytest
 from stored import child, leaves, names, small
 
-from fcnn.training import snapshot
+from fcnn.training import serialization
 from fcnn.training.checkpoint import CheckpointError, Checkpoints, Store
 
 pytest.importorskip("orbax.checkpoint", reason="checkpoints need orbax-checkpoint")
@@ -134,7 +134,7 @@ def test_a_tree_may_change_as_soon_as_save_returns(tmp_path):
             mine += 1
         store.wait()
         for step in range(4):
-            back, _ = snapshot.read(tmp_path / f"step_{step:08d}", {**tree, "numpy": mine})
+            back, _ = serialization.read(tmp_path / f"step_{step:08d}", {**tree, "numpy": mine})
             assert all((leaf == step).all() for leaf in jax.tree.leaves(back))
 
 
@@ -166,7 +166,7 @@ def test_what_prepare_and_save_were_given_may_be_gone_at_once(tmp_path, monkeypa
         assert held == [True]
         assert (shown["numpy"] == 5).all()  # the memory that was made ready is the store's own
         for step in range(2):
-            assert leaves(snapshot.read(tmp_path / f"step_{step:08d}", given)[0]) == expected
+            assert leaves(serialization.read(tmp_path / f"step_{step:08d}", given)[0]) == expected
 
 
 def test_what_prepare_was_shown_is_saved_as_it_is_at_the_save(tmp_path):

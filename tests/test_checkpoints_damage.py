@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from stored import child, leaves, names, small
 
-from fcnn.training import snapshot
+from fcnn.training import serialization
 from fcnn.training.checkpoint import CheckpointDamagedWarning, CheckpointError, CheckpointFailedWarning, Store
 
 pytest.importorskip("orbax.checkpoint", reason="checkpoints need orbax-checkpoint")
@@ -192,7 +192,7 @@ def test_too_little_room_is_seen_before_anything_is_written(tmp_path, monkeypatc
     class Tiny:
         free = 3000
 
-    monkeypatch.setattr(snapshot.shutil, "disk_usage", lambda folder: Tiny)
+    monkeypatch.setattr(serialization.shutil, "disk_usage", lambda folder: Tiny)
     with Store(tmp_path) as store:
         store.save(1, {"a": np.ones(100)}, {})
         store.wait()

@@ -173,7 +173,7 @@ def test_peaks_are_given_where_they_are_known(recipe, device, precision, peak):
 def test_the_step_can_be_taken_in_bfloat16(recipe):
     optimizer = recipe.optimizer_for(480, 48, 1024)
     training = fcnn.training
-    loss = training.smoothed(recipe.SMOOTHING)
+    loss = training.label_smoothing(recipe.SMOOTHING)
     step = training.make_step(recipe.NET, optimizer, loss, recipe.AUGMENT, precision="bfloat16")
 
     def taken(x, y):

@@ -10,7 +10,16 @@ import optax
 import pytest
 
 import fcnn
-from fcnn.training import Moment, evaluate_ensemble, fit_ensemble, make_step, order_of, smoothed, start, weights_only
+from fcnn.training import (
+    EpochInfo,
+    decay_mask,
+    evaluate_ensemble,
+    fit_ensemble,
+    label_smoothing,
+    make_step,
+    order_of,
+    start,
+)
 
 KEY = jax.random.key(0)
 SGD = optax.sgd(0.05, momentum=0.9)
@@ -106,13 +115,13 @@ def test_any_number_of_steps_and_epochs_is_one_compilation():
 
 def test_a_step_takes_over_the_memory_of_the_state_before():
     step = make_step(PLAIN, SGD)
-    from fcnn.training import dispatch
-    from fcnn.training.spread import Spread
+    from fcnn.training import compiled_loop
+    from fcnn.training.sharding import Sharding
 
     x, y = map(jnp.asarray, labelled(32))
     train = start(PLAIN, SGD, KEY, (6, 6, 1))
     train = jax.tree.map(jnp.copy, train)
-    dispatch.resident(step, 16, Spread(), False, False)(
+    compiled_loop.resident(step, 16, Sharding(), False, False)(
         train, (x,), y, jnp.arange(32, dtype="int32"), np.int32(0), np.int32(0), np.int32(2)
     )
     assert train.params["conv1"]["kernel"].is_deleted()
@@ -317,7 +326,7 @@ def test_accuracy_is_best_where_it_is_highest():
 def test_callbacks_are_told_and_can_stop():
     told = []
 
-    def note(moment: Moment):
+    def note(moment: EpochInfo):
         told.append((moment.epoch, moment.epochs, moment.metrics["loss"], len(moment.history["loss"])))
         return np.bool_(moment.epoch == 2)
 
@@ -375,9 +384,9 @@ def test_labels_that_augmentation_mixes_are_distributions():
 def test_schedules_clipping_decay_and_smoothing_are_arguments(x64):
     data = labelled(dtype=np.float64)
     schedule = optax.schedules.warmup_cosine_decay_schedule(0.0, 0.01, 2, 9)
-    optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(schedule, weight_decay=0.1, mask=weights_only))
-    run = fit(data, net=PLAIN, optimizer=optimizer, loss=smoothed(0.1))
-    train, losses = by_hand(data, net=PLAIN, optimizer=optimizer, loss=smoothed(0.1))
+    optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(schedule, weight_decay=0.1, mask=decay_mask))
+    run = fit(data, net=PLAIN, optimizer=optimizer, loss=label_smoothing(0.1))
+    train, losses = by_hand(data, net=PLAIN, optimizer=optimizer, loss=label_smoothing(0.1))
     assert_close(run.params, train.params)
     np.testing.assert_allclose(run.history["loss"], losses, rtol=1e-12)
 
@@ -421,7 +430,7 @@ def test_the_vote_of_an_ensemble_gains_on_its_members():
 def test_data_that_do_not_fit_the_device_come_from_the_host(monkeypatch, x64):
     data = labelled(dtype=np.float64)
     run = fit(data)
-    monkeypatch.setattr("fcnn.training.source.on_device", lambda *given: False)
+    monkeypatch.setattr("fcnn.training.batches.on_device", lambda *given: False)
     assert_close(run.params, fit(data).params)
 
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import fcnn
-from fcnn.training import cross_entropy, fit_ensemble, smoothed
+from fcnn.training import cross_entropy, fit_ensemble, label_smoothing
 from fcnn.training.history import History
 
 KEY = jax.random.key(0)
@@ -41,7 +41,7 @@ MISTAKES = {
         ValueError,
         "epoch 1, batch 2: batch: labels run from 7",
     ),
-    "labels of a smoothed loss": (lambda: fit((X, Y + 7), loss=smoothed(0.1)), ValueError, "labels run from 7"),
+    "labels of a smoothed loss": (lambda: fit((X, Y + 7), loss=label_smoothing(0.1)), ValueError, "labels run from 7"),
     "one callback": (lambda: fit(callbacks=print), TypeError, "callbacks must be a list of functions"),
     "augmentations in a list": (
         lambda: fit(augment=[print]),

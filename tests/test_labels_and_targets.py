@@ -8,7 +8,7 @@ import pytest
 
 import fcnn
 from fcnn.data import augment
-from fcnn.training import cross_entropy, smoothed, start
+from fcnn.training import cross_entropy, label_smoothing, start
 
 KEY = jax.random.key(0)
 X = np.random.default_rng(0).normal(size=(64, 6)).astype("f")
@@ -271,7 +271,7 @@ def test_places_are_known_where_data_come_from_the_host(monkeypatch):
     options = {"net": fcnn.serial(fcnn.Flatten(), fcnn.Dense(3)), "augment": augment.AlternatingFlip()}
     options |= {"epochs": 3, "batch_size": 8}
     run = fit((x, Y[:24]), **options)
-    monkeypatch.setattr("fcnn.training.source.on_device", lambda *given: False)
+    monkeypatch.setattr("fcnn.training.batches.on_device", lambda *given: False)
     other = fit((x, Y[:24]), **options)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), run.params, other.params)
 
@@ -288,4 +288,6 @@ def test_smoothing_and_class_weights_are_values():
         with pytest.raises((ValueError, TypeError), match=message):
             call()
     shares = np.eye(3, dtype="f")[Y]
-    np.testing.assert_allclose(cross_entropy(smoothing=0.1)(X[:, :3], shares), smoothed(0.1)(X[:, :3], Y), rtol=1e-5)
+    np.testing.assert_allclose(
+        cross_entropy(smoothing=0.1)(X[:, :3], shares), label_smoothing(0.1)(X[:, :3], Y), rtol=1e-5
+    )

@@ -19,8 +19,8 @@ import json, logging, os, re, signal, sys
 import jax, jax.numpy as jnp, numpy as np, optax, fcnn
 from jax.sharding import AxisType
 from fcnn.data import augment
-from fcnn.training import Checkpoints, dispatch
-from fcnn.training.spread import Spread
+from fcnn.training import Checkpoints, compiled_loop
+from fcnn.training.sharding import Sharding
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_enable_x64", True)
@@ -103,12 +103,12 @@ said["errors"] = [
 # what a device computes, and what devices tell each other
 wide = fcnn.serial(fcnn.Conv(32, 3, padding="SAME"), fcnn.BatchNorm(), fcnn.Conv(32, 3), fcnn.Flatten(), fcnn.Dense(3))
 jax.config.update("jax_enable_x64", False)
-spread = Spread.over(eight)
-train = spread.everywhere(fcnn.training.start(wide, momentum, jax.random.key(0), (8, 8, 2)))
+sharding = Sharding.over(eight)
+train = sharding.everywhere(fcnn.training.start(wide, momentum, jax.random.key(0), (8, 8, 2)))
 step = fcnn.training.make_step(wide, momentum)
-data = jax.device_put(((x.astype("float32"),), y, np.arange(40, dtype="int32")), spread.whole)
+data = jax.device_put(((x.astype("float32"),), y, np.arange(40, dtype="int32")), sharding.whole)
 scalars = [np.int32(0)] * 3
-text = dispatch.resident(step, 16, spread, False, False).lower(train, *data, *scalars).compile().as_text()
+text = compiled_loop.resident(step, 16, sharding, False, False).lower(train, *data, *scalars).compile().as_text()
 said["outputs"] = re.findall(r" = f32\\[(\\d+),[68],[68],32\\]\\S* convolution\\(", text)
 said["gathers"] = re.findall(r"all-gather|all-to-all|collective-permute", text)
 said["reduces"] = len(re.findall(r"all-reduce(?:-start)?\\(", text))

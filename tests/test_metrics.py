@@ -190,7 +190,7 @@ def test_accumulated_parts_are_the_batch():
 
 
 def test_many_numbers_for_each_step_take_bounded_memory(monkeypatch):
-    monkeypatch.setattr("fcnn.training.dispatch.SLOTS_BYTES", 300)
+    monkeypatch.setattr("fcnn.training.compiled_loop.SLOTS_BYTES", 300)
     run = fit((X, Y), metrics={"confusion": metrics.confusion_matrix()}, batch_size=5)
     assert run.history["confusion"].sum(axis=(1, 2)).tolist() == [50, 50]
     assert int(run.train.step) == 20

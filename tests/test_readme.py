@@ -61,7 +61,7 @@ def test_figures_are_those_of_the_committed_results():
     for name in ("digits", "mnist"):
         result = json.loads((ROOT / "benchmarks" / "results" / f"train_{name}.json").read_text())
         accuracy = result["test_accuracy"]
-        assert f"{accuracy['mean']:.2%} (mean of {accuracy['n']} seeds, spread {accuracy['std']:.2%})" in TEXT
+        assert f"{accuracy['mean']:.2%} (mean of {accuracy['n']} seeds, s.d. {accuracy['std']:.2%})" in TEXT
         assert any(f"{result['seconds']:.{digits}f} seconds" in TEXT for digits in (0, 1))
     cost = json.loads((ROOT / "benchmarks" / "results" / "import_time.json").read_text())["extra_median"]
     assert f"takes {cost:.0f} ms more than `import jax`" in TEXT
@@ -72,7 +72,7 @@ def test_the_trainings_are_the_committed_ones(name):
     result = read(name)
     accuracy, minutes = result["test_accuracy"], [seconds / 60 for seconds in result["seconds"]["each"]]
     (row,) = [line for line in TEXT.splitlines() if line.startswith(f"| `examples/{name}.py`")]
-    several = f"{accuracy['mean']:.2%} (mean of {accuracy['n']} seeds, spread {accuracy['std']:.2%})"
+    several = f"{accuracy['mean']:.2%} (mean of {accuracy['n']} seeds, s.d. {accuracy['std']:.2%})"
     assert several in row if accuracy["n"] > 1 else f"{accuracy['mean']:.2%} (1 seed)" in row
     assert f"{min(minutes):.1f}" in row
     assert f"{max(minutes):.1f}" in row
@@ -148,9 +148,9 @@ def test_figures_of_the_scan_are_those_of_the_committed_results():
         found = read("find_digits")["trained_on"][way]
         (row,) = [row for row in rows if row.startswith(first)]
         average = found["average_precision"]
-        assert f"{average['mean']:.3f} (mean of {average['n']}, spread {average['std']:.3f})" in row
+        assert f"{average['mean']:.3f} (mean of {average['n']}, s.d. {average['std']:.3f})" in row
         assert f"{found['centre_error_pixels']['mean']:.2g} pixels off" in row
     found = read("find_words")
     hits = found["all_hits"]
-    assert f"{hits['mean']:.1%} (mean of {hits['n']}, spread {hits['std']:.1%})" in words
+    assert f"{hits['mean']:.1%} (mean of {hits['n']}, s.d. {hits['std']:.1%})" in words
     assert f"at {found['all_false_alarms_per_hour']['mean']:.0f} false alarms per hour" in words

@@ -29,7 +29,7 @@ from fcnn.training import (
     NonFiniteError,
     checkpoint,
     resume,
-    snapshot,
+    serialization,
 )
 
 pytestmark = pytest.mark.slow
@@ -163,7 +163,7 @@ def test_signals_write_a_checkpoint_and_end_the_program(children, tmp_path):
         assert found, children.said()
         step = int(found[1])
         assert (int(found[2]) - 1) * 16 <= step <= int(found[2]) * 16
-        assert snapshot.verify(Path(found[3])) == step
+        assert serialization.verify(Path(found[3])) == step
         assert kill_soak.newest(tmp_path)[-1][0] == step
     assert differences(finish(children, "arrays", tmp_path), whole) == []
 

@@ -11,7 +11,7 @@ import pytest
 
 import fcnn
 from fcnn.training import make_step, start
-from fcnn.training.progress import EpochBar
+from fcnn.training.progress_bar import EpochBar
 
 KEY = jax.random.key(0)
 NET = fcnn.serial(fcnn.Conv(4, 3), fcnn.BatchNorm(), jax.nn.relu, fcnn.Flatten(), fcnn.Dropout(0.2), fcnn.Dense(3))

@@ -11,9 +11,9 @@ import pytest
 
 import fcnn
 from fcnn.training.ensemble import count_members, evaluate_ensemble, vote
-from fcnn.training.losses import smoothed
+from fcnn.training.losses import label_smoothing
 from fcnn.training.objective import cross_entropy
-from fcnn.training.optimizers import averaged, averaged_params, loss_scale, scaled, weights_only
+from fcnn.training.optimizers import averaged, averaged_params, decay_mask, loss_scale, loss_scaling
 from fcnn.training.statistics import recompute_statistics
 
 KEY = jax.random.key(0)
@@ -45,7 +45,7 @@ def test_only_kernels_are_decayed_whatever_their_axes():
     params = jax.eval_shape(jax.vmap(lambda key: net.init(key, (5, 5, 2))), keys)
     found = {
         jax.tree_util.keystr(path, simple=True, separator="/"): value
-        for path, value in jax.tree.leaves_with_path(weights_only(params))
+        for path, value in jax.tree.leaves_with_path(decay_mask(params))
     }
     assert found == {
         "head/bias": False,
@@ -65,7 +65,7 @@ def test_only_kernels_are_decayed_whatever_their_axes():
 def test_decay_with_the_mask_moves_kernels_alone(standard):
     params = fcnn.serial(fcnn.Dense(3), fcnn.BatchNorm()).init(KEY, (2,))
     params = jax.tree.map(lambda a: a + 1, params)
-    optimizer = optax.adamw(0.1, weight_decay=0.5, mask=weights_only)
+    optimizer = optax.adamw(0.1, weight_decay=0.5, mask=decay_mask)
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)
     np.testing.assert_allclose(updates["dense1"]["kernel"], -0.05 * params["dense1"]["kernel"], rtol=1e-6)
@@ -140,7 +140,7 @@ def test_the_average_of_halves_is_kept_in_float32(standard):
 def test_the_average_is_found_anywhere_and_refused_where_there_is_none(standard):
     params = {"kernel": jnp.ones(2)}
     inside = optax.chain(optax.clip(1.0), optax.masked(averaged(optax.adam(0.1)), {"kernel": True}))
-    np.testing.assert_array_equal(averaged_params(scaled(inside).init(params))["kernel"], params["kernel"])
+    np.testing.assert_array_equal(averaged_params(loss_scaling(inside).init(params))["kernel"], params["kernel"])
     with pytest.raises(ValueError, match=r"no averages.*wrap the optimizer"):
         averaged_params(optax.adam(0.1).init(params))
     with pytest.raises(ValueError, match=r"2 averages.*once"):
@@ -154,7 +154,7 @@ def test_line_searches_get_what_they_ask_for(standard):
         return jnp.sum(jnp.square(params["kernel"] - 3.0))
 
     params = {"kernel": jnp.zeros(2)}
-    optimizer = averaged(scaled(optax.lbfgs()))
+    optimizer = averaged(loss_scaling(optax.lbfgs()))
     state = optimizer.init(params)
     for _ in range(3):
         scale = loss_scale(state)
@@ -169,7 +169,7 @@ def test_line_searches_get_what_they_ask_for(standard):
 
 def test_scaling_is_the_one_written_out(standard):
     period, scale, good = 3, 8.0, 0
-    optimizer = scaled(optax.sgd(0.5, momentum=0.9), initial=scale, period=period)
+    optimizer = loss_scaling(optax.sgd(0.5, momentum=0.9), initial=scale, period=period)
     params, momentum = {"kernel": jnp.zeros(2)}, np.zeros(2)
     state = optimizer.init(params)
     bad = {4: np.inf, 5: -np.inf, 9: np.nan, 10: np.inf, 11: np.inf, 12: np.inf, 13: np.inf, 14: np.inf}
@@ -199,7 +199,7 @@ def test_gradients_below_the_range_of_float16_arrive(standard):
 
     params = {"kernel": jnp.zeros(1, "float16")}
     for initial, wanted in ((1.0, 0.0), (2.0**15, -(2.0**-28))):
-        optimizer = scaled(optax.sgd(1.0), initial=initial)
+        optimizer = loss_scaling(optax.sgd(1.0), initial=initial)
         state = optimizer.init(params)
         gradient = jax.grad(small)(params, loss_scale(state))
         updates, _ = optimizer.update(gradient, state, params)
@@ -208,7 +208,7 @@ def test_gradients_below_the_range_of_float16_arrive(standard):
 
 
 def test_the_scale_stays_finite(standard):
-    optimizer = scaled(optax.sgd(1.0), initial=2.0**126, period=1)
+    optimizer = loss_scaling(optax.sgd(1.0), initial=2.0**126, period=1)
     params = {"kernel": jnp.zeros(1)}
     state = optimizer.init(params)
     for _ in range(4):
@@ -217,7 +217,7 @@ def test_the_scale_stays_finite(standard):
     assert loss_scale(optax.adam(0.1).init(params)) is None
     assert float(loss_scale(averaged(optimizer).init(params))) == 2.0**126
     with pytest.raises(ValueError, match=r"2 scales.*once"):
-        loss_scale(scaled(optimizer).init(params))
+        loss_scale(loss_scaling(optimizer).init(params))
 
 
 @pytest.mark.parametrize(
@@ -227,12 +227,16 @@ def test_the_scale_stays_finite(standard):
         (lambda: averaged(optax.sgd(0.1), 1.0), ValueError, r"averaged: decay is 1, it must be in \[0, 1\)"),
         (lambda: averaged(optax.sgd(0.1), "0.9"), TypeError, "averaged: decay must be a number"),
         (lambda: averaged(optax.sgd(0.1), every=0), ValueError, "averaged: every is 0"),
-        (lambda: scaled(None), TypeError, "scaled: optimizer must be an optax optimizer"),
-        (lambda: scaled(optax.sgd(0.1), initial=0.5), ValueError, "scaled: initial is 0.5, it must be at least 1"),
-        (lambda: scaled(optax.sgd(0.1), period=1.5), TypeError, "scaled: period"),
-        (lambda: scaled(optax.sgd(0.1), factor=1), ValueError, "scaled: factor is 1"),
-        (lambda: smoothed(1.5), ValueError, r"smoothed: smoothing is 1.5, it must be in \[0, 1\]"),
-        (lambda: smoothed("a little"), TypeError, "smoothed: smoothing must be a number"),
+        (lambda: loss_scaling(None), TypeError, "loss_scaling: optimizer must be an optax optimizer"),
+        (
+            lambda: loss_scaling(optax.sgd(0.1), initial=0.5),
+            ValueError,
+            "loss_scaling: initial is 0.5, it must be at least 1",
+        ),
+        (lambda: loss_scaling(optax.sgd(0.1), period=1.5), TypeError, "loss_scaling: period"),
+        (lambda: loss_scaling(optax.sgd(0.1), factor=1), ValueError, "loss_scaling: factor is 1"),
+        (lambda: label_smoothing(1.5), ValueError, r"label_smoothing: smoothing is 1.5, it must be in \[0, 1\]"),
+        (lambda: label_smoothing("a little"), TypeError, "label_smoothing: smoothing must be a number"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -241,13 +245,13 @@ def test_arguments_out_of_range_are_refused(call, kind, message):
         call()
 
 
-# Smoothed labels.
+# LabelSmoothing labels.
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("space", [(), (3,), (2, 3)], ids=str)
 @pytest.mark.parametrize("kind", ["labels", "distributions"])
-def test_smoothed_is_that_of_torch(smoothing, space, kind, x64):
+def test_label_smoothing_is_that_of_torch(smoothing, space, kind, x64):
     torch = pytest.importorskip("torch")
     scores = drawn(5, *space, 4)
     generator = np.random.default_rng(1)
@@ -256,14 +260,14 @@ def test_smoothed_is_that_of_torch(smoothing, space, kind, x64):
         targets = generator.dirichlet(np.ones(4), (5, *space))
     loss = torch.nn.CrossEntropyLoss(label_smoothing=smoothing, reduction="none")
     classes_second = [torch.tensor(np.moveaxis(a, -1, 1) if a.ndim == scores.ndim else a) for a in (scores, targets)]
-    found = smoothed(smoothing)(jnp.asarray(scores), jnp.asarray(targets))
+    found = label_smoothing(smoothing)(jnp.asarray(scores), jnp.asarray(targets))
     np.testing.assert_allclose(found, loss(*classes_second).numpy(), rtol=1e-12, atol=1e-12)
 
 
 def test_without_smoothing_it_is_the_cross_entropy_and_it_compiles_once():
     scores, labels = jnp.asarray(drawn(6, 5, dtype="float32")), jnp.arange(6) % 5
-    np.testing.assert_allclose(smoothed(0.0)(scores, labels), cross_entropy(scores, labels), rtol=1e-6)
-    assert smoothed(0.0)(scores.astype("bfloat16"), labels).dtype == "float32"
+    np.testing.assert_allclose(label_smoothing(0.0)(scores, labels), cross_entropy(scores, labels), rtol=1e-6)
+    assert label_smoothing(0.0)(scores.astype("bfloat16"), labels).dtype == "float32"
     traced = []
 
     def total(loss, scores):
@@ -271,9 +275,14 @@ def test_without_smoothing_it_is_the_cross_entropy_and_it_compiles_once():
         return loss(scores, labels).sum()
 
     compiled = jax.jit(total, static_argnums=0)
-    for loss in (smoothed(0.1), smoothed(0.1), pickle.loads(pickle.dumps(smoothed(0.1))), smoothed(0.2)):
+    for loss in (
+        label_smoothing(0.1),
+        label_smoothing(0.1),
+        pickle.loads(pickle.dumps(label_smoothing(0.1))),
+        label_smoothing(0.2),
+    ):
         compiled(loss, scores)
-    assert traced == [smoothed(0.1), smoothed(0.2)]
+    assert traced == [label_smoothing(0.1), label_smoothing(0.2)]
 
 
 @pytest.mark.parametrize(
@@ -288,7 +297,7 @@ def test_without_smoothing_it_is_the_cross_entropy_and_it_compiles_once():
 )
 def test_targets_that_do_not_suit_are_refused(targets, kind, message):
     with pytest.raises(kind, match=message):
-        smoothed(0.1)(jnp.zeros((3, 4)), targets)
+        label_smoothing(0.1)(jnp.zeros((3, 4)), targets)
 
 
 # Statistics.

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import fcnn
-from fcnn.training import cross_entropy, make_step, metrics, smoothed, start
+from fcnn.training import cross_entropy, label_smoothing, make_step, metrics, start
 
 KEY = jax.random.key(0)
 NET = fcnn.Dense(3)
@@ -193,7 +193,7 @@ def test_shares_of_classes_are_those_of_torch(x64):
     assert found == {"loss": pytest.approx(theirs(torch.tensor(scores), torch.tensor(shares)).item(), rel=1e-10)}
 
 
-@pytest.mark.parametrize("loss", [None, smoothed(0.1), optax.losses.softmax_cross_entropy_with_integer_labels])
+@pytest.mark.parametrize("loss", [None, label_smoothing(0.1), optax.losses.softmax_cross_entropy_with_integer_labels])
 @pytest.mark.parametrize(("mark", "dtype"), [(255, np.uint8), (-1, np.int32), (-100, np.int64)])
 def test_an_ignored_label_is_as_if_it_were_not_there(loss, mark, dtype):
     labels = Y.astype(dtype)

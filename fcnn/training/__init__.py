@@ -1,17 +1,17 @@
 """Learning: a pure step, the loop around it, checkpoints, and what helps a network to learn."""
 
 from . import metrics
+from .batches import order_of
 from .callbacks import every
 from .checkpoint import CheckpointDamagedWarning, CheckpointError, CheckpointFailedWarning, Checkpoints
 from .ensemble import evaluate_ensemble, vote
 from .evaluate import evaluate
 from .fit import fit, fit_ensemble
-from .losses import cross_entropy, smoothed
+from .losses import cross_entropy, label_smoothing
 from .nonfinite import NonFiniteError
-from .optimizers import averaged, averaged_params, loss_scale, scaled, weights_only
+from .optimizers import averaged, averaged_params, decay_mask, loss_scale, loss_scaling
 from .predict import predict
-from .run import Moment, Run
-from .source import order_of
+from .run import EpochInfo, Run
 from .statistics import recompute_statistics
 from .step import TrainState, make_step, start
 from .trainable import Trainable, frozen, trainable
@@ -21,7 +21,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointFailedWarning",
     "Checkpoints",
-    "Moment",
+    "EpochInfo",
     "NonFiniteError",
     "Run",
     "TrainState",
@@ -29,24 +29,24 @@ __all__ = [
     "averaged",
     "averaged_params",
     "cross_entropy",
+    "decay_mask",
     "evaluate",
     "evaluate_ensemble",
     "every",
     "fit",
     "fit_ensemble",
     "frozen",
+    "label_smoothing",
     "loss_scale",
+    "loss_scaling",
     "make_step",
     "metrics",
     "order_of",
     "predict",
     "recompute_statistics",
-    "scaled",
-    "smoothed",
     "start",
     "trainable",
     "vote",
-    "weights_only",
 ]
 
 

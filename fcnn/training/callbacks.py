@@ -18,7 +18,7 @@ class Every:
 
     Attributes:
         steps: from one call to the next.
-        callback: the function of a ``training.Moment``.
+        callback: the function of a ``training.EpochInfo``.
     """
 
     steps: int
@@ -35,7 +35,7 @@ class Every:
 def every(steps: int, callback: Callable[..., Any]) -> Every:
     """Call a callback of ``fit`` after every so many steps of the run instead of after every epoch.
 
-    It is told a ``training.Moment``: ``step`` is the number of steps so far, ``epoch`` that of the running epoch and
+    It is told a ``training.EpochInfo``: ``step`` is the number of steps so far, ``epoch`` that of the running epoch and
     ``metrics`` are the numbers of the last step. Where it returns True, training ends with that step; the epoch is
     then not in the history, and ``resume=True`` goes on within it. A call of the compiled program ends where a
     callback is due, so one after every step costs what a Python loop does. Of several processes each calls its own,
@@ -43,7 +43,7 @@ def every(steps: int, callback: Callable[..., Any]) -> Every:
 
     Args:
         steps: from one call to the next.
-        callback: the function of a ``training.Moment``.
+        callback: the function of a ``training.EpochInfo``.
 
     Returns:
         A callback for ``fit(..., callbacks=[...])``.
@@ -78,7 +78,7 @@ def every(steps: int, callback: Callable[..., Any]) -> Every:
     """
     with at("every"):
         if not callable(callback):
-            raise TypeError(f"callback must be a function of a Moment, not {callback!r}")
+            raise TypeError(f"callback must be a function of an EpochInfo, not {callback!r}")
         return Every(integer(steps, "steps"), callback)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import at
 from ..geometry import integer
 from ..paths import path_of
-from .snapshot import (
+from .serialization import (
     MANIFEST,
     Damaged,
     HostCopy,

@@ -14,13 +14,13 @@ from ..geometry import integer
 from ..given import Params, State
 from ..layer import Layer
 from ..native import native
+from .batches import Batches, are_batches, checked
 from .examples import check_data, check_net, count_of, taken
 from .history import numbers
 from .mapped import in_file
 from .objective import Found, Objective, check_objective
 from .precision import check_precision, lowered
-from .source import Batches, are_batches, checked
-from .spread import Spread
+from .sharding import Sharding
 
 #: batches that may be on their way before the sums of the first are waited for
 WAITING = 16
@@ -100,14 +100,14 @@ def evaluate(
         check_net(net)
         objective = check_objective(loss, loss_weights, metrics, ignore_label)
         batch_size = integer(batch_size, "batch_size")
-        spread = Spread.over(mesh)
+        sharding = Sharding.over(mesh)
         precision = check_precision(precision)
         given = data
         if not are_batches(data):
             given = check_data(net, data, "data", objective)
     if are_batches(data):
         given = batches_of(net, Batches(data, 1, "evaluate: data"), objective, "evaluate: data", 0)
-    found = measured(net, params, state, given, objective, batch_size, spread, precision=precision)
+    found = measured(net, params, state, given, objective, batch_size, sharding, precision=precision)
     for name in objective.further:
         if name not in found:
             raise ValueError(f"evaluate: the metric {name} takes labels of classes, and the targets are shares of them")
@@ -122,7 +122,7 @@ def batches_of(net: Layer, batches: Batches, objective: Objective, what: str, ep
     """
     number = 0
     for number, batch in enumerate(batches.epoch(epoch), start=1):
-        yield checked(net, batch, objective, Spread(), f"{what}: batch {number}")
+        yield checked(net, batch, objective, Sharding(), f"{what}: batch {number}")
     if not number:
         raise ValueError(f"{what}: there are no batches")
 
@@ -134,7 +134,7 @@ def measured(
     data: Any,
     objective: Objective,
     batch_size: int = 512,
-    spread: Spread = Spread(),  # noqa: B008 (a value)
+    sharding: Sharding = Sharding(),  # noqa: B008 (a value)
     members: int | None = None,
     precision: str | None = None,
 ) -> dict[str, Any]:
@@ -147,25 +147,25 @@ def measured(
         data: (inputs, targets), or an iterable of such batches.
         objective: what is measured.
         batch_size: as for ``evaluate``.
-        spread: where things live.
+        sharding: where arrays live.
         members: members of an ensemble; None: there is one network.
         precision: as for ``evaluate``.
     """
     kept: State = {} if state is None else state
     params, kept = jax.tree.map(native, (params, kept))
-    place = spread.own  # each process has devices of its own for its part
+    place = sharding.own  # each process has devices of its own for its part
     if place.mesh is not None:
-        params = jax.device_put(spread.local(params), place.whole)
-        kept = jax.device_put(spread.local(kept), place.whole)
+        params = jax.device_put(sharding.local(params), place.whole)
+        kept = jax.device_put(sharding.local(kept), place.whole)
     else:
-        params, kept = spread.local((params, kept))
+        params, kept = sharding.local((params, kept))
     sums: dict[str, Any] = {}
     folds = objective.folds(members)
     waiting: list[Any] = []
     # batches on their way hold their memory, which those of a file are to have little of
     most = 1 if isinstance(data, tuple) and any(map(in_file, jax.tree.leaves(data))) else WAITING
     # the first process that fails tells the others, which wait for its sums
-    with spread.together():
+    with sharding.together():
         for inputs, targets in _split(data, batch_size):
             x, y = place.batch((inputs, targets)) if place.mesh is not None else (inputs, targets)
             found = _measured(net, objective, members is not None, precision, params, kept, x, y, folds)
@@ -175,10 +175,10 @@ def measured(
                 add(sums, waiting.pop(0))
         for found in waiting:
             add(sums, found)
-    if spread.processes > 1:
+    if sharding.processes > 1:
         leaves, form = jax.tree.flatten(sums)
-        sums = jax.tree.unflatten(form, [np.sum(spread.agree(leaf), 0) for leaf in leaves])
-        folds = _merged(objective, folds, spread, members)
+        sums = jax.tree.unflatten(form, [np.sum(sharding.agree(leaf), 0) for leaf in leaves])
+        folds = _merged(objective, folds, sharding, members)
     return numbers(objective, sums, folds, members)
 
 
@@ -198,7 +198,7 @@ def add(sums: dict[str, Any], more: dict[str, Any]) -> None:
         sums[name] = {part: before[part] + np.asarray(value, np.float64) for part, value in tally.items()}
 
 
-def _merged(objective: Objective, folds: Any, spread: Spread, members: int | None) -> Any:
+def _merged(objective: Objective, folds: Any, sharding: Sharding, members: int | None) -> Any:
     """The accumulators of all processes as one."""
     known = {name: metric for name, _, metric in objective.metrics}
     found = {}
@@ -210,7 +210,7 @@ def _merged(objective: Objective, folds: Any, spread: Spread, members: int | Non
                 "(start, update, result, merge)"
             )
         leaves, form = jax.tree.flatten(tree)
-        told = [spread.agree(np.asarray(leaf)) for leaf in leaves]
-        each = [jax.tree.unflatten(form, [leaf[i] for leaf in told]) for i in range(spread.processes)]
+        told = [sharding.agree(np.asarray(leaf)) for leaf in leaves]
+        each = [jax.tree.unflatten(form, [leaf[i] for leaf in told]) for i in range(sharding.processes)]
         found[name] = reduce(merge if members is None else jax.vmap(merge), each)
     return found

@@ -15,14 +15,14 @@ from ..given import Params, State, check_key, check_mapping
 from ..identity import cached
 from ..layer import Layer
 from ..layers.norm import check_number
+from .batches import Batches, are_batches
 from .examples import check_data, check_net, count_of
 from .loop import Loop
 from .objective import Objective, check_function, check_objective
-from .optimizers import averaged, scaled
+from .optimizers import averaged, loss_scaling
 from .precision import check_precision
-from .run import Moment, Options, Run
-from .source import Batches, are_batches
-from .spread import Spread
+from .run import EpochInfo, Options, Run
+from .sharding import Sharding
 from .step import BY_EXAMPLE, Augment, make_measured
 from .trainable import Trainable, check_trainable
 
@@ -52,7 +52,7 @@ def fit(
     state: State | None = None,
     metrics: Any = None,
     ignore_label: int | None = None,
-    callbacks: Sequence[Callable[[Moment], Any]] = (),
+    callbacks: Sequence[Callable[[EpochInfo], Any]] = (),
     monitor: str | None = None,
     mode: str | None = None,
     patience: int | None = None,
@@ -84,15 +84,15 @@ def fit(
             ``mesh`` does not divide) is refused before the first step where sizes are known: in lists and PyTorch's
             loaders.
         optimizer: an optax optimizer, such as ``optax.adam(1e-3)``. Schedules, clipping and weight decay are
-            optax's: ``optax.adamw(schedule, weight_decay=0.05, mask=fcnn.training.weights_only)``.
+            optax's: ``optax.adamw(schedule, weight_decay=0.05, mask=fcnn.training.decay_mask)``.
         epochs: times through the data.
         key: random key, for initial parameters, order, dropout and augmentation.
         batch_size: examples in a step; all of them where there are fewer. Batches that are given keep their size.
         loss: (outputs, targets) to one number for each example or label, or one for the batch, such as a function of
-            ``optax.losses``, ``training.smoothed(0.1)`` or ``training.cross_entropy(class_weights=(1, 5))``; None:
-            softmax cross-entropy with integer labels. For several outputs one function of them all, or a dict or tuple
-            of functions, one for each entry of outputs and targets, ``{"class": f, "box": g}``; their sum is minimised,
-            and the history has each, "loss/class".
+            ``optax.losses``, ``training.label_smoothing(0.1)`` or ``training.cross_entropy(class_weights=(1, 5))``;
+            None: softmax cross-entropy with integer labels. For several outputs one function of them all, or a dict or
+            tuple of functions, one for each entry of outputs and targets, ``{"class": f, "box": g}``; their sum is
+            minimised, and the history has each, "loss/class".
         loss_weights: what each of several losses counts in the sum, ``{"box": 0.1}``; others count 1.
         validation: data to evaluate on after every epoch, in any form that ``data`` has.
         augment: (key, batch) to batch, compiled into the step; the batch is ((x, ...), y). See ``data.augment``.
@@ -114,7 +114,7 @@ def fit(
             targets)``, with weights as a fourth argument where there are any. A dict in the dict is for one of
             several outputs: ``{"class": {"f1": training.metrics.f1()}}`` is "f1/class".
         ignore_label: a label that does not count, such as 255 or -1: not in the loss, nor in accuracy and metrics.
-        callbacks: functions that are called after every epoch with a ``training.Moment``, or after some steps:
+        callbacks: functions that are called after every epoch with a ``training.EpochInfo``, or after some steps:
             ``training.every(100, write)``; one that returns True ends the training.
         monitor: name in the history that ``patience`` and ``keep_best`` go by. None: "validation_loss", "loss" where
             there are no validation data.
@@ -158,7 +158,7 @@ def fit(
         check_net(net)
         key = check_key(key)
         options = _options(locals(), members=None)
-        with options.spread.together():  # what is wrong in one process alone is said in all
+        with options.sharding.together():  # what is wrong in one process alone is said in all
             data = _check_source(net, data, options)
     return Loop(net, data, key, params, state, options).run()
 
@@ -181,7 +181,7 @@ def fit_ensemble(
     progress: bool = True,
     metrics: Any = None,
     ignore_label: int | None = None,
-    callbacks: Sequence[Callable[[Moment], Any]] = (),
+    callbacks: Sequence[Callable[[EpochInfo], Any]] = (),
     average: float | None = None,
     precision: str | None = None,
     non_finite: str = "stop",
@@ -269,11 +269,11 @@ def _options(given: dict[str, Any], members: int | None) -> Options:
         raise ValueError(f"non_finite is {given['non_finite']!r}, expected 'stop' or 'skip'")
     patience = given["patience"]
     if not isinstance(given["callbacks"], Sequence):
-        raise TypeError(f"callbacks must be a list of functions of a Moment, not {given['callbacks']!r}")
+        raise TypeError(f"callbacks must be a list of functions of an EpochInfo, not {given['callbacks']!r}")
     callbacks = tuple(given["callbacks"])
     for callback in callbacks:
         if not callable(callback):
-            raise TypeError(f"callbacks must be functions of a Moment, not {callback!r}")
+            raise TypeError(f"callbacks must be functions of an EpochInfo, not {callback!r}")
     check_function("augment", given["augment"])
     for name in ("params", "state"):
         if given.get(name) is not None:
@@ -293,7 +293,7 @@ def _options(given: dict[str, Any], members: int | None) -> Options:
         checkpoint=_checkpoints(given["checkpoint"], given["resume"]),
         resume=bool(given["resume"]),
         progress=bool(given["progress"]),
-        spread=Spread.over(given["mesh"]),
+        sharding=Sharding.over(given["mesh"]),
         callbacks=callbacks,
         monitor=monitor or ("loss" if validation is None else "validation_loss"),
         mode=_mode(objective, monitor, given["mode"], validation is not None),
@@ -355,7 +355,7 @@ def _mode(objective: Objective, monitor: Any, mode: Any, validates: bool) -> str
 def _wrapped(optimizer: Any, average: float | None, half: bool) -> Any:
     """The optimizer with what is kept beside it; the same for the same, so that a second run compiles nothing."""
     optimizer = optimizer if average is None else averaged(optimizer, average)
-    return scaled(optimizer) if half else optimizer
+    return loss_scaling(optimizer) if half else optimizer
 
 
 def _checkpoints(given: Any, resume: Any) -> Checkpoints | None:
@@ -380,5 +380,5 @@ def _check_source(net: Layer, data: Any, options: Options) -> Any:
             raise ValueError(BY_EXAMPLE)
         return Batches(data, options.epochs, limit=options.steps)
     inputs, targets = check_data(net, data, "data", options.objective)
-    options.spread.check_batch(min(options.batch_size, count_of(inputs) * options.spread.processes))
+    options.sharding.check_batch(min(options.batch_size, count_of(inputs) * options.sharding.processes))
     return inputs, targets

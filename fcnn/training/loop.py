@@ -17,23 +17,10 @@ import numpy as np
 from ..errors import at
 from ..given import Params, State
 from ..layer import Layer
-from . import dispatch
-from .callbacks import Every, answers, due, until_next
-from .evaluate import batches_of, measured
-from .examples import count_of, taken
-from .history import History, check_monitor, reported
-from .interrupt import Interrupt
-from .mapped import in_file
-from .nonfinite import NonFiniteError, search
-from .optimizers import averaged_params
-from .progress import EpochBar
-from .rates import learning_rate
-from .resume import identity, latest
-from .run import Moment, Options, Run
-from .saving import Saving
-from .source import (
-    Ahead,
+from . import compiled_loop
+from .batches import (
     Batches,
+    Prefetcher,
     check_augmented,
     check_sizes,
     check_steps,
@@ -44,7 +31,20 @@ from .source import (
     placed,
     shapes_of,
 )
-from .spread import Abreast, Spread
+from .callbacks import Every, answers, due, until_next
+from .evaluate import batches_of, measured
+from .examples import count_of, taken
+from .history import History, check_monitor, reported
+from .interrupt import Interrupt
+from .mapped import in_file
+from .nonfinite import NonFiniteError, search
+from .optimizers import averaged_params
+from .progress_bar import EpochBar
+from .rates import learning_rate
+from .resume import identity, latest
+from .run import EpochInfo, Options, Run
+from .saving import Saving
+from .sharding import Lockstep, Sharding
 from .step import TrainState, check_begin, start
 
 #: seconds that one call should take: short enough for progress, checkpoints and Ctrl-C
@@ -67,23 +67,23 @@ class Loop:
         self, net: Layer, data: Any, key: jax.Array, params: Params | None, state: State | None, options: Options
     ) -> None:
         self.net, self.data, self.key, self.options = net, data, key, options
-        self.spread = options.spread
+        self.sharding = options.sharding
         self.arrays = None if isinstance(data, Batches) else data
-        with self.spread.connected(lambda: "Nothing has been trained yet; start all of them again."):
+        with self.sharding.connected(lambda: "Nothing has been trained yet; start all of them again."):
             if self.arrays is None:
-                with self.spread.together():
+                with self.sharding.together():
                     inputs, targets = self.first = checked(
-                        net, data.peek(), options.objective, self.spread, "fit: data"
+                        net, data.peek(), options.objective, self.sharding, "fit: data"
                     )
-                self.spread.check_same(self.first)
+                self.sharding.check_same(self.first)
                 self.count = self.batch_size = 0
                 self.steps: int | None = data.steps()
             else:
                 inputs, targets = self.arrays
                 # every process has as many steps as the one with the fewest examples
-                self.count = int(np.min(self.spread.agree(np.int32(count_of(inputs)))))
-                self.batch_size = min(options.batch_size // self.spread.processes, self.count)
-                self.spread.check_batch(self.batch_size * self.spread.processes)
+                self.count = int(np.min(self.sharding.agree(np.int32(count_of(inputs)))))
+                self.batch_size = min(options.batch_size // self.sharding.processes, self.count)
+                self.sharding.check_batch(self.batch_size * self.sharding.processes)
                 self.first = taken((inputs, targets), slice(self.batch_size))
                 self.steps = check_steps(options.steps, self.count // self.batch_size)
             check_augmented(options.augment, inputs)
@@ -97,15 +97,15 @@ class Loop:
             check_begin(net, params, state, shapes_of(inputs))
         first = begin(keys) if options.members is None else jax.vmap(begin)(keys)
         if isinstance(data, Batches):
-            with self.spread.together():
-                check_sizes(options.step, first, self.first, data.sizes(), self.spread)
-        with self.spread.together():
+            with self.sharding.together():
+                check_sizes(options.step, first, self.first, data.sizes(), self.sharding)
+        with self.sharding.together():
             validation = self._first_validation()
             if options.patience is not None or options.keep_best:  # no ensemble gets here
                 check_monitor(options.monitor, reported(net, options, first, self.first, validation))
         # the step takes over the memory of its train state, so every array in it has to be its own: not the caller's,
         # not an initialiser's, and not one that the optimizer keeps a second time
-        self.train = self.spread.everywhere(first)
+        self.train = self.sharding.everywhere(first)
         self.best = jax.tree.map(jnp.copy, self._in_use()) if options.keep_best else None
         self.history = History(options.objective, options.members)
         self.folds: Any = {}  # accumulators of the running epoch, on the devices
@@ -115,7 +115,7 @@ class Loop:
         self.stopped: str | None = None
         self.compile_seconds = 0.0
         self.identity = identity(net, key, self.count, self.batch_size, options)
-        self.saving = Saving(options.checkpoint, self.spread)
+        self.saving = Saving(options.checkpoint, self.sharding)
 
     # the whole
 
@@ -123,10 +123,10 @@ class Loop:
         """Train, and give back what came of it."""
         options = self.options
         if options.checkpoint is None:
-            with self.spread.connected(lambda: "Nothing is kept of the run, which has no checkpoint=."):
+            with self.sharding.connected(lambda: "Nothing is kept of the run, which has no checkpoint=."):
                 return self._train(Interrupt(watch=False))
         try:
-            with self.spread.connected(self.saving.newest):
+            with self.sharding.connected(self.saving.newest):
                 return self._run_with_store()
         finally:
             self.saving.close()
@@ -151,7 +151,7 @@ class Loop:
 
     def _rescue(self, error: BaseException) -> None:
         """Save what was reached before a callback, a loader or the device failed, where that can be done."""
-        if self.spread.processes > 1 or isinstance(error, NonFiniteError):
+        if self.sharding.processes > 1 or isinstance(error, NonFiniteError):
             return
         with contextlib.suppress(Exception):  # such as a state whose memory the step that failed had taken over
             self._save()
@@ -159,8 +159,8 @@ class Loop:
 
     def _train(self, interrupt: Interrupt) -> Run:
         resident = None
-        if self.arrays is not None and self.spread.processes == 1:
-            resident = placed(self.arrays, self.spread, self.options.members)
+        if self.arrays is not None and self.sharding.processes == 1:
+            resident = placed(self.arrays, self.sharding, self.options.members)
         while self.epoch < self.options.epochs and self.stopped is None:
             self.history.begin(self.history.seconds if self.done else 0.0)
             self.folds = self._accumulators()
@@ -183,8 +183,8 @@ class Loop:
     def _end_together(self, interrupt: Interrupt) -> None:
         """End the run after an epoch where that is wished in any process."""
         received = interrupt.received or 0
-        if self.spread.processes > 1:
-            told = self.spread.agree(np.array([received, self.stopped is not None], np.int32))
+        if self.sharding.processes > 1:
+            told = self.sharding.agree(np.array([received, self.stopped is not None], np.int32))
             received = int(told[:, 0].max())
             if told[:, 1].any():
                 self.stopped = self.stopped or f"process {told[:, 1].argmax()}"
@@ -193,26 +193,28 @@ class Loop:
             self._leave(interrupt)
 
     def _shows(self) -> bool:
-        return self.options.progress and (self.spread.processes == 1 or jax.process_index() == 0)
+        return self.options.progress and (self.sharding.processes == 1 or jax.process_index() == 0)
 
     def _accumulators(self) -> Any:
         """What metrics accumulate in, as it was left or as it is before the first step."""
         known, members = self.history.folds if self.done else {}, self.options.members
-        return self.spread.everywhere(known or self.options.objective.folds(members))
+        return self.sharding.everywhere(known or self.options.objective.folds(members))
 
     def _first_validation(self) -> Any:
         """The first batch to validate on, of loaders a checked one; None where there is none."""
         given, objective = self.options.validation, self.options.objective
         if not isinstance(given, Batches):
             return taken(given, slice(2)) if any(map(in_file, jax.tree.leaves(given))) else given
-        return checked(self.net, given.peek(), objective, Spread(), "fit: validation")
+        return checked(self.net, given.peek(), objective, Sharding(), "fit: validation")
 
     # an epoch on data that are on the device
 
     def _resident_epoch(self, data: Any, bar: EpochBar, interrupt: Interrupt) -> None:
         options, steps = self.options, self.steps or 0
-        take = dispatch.resident(options.step, self.batch_size, self.spread, options.skip, options.members is not None)
-        order = orders(self.key, self.epoch, self.count, self.options.members, self.spread)
+        take = compiled_loop.resident(
+            options.step, self.batch_size, self.sharding, options.skip, options.members is not None
+        )
+        order = orders(self.key, self.epoch, self.count, self.options.members, self.sharding)
         epoch = np.int32(self.epoch)
         if not self.compile_seconds:
             bar.say("compiling")
@@ -225,7 +227,7 @@ class Loop:
         seconds = CALL  # of a step; the first call takes one
         while self.done < steps and self.stopped is None:
             most = until_next(options.callbacks, self.taken, self.saving.until(self.taken))
-            wanted = max(1, min(int(CALL / seconds), dispatch.SLOTS, steps - self.done, most))
+            wanted = max(1, min(int(CALL / seconds), compiled_loop.SLOTS, steps - self.done, most))
             begun = time.perf_counter()
             answer = take(self.train, *data, order, epoch, np.int32(self.done), np.int32(wanted), self.folds)
             self.train, self.folds, done = answer.train, answer.folds, int(answer.done)
@@ -246,19 +248,19 @@ class Loop:
     # an epoch on batches that are handed in
 
     def _fed_epoch(self, bar: EpochBar, interrupt: Interrupt) -> None:
-        take = dispatch.fed(self.options.step, self.spread, self.options.skip)
-        epoch, stopped = np.int32(self.epoch), self.spread.everywhere(np.zeros((), bool))
+        take = compiled_loop.fed(self.options.step, self.sharding, self.options.skip)
+        epoch, stopped = np.int32(self.epoch), self.sharding.everywhere(np.zeros((), bool))
         first = not self.compile_seconds
         waiting: collections.deque[Any] = collections.deque()
-        ahead = Ahead(self._batches(), lambda given: (given, self.spread.batch(given)))
-        abreast = self._abreast(ahead, interrupt) if self.spread.processes > 1 else None
+        ahead = Prefetcher(self._batches(), lambda given: (given, self.sharding.batch(given)))
+        abreast = self._abreast(ahead, interrupt) if self.sharding.processes > 1 else None
         heard: dict[int, int] = {}
         begun, since = time.perf_counter(), self.done
         if first:
             bar.say("compiling")
         try:
             for number, ((host, (batch, places)), code) in enumerate(abreast or ((item, 0) for item in ahead)):
-                told = self.spread.tell(code)
+                told = self.sharding.tell(code)
                 self.train, stopped, good, sums, told, self.folds = take(
                     self.train, stopped, batch, places, epoch, told, self.folds
                 )
@@ -299,8 +301,8 @@ class Loop:
         if self.arrays is None:
             for number, batch in enumerate(self.data.epoch(self.epoch, self.done), start=self.done + 1):
                 what = f"fit: epoch {self.epoch + 1}, batch {number}"
-                batch = checked(self.net, batch, self.options.objective, self.spread, what)
-                self.spread.check_like(batch, self.first, what)
+                batch = checked(self.net, batch, self.options.objective, self.sharding, what)
+                self.sharding.check_like(batch, self.first, what)
                 yield batch, None
         else:
             order = np.asarray(order_of(self.key, self.epoch, self.count))
@@ -308,25 +310,25 @@ class Loop:
             inputs, targets = jax.tree.map(lambda a: a if in_file(a) else np.asarray(a), self.arrays)
             yield from from_arrays(inputs, targets, order, self.batch_size, self.done)
 
-    def _abreast(self, ahead: Ahead, interrupt: Interrupt) -> Abreast:
+    def _abreast(self, ahead: Prefetcher, interrupt: Interrupt) -> Lockstep:
         """Batches in step with the other processes; a blank one is the first, which every process has."""
         places = None if self.arrays is None else np.arange(self.batch_size, dtype="int32")
-        blank = functools.cache(lambda: ((self.first, places), self.spread.batch((self.first, places))))
+        blank = functools.cache(lambda: ((self.first, places), self.sharding.batch((self.first, places))))
         known = self.steps is not None and (self.arrays is not None or self.options.steps is not None)
         count = (self.steps or 0) - self.done if known else None
-        return Abreast(iter(ahead), blank, count, lambda: interrupt.received)
+        return Lockstep(iter(ahead), blank, count, lambda: interrupt.received)
 
     def _read(self, item: Any, bar: EpochBar) -> dict[int, int]:
         """Note down one step, unless a process told that it is none; the numbers are waited for here."""
         (host, places), stopped, good, sums, told, folds = item
-        if heard := self.spread.heard(told):
+        if heard := self.sharding.heard(told):
             return heard
         if stopped:
             self._not_finite(host, places)
         self.history.add(jax.tree.map(lambda a: np.asarray(a)[None], sums), np.asarray(good)[None])
-        self.history.folds = self.spread.local(folds)
+        self.history.folds = self.sharding.local(folds)
         self.done, self.taken = self.done + 1, self.taken + 1
-        bar.count(count_of(host[0]) * self.spread.processes)
+        bar.count(count_of(host[0]) * self.sharding.processes)
         if bar.due():
             bar.update(self.done, self.history.latest())
         return {}
@@ -335,10 +337,10 @@ class Loop:
         """Whether to see if a checkpoint is due or the run is to end."""
         ahead = self.taken + len(waiting)
         looks = self.saving.due(ahead) or bool(due(self.options.callbacks, ahead))
-        if self.spread.processes == 1:
+        if self.sharding.processes == 1:
             return interrupt.received is not None or looks
         # what ends the run is acted on where the other processes do, a step later
-        return looks and not any(stopped or self.spread.heard(told) for _, stopped, _, _, told, _ in waiting)
+        return looks and not any(stopped or self.sharding.heard(told) for _, stopped, _, _, told, _ in waiting)
 
     # between calls
 
@@ -348,11 +350,11 @@ class Loop:
         if called and self.told != self.taken:
             self.told = self.taken
             stopped = answers(called, self._moment(self.epoch + 1, self.history.latest()))
-            if self.spread.processes == 1:
+            if self.sharding.processes == 1:
                 self.stopped = stopped
         if self.saving.due(self.taken):
             self._save()
-        if interrupt.received is not None and self.spread.processes == 1:
+        if interrupt.received is not None and self.sharding.processes == 1:
             self._leave(interrupt)
 
     def _leave(self, interrupt: Interrupt) -> NoReturn:
@@ -387,9 +389,9 @@ class Loop:
                 *self._in_use(),
                 given,
                 options.objective,
-                spread=self.spread,
+                sharding=self.sharding,
                 members=options.members,
-                batch_size=min(512, 4 * count_of(self.first[0]) * self.spread.processes),
+                batch_size=min(512, 4 * count_of(self.first[0]) * self.sharding.processes),
                 precision=options.precision,
             )
             means |= {f"validation_{name}": np.asarray(value).tolist() for name, value in found.items()}
@@ -398,7 +400,7 @@ class Loop:
         if options.skip:
             means["skipped"] = self.history.skipped
         bar.close(self.done, means)
-        rate = learning_rate(options.optimizer, self.spread.local(self.train.optimizer_state))
+        rate = learning_rate(options.optimizer, self.sharding.local(self.train.optimizer_state))
         if rate is not None:
             means["learning_rate"] = rate
         self.history.close(means)
@@ -409,8 +411,8 @@ class Loop:
         self.stopped = answers(by_epoch, self._moment(self.epoch, means)) or self.stopped
         self._check_patience()
 
-    def _moment(self, epoch: int, metrics: dict[str, Any]) -> Moment:
-        return Moment(epoch, self.options.epochs, metrics, self.history.epochs, *self._in_use(), self.taken)
+    def _moment(self, epoch: int, metrics: dict[str, Any]) -> EpochInfo:
+        return EpochInfo(epoch, self.options.epochs, metrics, self.history.epochs, *self._in_use(), self.taken)
 
     def _check_patience(self) -> None:
         best = self.history.best(self.options.monitor, self.options.mode)
@@ -429,7 +431,7 @@ class Loop:
     def _result(self, best: bool = True) -> Run:
         found = best and self.history.best(self.options.monitor, self.options.mode) is not None
         params, state = self.best if self.best is not None and found else self._in_use()
-        params, state, train = self.spread.local((params, state, self.train))
+        params, state, train = self.sharding.local((params, state, self.train))
         epoch = self.history.best(self.options.monitor, self.options.mode)
         return Run(
             params=params,
@@ -446,10 +448,10 @@ class Loop:
     def _not_finite(self, batch: Any, examples: Any) -> None:
         """Raise the error for a step that came out with a value that is not finite."""
         options = self.options
-        train = jax.tree.map(jnp.array, self.spread.local(self.train))
+        train = jax.tree.map(jnp.array, self.sharding.local(self.train))
         batch = jax.tree.map(jnp.asarray, jax.device_get(batch))
         where, found = search(self.net, train, batch, options, examples, np.int32(self.epoch))
-        if where == "optimizer" and self.spread.processes > 1:
+        if where == "optimizer" and self.sharding.processes > 1:
             where, found = "another process", "nothing of it is in this process's part of the batch"
         what = f"step {self.taken + 1:,}, epoch {self.epoch + 1}, came out with values that are not finite: {found}"
         raise self._failure(what, where)
@@ -482,13 +484,16 @@ class Loop:
 
     def _take_up(self) -> None:
         """Go on from the newest checkpoint, or see that there is none to be overwritten."""
-        found = latest(self.saving.store, self._tree(), self.options, self.identity, self.spread)
+        found = latest(self.saving.store, self._tree(), self.options, self.identity, self.sharding)
         if found is None:
             return
         self.taken, tree, about = found
-        self.train = self.spread.everywhere(tree["train"])
+        self.train = self.sharding.everywhere(tree["train"])
         if self.best is not None:
-            self.best = (self.spread.everywhere(tree["best"]["params"]), self.spread.everywhere(tree["best"]["state"]))
+            self.best = (
+                self.sharding.everywhere(tree["best"]["params"]),
+                self.sharding.everywhere(tree["best"]["state"]),
+            )
         self.epoch, self.done = about["epoch"], about["done"]
         self.history = History.read(about["history"], self.options.objective, self.options.members)
         self.saving.written = (self.taken, self.epoch)

@@ -184,8 +184,8 @@ def _share(smoothing: Any) -> float:
 
 
 @dataclass(frozen=True)
-class Smoothed(Value):
-    """What :func:`smoothed` returns.
+class LabelSmoothing(Value):
+    """What :func:`label_smoothing` returns.
 
     Attributes:
         smoothing: the share of every target that is spread over all classes.
@@ -202,7 +202,7 @@ class Smoothed(Value):
         return CrossEntropy(smoothing=self.smoothing)(outputs, targets)
 
 
-def smoothed(smoothing: float = 0.1) -> Smoothed:
+def label_smoothing(smoothing: float = 0.1) -> LabelSmoothing:
     r"""Softmax cross-entropy whose targets are a little unsure, computed in float32 or wider.
 
     .. math:: \ell = -\sum_k q_k \log \frac{e^{z_k}}{\sum_j e^{z_j}}, \qquad q = (1 - \epsilon) t + \frac{\epsilon}{K}
@@ -229,14 +229,14 @@ def smoothed(smoothing: float = 0.1) -> Smoothed:
         Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016, section 7.
 
     Example:
-        >>> smoothed(0.1) == smoothed(0.1)
+        >>> label_smoothing(0.1) == label_smoothing(0.1)
         True
         >>> scores = jnp.array([[2.0, 0.0]])
-        >>> bool(jnp.isclose(smoothed(0.2)(scores, jnp.array([0])), jnp.log(1 + jnp.exp(-2.0)) + 0.1 * 2.0)[0])
+        >>> bool(jnp.isclose(label_smoothing(0.2)(scores, jnp.array([0])), jnp.log(1 + jnp.exp(-2.0)) + 0.1 * 2.0)[0])
         True
     """
-    with at("smoothed"):
-        return Smoothed(_share(smoothing))
+    with at("label_smoothing"):
+        return LabelSmoothing(_share(smoothing))
 
 
 def _check_targets(outputs: Any, targets: Any) -> None:
@@ -244,14 +244,14 @@ def _check_targets(outputs: Any, targets: Any) -> None:
     if given == scores:
         if not jnp.issubdtype(targets.dtype, jnp.floating):
             raise TypeError(
-                f"smoothed: targets {shown(given)} of the shape of the outputs are distributions over classes and "
-                f"must be of floating point, not {targets.dtype}; use .astype('float32')"
+                f"label_smoothing: targets {shown(given)} of the shape of the outputs are distributions over classes "
+                f"and must be of floating point, not {targets.dtype}; use .astype('float32')"
             )
     elif given == scores[:-1]:
         if not jnp.issubdtype(targets.dtype, jnp.integer):
-            raise TypeError(f"smoothed: labels must be integers, not {targets.dtype}; use .astype('int32')")
+            raise TypeError(f"label_smoothing: labels must be integers, not {targets.dtype}; use .astype('int32')")
     else:
         raise ValueError(
-            f"smoothed: targets of {shown(given)} do not suit outputs of {shown(scores)}; give labels of "
+            f"label_smoothing: targets of {shown(given)} do not suit outputs of {shown(scores)}; give labels of "
             f"{shown(scores[:-1])}, or distributions over classes of {shown(scores)}"
         )

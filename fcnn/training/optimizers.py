@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import optax
 
 
-def weights_only(params: Any) -> Any:
+def decay_mask(params: Any) -> Any:
     """Which parameters weight decay is for: kernels yes; biases, scales of norms and everything else no.
 
     The rule is the name. True for the entries called "kernel", wherever they stand in the tree; the number of axes
@@ -36,9 +36,9 @@ def weights_only(params: Any) -> Any:
         >>> import fcnn, optax
         >>> net = fcnn.serial(fcnn.Conv(4, 3, bias=False), fcnn.BatchNorm(), fcnn.Flatten(), fcnn.Dense(2))
         >>> params = net.init(jax.random.key(0), (5, 5, 1))
-        >>> weights_only(params)["dense1"], weights_only(params)["batch_norm1"]
+        >>> decay_mask(params)["dense1"], decay_mask(params)["batch_norm1"]
         ({'bias': False, 'kernel': True}, {'bias': False, 'scale': False})
-        >>> optimizer = optax.adamw(1e-3, weight_decay=0.05, mask=weights_only)
+        >>> optimizer = optax.adamw(1e-3, weight_decay=0.05, mask=decay_mask)
     """
     return jax.tree.map_with_path(
         lambda path, _: bool(path) and getattr(path[-1], "key", getattr(path[-1], "name", None)) == "kernel", params
@@ -168,8 +168,8 @@ def averaged_params(optimizer_state: Any, params: Any = None) -> Any:
     return jax.tree.map(given, found[0].average, params, is_leaf=lambda a: isinstance(a, optax.MaskedNode))
 
 
-class ScaledState(NamedTuple):
-    """What :func:`scaled` keeps.
+class LossScalingState(NamedTuple):
+    """What :func:`loss_scaling` keeps.
 
     Attributes:
         scale: what the loss is multiplied by in the next step.
@@ -182,7 +182,7 @@ class ScaledState(NamedTuple):
     inner: Any
 
 
-def scaled(
+def loss_scaling(
     optimizer: optax.GradientTransformation, initial: float = 2.0**15, period: int = 2000, factor: float = 2.0
 ) -> optax.GradientTransformationExtraArgs:
     r"""Scale the loss in training with float16, whose small gradients would be rounded to zero, and choose the scale.
@@ -215,7 +215,7 @@ def scaled(
 
     Example:
         >>> import optax
-        >>> optimizer, params = scaled(optax.sgd(1.0), initial=8.0), {"kernel": jnp.ones(())}
+        >>> optimizer, params = loss_scaling(optax.sgd(1.0), initial=8.0), {"kernel": jnp.ones(())}
         >>> state = optimizer.init(params)
         >>> gradient = jax.grad(lambda p: loss_scale(state) * jnp.square(p["kernel"]))(params)
         >>> updates, state = optimizer.update(gradient, state, params)
@@ -227,7 +227,7 @@ def scaled(
     """
     import optax
 
-    with at("scaled"):
+    with at("loss_scaling"):
         _check_optimizer(optimizer)
         initial, period = check_number(initial, "initial"), integer(period, "period")
         factor = check_number(factor, "factor", above=1)
@@ -235,10 +235,10 @@ def scaled(
             raise ValueError(f"initial is {initial:g}, it must be at least 1; the scale never falls below")
     inner = optax.with_extra_args_support(optimizer)
 
-    def init(params: Any) -> ScaledState:
-        return ScaledState(jnp.float32(initial), jnp.zeros((), "int32"), inner.init(_wider(params)))
+    def init(params: Any) -> LossScalingState:
+        return LossScalingState(jnp.float32(initial), jnp.zeros((), "int32"), inner.init(_wider(params)))
 
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, ScaledState]:
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, LossScalingState]:
         def unscaled(tree: Any) -> Any:
             return jax.tree.map(lambda g: g / state.scale.astype(g.dtype), _wider(tree))
 
@@ -256,7 +256,7 @@ def scaled(
         larger = jnp.where(grows & jnp.isfinite(larger), larger, state.scale)
         scale = jnp.where(finite, larger, jnp.maximum(state.scale / factor, jnp.ones_like(state.scale)))
         good = jnp.where(finite & ~grows, state.good + 1, jnp.zeros_like(state.good))
-        return steps, ScaledState(scale, good, inner_state)
+        return steps, LossScalingState(scale, good, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -269,22 +269,22 @@ def still_overflows(before: Any, after: Any) -> jax.Array:
         after: that after the update.
 
     Returns:
-        A bool; False where the optimizer is not ``scaled``.
+        A bool; False where the optimizer is not ``loss_scaling``.
     """
     found = jnp.array(False)
-    for old, new in zip(_states(before, ScaledState), _states(after, ScaledState), strict=True):
+    for old, new in zip(_states(before, LossScalingState), _states(after, LossScalingState), strict=True):
         found |= jnp.any((old.scale <= 1) & (new.scale <= 1) & (new.good == 0))
     return found
 
 
 def loss_scale(optimizer_state: Any) -> jax.Array | None:
-    """Find what :func:`scaled` wants the loss multiplied by, wherever it is in an optimizer's state.
+    """Find what :func:`loss_scaling` wants the loss multiplied by, wherever it is in an optimizer's state.
 
     Args:
         optimizer_state: the state of any optimizer.
 
     Returns:
-        The scale, or None where the optimizer is not ``scaled``.
+        The scale, or None where the optimizer is not ``loss_scaling``.
 
     Raises:
         ValueError: a state with several scales.
@@ -292,10 +292,10 @@ def loss_scale(optimizer_state: Any) -> jax.Array | None:
     Example:
         >>> import optax
         >>> params = {"kernel": jnp.ones(2)}
-        >>> print(loss_scale(scaled(optax.adam(1e-3)).init(params)), loss_scale(optax.adam(1e-3).init(params)))
+        >>> print(loss_scale(loss_scaling(optax.adam(1e-3)).init(params)), loss_scale(optax.adam(1e-3).init(params)))
         32768.0 None
     """
-    found = _states(optimizer_state, ScaledState)
+    found = _states(optimizer_state, LossScalingState)
     if len(found) > 1:
         raise ValueError(
             f"loss_scale: the optimizer's state has {len(found)} scales of the loss; wrap the whole optimizer once"

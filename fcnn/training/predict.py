@@ -18,7 +18,7 @@ from ..native import native
 from ..ops.dtypes import wide
 from .examples import check_net, count_of, input_arrays, out_shape, plain_array, taken
 from .precision import check_precision, lowered
-from .spread import Spread
+from .sharding import Sharding
 
 
 @partial(jax.jit, static_argnames=("net", "precision"))
@@ -74,13 +74,13 @@ def predict(
     with at("predict"):
         check_net(net)
         batch_size = integer(batch_size, "batch_size")
-        place = Spread.over(mesh).own
+        place = Sharding.over(mesh).own
         precision = check_precision(precision)
         kept: State = {} if state is None else state
         params, kept = jax.tree.map(native, (params, kept))
         count, batches = _batches(net, x, batch_size)
     if place.mesh is not None:
-        params, kept = (jax.device_put(Spread.over(mesh).local(tree), place.whole) for tree in (params, kept))
+        params, kept = (jax.device_put(Sharding.over(mesh).local(tree), place.whole) for tree in (params, kept))
     found: Any = []  # of arrays that are filled, or of every batch's outputs
     waiting: Any = None
     first = 0

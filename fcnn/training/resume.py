@@ -11,7 +11,7 @@ import numpy as np
 
 from ..layer import Layer
 from .checkpoint import CheckpointError, Store
-from .spread import Spread
+from .sharding import Sharding
 
 if TYPE_CHECKING:
     from .run import Options
@@ -39,7 +39,7 @@ def identity(net: Layer, key: jax.Array, examples: int, batch_size: int, options
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "examples": examples,
         "batch_size": batch_size,
-        "processes": options.spread.processes,
+        "processes": options.sharding.processes,
         "members": options.members,
         "keep_best": options.keep_best,
         "average": options.averaging,
@@ -49,7 +49,7 @@ def identity(net: Layer, key: jax.Array, examples: int, batch_size: int, options
 
 
 def latest(
-    store: Store | None, like: Any, options: Options, identity: dict[str, Any], spread: Spread
+    store: Store | None, like: Any, options: Options, identity: dict[str, Any], sharding: Sharding
 ) -> tuple[int, Any, dict[str, Any]] | None:
     """The newest whole checkpoint of a run; the first process reads it and tells the others.
 
@@ -58,7 +58,7 @@ def latest(
         like: the tree that is wanted.
         options: the run's settings.
         identity: what has to be the same in the run that wrote it.
-        spread: the processes.
+        sharding: the processes.
 
     Returns:
         (steps taken, tree, what is known about it), or None where the folder has no checkpoint.
@@ -67,10 +67,10 @@ def latest(
         CheckpointError: there are checkpoints and ``resume`` is not set, or they belong to another run, or none
             is whole.
     """
-    if spread.processes == 1:
+    if sharding.processes == 1:
         return None if store is None else _read(store, like, options, identity)
     found = None
-    with spread.together(CheckpointError):
+    with sharding.together(CheckpointError):
         if store is not None:
             found = _read(store, like, options, identity)
     head = {} if found is None else {"step": found[0], "about": found[2]}

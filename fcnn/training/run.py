@@ -11,7 +11,7 @@ import numpy as np
 from ..given import Params, State
 from .checkpoint import Checkpoints
 from .objective import Objective
-from .spread import Spread
+from .sharding import Sharding
 from .step import Augment, TrainState
 from .trainable import Trainable
 
@@ -29,8 +29,8 @@ class Options:
     checkpoint: Checkpoints | None
     resume: bool
     progress: bool
-    spread: Spread
-    callbacks: tuple[Callable[[Moment], Any], ...]
+    sharding: Sharding
+    callbacks: tuple[Callable[[EpochInfo], Any], ...]
     monitor: str
     mode: str | None
     patience: int | None
@@ -45,7 +45,7 @@ class Options:
     step: Callable[..., Any]
 
 
-class Moment(NamedTuple):
+class EpochInfo(NamedTuple):
     """What a callback is told after an epoch, or after some steps (``training.every``).
 
     Attributes:

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 
 from .checkpoint import CheckpointError, CheckpointFailedWarning, Checkpoints, Store
-from .dispatch import SLOTS
-from .spread import Spread
+from .compiled_loop import SLOTS
+from .sharding import Sharding
 
 
 class Saving:
@@ -20,19 +20,19 @@ class Saving:
 
     Args:
         given: where and how often; None: never.
-        spread: the processes.
+        sharding: the processes.
     """
 
-    def __init__(self, given: Checkpoints | None, spread: Spread) -> None:
-        self.given, self.spread = given, spread
+    def __init__(self, given: Checkpoints | None, sharding: Sharding) -> None:
+        self.given, self.sharding = given, sharding
         self.store: Store | None = None
         self.written = (-1, -1)  # steps and finished epochs of the last checkpoint
         self._written_at = time.monotonic()
 
     def open(self) -> None:
         """Take hold of the folder."""
-        with self.spread.together(CheckpointError):
-            if self.given is not None and (jax.process_index() == 0 or self.spread.processes == 1):
+        with self.sharding.together(CheckpointError):
+            if self.given is not None and (jax.process_index() == 0 or self.sharding.processes == 1):
                 self.store = Store(self.given.folder, self.given.keep)
 
     def close(self) -> None:
@@ -74,8 +74,8 @@ class Saving:
         """Where the newest checkpoint is, and the way on from it, as a sentence."""
         path = self.wait("Earlier ones may be there")
         folder = self.store.folder if self.store is not None else self.given and self.given.folder
-        if path is None and self.spread.processes == 1:
+        if path is None and self.sharding.processes == 1:
             return f"There is no checkpoint in {folder} yet."
         where = f"The newest checkpoint is {path}" if path else f"Checkpoints are in {folder}, as process 0 sees it"
-        every = " in every process" if self.spread.processes > 1 else ""
+        every = " in every process" if self.sharding.processes > 1 else ""
         return f"{where}; the same command{every} with resume=True goes on from the newest."

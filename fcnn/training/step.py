@@ -137,8 +137,8 @@ def make_step(
         accumulate: parts that a batch is computed in, one after another; the gradient is that of the whole batch, and
             the memory that of one part. Batch normalisation sees a part at a time.
         precision: "bfloat16" or "float16" to compute in it; parameters, gradients' sums, the optimizer and running
-            statistics stay as they are. "float16" needs an optimizer made by ``training.scaled``, which keeps small
-            gradients from becoming zero. None: the precision of the parameters.
+            statistics stay as they are. "float16" needs an optimizer made by ``training.loss_scaling``, which keeps
+            small gradients from becoming zero. None: the precision of the parameters.
         trainable: parts that are trained, as for ``fit`` and for ``start``; None: all.
 
     Returns:

@@ -88,13 +88,13 @@ def weighed(values: Any, weights: Any, examples: int, what: str) -> Sums:
             f"{what} has shape {shown(tuple(values.shape))}, and weights or labels that do not count have shape "
             f"{shown(shape)}; it must give one number for each of them, before any mean or sum"
         )
-    spread = jnp.broadcast_to(weights.reshape(shape + (1,) * (values.ndim - len(shape))), values.shape)
-    if jnp.issubdtype(values.dtype, jnp.bool_) and jnp.issubdtype(spread.dtype, jnp.bool_):
-        return {"sum": jnp.sum(values & spread, dtype="int32"), "weight": jnp.sum(spread, dtype="int32")}
+    broadcast = jnp.broadcast_to(weights.reshape(shape + (1,) * (values.ndim - len(shape))), values.shape)
+    if jnp.issubdtype(values.dtype, jnp.bool_) and jnp.issubdtype(broadcast.dtype, jnp.bool_):
+        return {"sum": jnp.sum(values & broadcast, dtype="int32"), "weight": jnp.sum(broadcast, dtype="int32")}
     dtype = wide(values.dtype)
-    spread = spread.astype(dtype)
-    counted = jnp.where(spread != 0, values.astype(dtype), jnp.zeros((), dtype))  # 0 times NaN is NaN
-    return {"sum": jnp.sum(counted * spread), "weight": jnp.sum(spread)}
+    broadcast = broadcast.astype(dtype)
+    counted = jnp.where(broadcast != 0, values.astype(dtype), jnp.zeros((), dtype))  # 0 times NaN is NaN
+    return {"sum": jnp.sum(counted * broadcast), "weight": jnp.sum(broadcast)}
 
 
 def _count(values: Any, examples: int, like: Any) -> Any:

@@ -21,7 +21,7 @@ from ..layer import Layer
 from .examples import check_data, count_of, taken
 from .mapped import in_file, lazy
 from .objective import Objective
-from .spread import Spread
+from .sharding import Sharding
 
 #: batches that are made ready while a step computes
 AHEAD = 2
@@ -209,7 +209,7 @@ class Batches:
         return iter(made)
 
 
-def checked(net: Layer, batch: Any, objective: Objective, spread: Spread, what: str) -> tuple[tuple[Any, ...], Any]:
+def checked(net: Layer, batch: Any, objective: Objective, sharding: Sharding, what: str) -> tuple[tuple[Any, ...], Any]:
     """A batch, checked, as ((x, ...), y).
 
     Raises:
@@ -223,7 +223,7 @@ def checked(net: Layer, batch: Any, objective: Objective, spread: Spread, what: 
                 "make pairs of them: ((b['x'], b['y']) for b in loader)"
             )
         inputs, targets = check_data(net, batch, "batch", objective)
-        spread.check_batch(count_of(inputs) * spread.processes)
+        sharding.check_batch(count_of(inputs) * sharding.processes)
     return inputs, targets
 
 
@@ -235,7 +235,7 @@ def check_augmented(augment: Any, inputs: tuple[Any, ...]) -> None:
             check(np.asarray(inputs[0][:LOOKED_AT]))
 
 
-def check_sizes(step: Any, train: Any, first: Any, sizes: dict[int, str], spread: Spread) -> None:
+def check_sizes(step: Any, train: Any, first: Any, sizes: dict[int, str], sharding: Sharding) -> None:
     """Raise for batches of another size than the first that the step will not take; nothing is computed.
 
     Args:
@@ -243,7 +243,7 @@ def check_sizes(step: Any, train: Any, first: Any, sizes: dict[int, str], spread
         train: the train state before the first step.
         first: the first batch.
         sizes: the sizes that are known, each with words for a batch that has it.
-        spread: where things live.
+        sharding: where arrays live.
 
     Raises:
         ValueError: the step raises it for such a batch.
@@ -252,7 +252,7 @@ def check_sizes(step: Any, train: Any, first: Any, sizes: dict[int, str], spread
         if size == count_of(first[0]):
             continue
         with at(f"fit: data: {which}, of {size} example{'s' * (size != 1)}"):
-            spread.check_batch(size * spread.processes)
+            sharding.check_batch(size * sharding.processes)
             batch = jax.tree.map(lambda a, n=size: jax.ShapeDtypeStruct((n, *a.shape[1:]), a.dtype), first)
             jax.eval_shape(step, train, batch)
 
@@ -269,7 +269,7 @@ def from_arrays(inputs: tuple[Any, ...], targets: Any, order: np.ndarray, size: 
         yield taken((inputs, targets), chosen), chosen
 
 
-class Ahead:
+class Prefetcher:
     """An iterator's next items, made ready on a thread while the present one is used.
 
     Args:
@@ -323,23 +323,23 @@ class _Failure:
         self.error = error
 
 
-def placed(arrays: Any, spread: Spread, members: int | None) -> Any:
+def placed(arrays: Any, sharding: Sharding, members: int | None) -> Any:
     """Arrays on the device, or on every one of a mesh; None where they are to stay on the host or in their files."""
-    device = jnp.zeros(()).device if spread.mesh is None else spread.mesh.devices.flat[0]
+    device = jnp.zeros(()).device if sharding.mesh is None else sharding.mesh.devices.flat[0]
     inputs, targets = arrays
     if members is None and not on_device(inputs, targets, device):
         return None
     whole = jax.tree.map(lambda a: jnp.asarray(np.asarray(a) if lazy(a) else a), arrays)
-    return whole if spread.mesh is None else jax.device_put(whole, spread.whole)
+    return whole if sharding.mesh is None else jax.device_put(whole, sharding.whole)
 
 
-def orders(key: jax.Array, epoch: int, count: int, members: int | None, spread: Spread) -> jax.Array:
+def orders(key: jax.Array, epoch: int, count: int, members: int | None, sharding: Sharding) -> jax.Array:
     """:func:`order_of` an epoch on the devices, for each member of an ensemble its own."""
     if members is None:
         order = order_of(key, epoch, count)
     else:
         order = jax.vmap(lambda key: order_of(key, epoch, count))(jax.random.split(key, members))
-    return order if spread.mesh is None else jax.device_put(order, spread.whole)
+    return order if sharding.mesh is None else jax.device_put(order, sharding.whole)
 
 
 def check_steps(wanted: int | None, there: int) -> int:

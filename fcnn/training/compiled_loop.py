@@ -17,7 +17,7 @@ from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
 from .optimizers import still_overflows
-from .spread import Spread
+from .sharding import Sharding
 from .step import TrainState
 
 #: most steps in a call; the memory for their sums is set aside
@@ -93,13 +93,13 @@ def guarded(step: Callable[..., Any], skip: bool, members: bool) -> Callable[...
 
 
 @lru_cache(maxsize=8)
-def resident(step: Callable[..., Any], batch_size: int, spread: Spread, skip: bool, members: bool) -> Any:
+def resident(step: Callable[..., Any], batch_size: int, sharding: Sharding, skip: bool, members: bool) -> Any:
     """Steps on data that are on the device.
 
     Args:
         step: as for :func:`guarded`.
         batch_size: examples in a step.
-        spread: where things live.
+        sharding: where arrays live.
         skip: whether a step that is not finite is left out, instead of stopping the run.
         members: whether train state, order, sums and folds have a first axis of an ensemble's members.
 
@@ -112,7 +112,7 @@ def resident(step: Callable[..., Any], batch_size: int, spread: Spread, skip: bo
 
     def one(train: TrainState, inputs: Any, targets: Any, order: jax.Array, epoch: Any, index: Any, folds: Any) -> Any:
         examples = lax.dynamic_slice_in_dim(order, index * batch_size, batch_size, axis=order.ndim - 1)
-        batch = spread.keep_divided(jax.tree.map(lambda a: a[examples], (inputs, targets)))
+        batch = sharding.keep_divided(jax.tree.map(lambda a: a[examples], (inputs, targets)))
         return take(train, batch, examples, epoch, folds)
 
     def many(
@@ -152,11 +152,11 @@ def resident(step: Callable[..., Any], batch_size: int, spread: Spread, skip: bo
 
         return lax.while_loop(lambda now: (now.done < count) & ~now.stopped, body, before)
 
-    return jax.jit(many, donate_argnums=0, out_shardings=spread.whole)
+    return jax.jit(many, donate_argnums=0, out_shardings=sharding.whole)
 
 
 @lru_cache(maxsize=8)
-def fed(step: Callable[..., Any], spread: Spread, skip: bool) -> Any:
+def fed(step: Callable[..., Any], sharding: Sharding, skip: bool) -> Any:
     """One step on a batch that is handed in.
 
     Returns:
@@ -172,4 +172,4 @@ def fed(step: Callable[..., Any], spread: Spread, skip: bool) -> Any:
         after, good, sums, folds = take(train, batch, examples, epoch, folds, idle)
         return after, stopped | (~good & ~idle & (not skip)), good & ~idle, sums, told, folds
 
-    return jax.jit(one, donate_argnums=0, out_shardings=spread.whole)
+    return jax.jit(one, donate_argnums=0, out_shardings=sharding.whole)

@@ -27,7 +27,7 @@ _LOST = re.compile(
 
 
 @dataclass(frozen=True)
-class Spread:
+class Sharding:
     """How a run is laid out: parameters everywhere, every batch in equal parts over all axes of the mesh.
 
     Attributes:
@@ -37,7 +37,7 @@ class Spread:
     mesh: Mesh | None = None
 
     @classmethod
-    def over(cls, mesh: Any) -> Spread:
+    def over(cls, mesh: Any) -> Sharding:
         """The layout for a mesh that a user gave, or None.
 
         Raises:
@@ -130,12 +130,12 @@ class Spread:
         )
 
     @property
-    def own(self) -> Spread:
+    def own(self) -> Sharding:
         """The same over this process's devices alone."""
         if self.mesh is None or self.processes == 1:
             return self
         devices = [device for device in self.mesh.devices.flat if device.process_index == jax.process_index()]
-        return Spread(Mesh(np.array(devices), ("batch",), axis_types=(AxisType.Auto,)))
+        return Sharding(Mesh(np.array(devices), ("batch",), axis_types=(AxisType.Auto,)))
 
     def check_batch(self, size: int) -> None:
         """Raise unless a batch can be shared equally.
@@ -251,7 +251,7 @@ def shapes(batch: Any) -> str:
     return ", ".join(f"{a.dtype}{shown(a.shape)}" for a in jax.tree.leaves(batch))
 
 
-class Abreast:
+class Lockstep:
     """Batches of this process, for as many steps as the others take.
 
     Where this process has no batch (any more), was told to stop, or failed to read its data, a blank one takes the
