@@ -31,6 +31,8 @@ from .layers import (
     Maxout,
     MaxPool,
     MaxUnpool,
+    PReLU,
+    ScaleChannels,
 )
 from .layout import LayoutWarning
 from .version import __version__
@@ -64,7 +66,9 @@ __all__ = [
     "MaxPool",
     "MaxUnpool",
     "Maxout",
+    "PReLU",
     "Parameter",
+    "ScaleChannels",
     "Scan",
     "__version__",
     "analysis",

@@ -85,6 +85,7 @@ _NAMES = _spread(
         "fcnn.Parameter(shape, init)",
         "transform": "fcnn.serial and fcnn.graph give networks that are pure functions already",
         "init apply": "init and apply are methods of a network: net.init(key, shape), net.apply(params, x)",
+        "LayerScale layer_scale": "write fcnn.ScaleChannels(initial)",
         "LRN": "write fcnn.LocalResponseNorm()",
     }
 )
@@ -137,7 +138,8 @@ _OPTIONS = {
             "dilation_rate kernel_dilation rhs_dilation": "dilation", "feature_group_count num_groups": "groups",
             "pool_size window_shape": "window", "kernel_initializer w_init": "kernel_init",
             "bias_initializer b_init": "bias_init", "eps": "epsilon", "p drop_rate prob": "rate", "norm_type": "power",
-            "count_include_pad": "count_padding", "decay decay_rate": "momentum",
+            "count_include_pad": "count_padding",
+            "init_value init_values layer_scale_init_value": "initial", "decay decay_rate": "momentum",
         }
     ),
     **_spread(
@@ -146,6 +148,7 @@ _OPTIONS = {
             "inputs comes from the shape given to init",
             "activation act": "an activation is a layer of its own: fcnn.serial(layer, jax.nn.relu)",
             "padding_mode": 'write padding="CIRCULAR" or "REFLECT"',
+            "num_parameters": "write per_channel=True for a slope of every channel",
             "data_format": "the layout is (batch, *space, channels)",
             "inplace": "nothing is changed in place",
             "return_indices": "jax.vjp of the pooling takes values back to where they came from",

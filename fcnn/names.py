@@ -31,10 +31,10 @@ def snake(name: str) -> str:
     """A class name as a part's name.
 
     Example:
-        >>> snake("GlobalMaxPool"), snake("LpPool"), snake("Conv")
-        ('global_max_pool', 'lp_pool', 'conv')
+        >>> snake("GlobalMaxPool"), snake("LpPool"), snake("Conv"), snake("PReLU")
+        ('global_max_pool', 'lp_pool', 'conv', 'prelu')
     """
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.replace("ReLU", "Relu")).lower()
 
 
 def short(function: Callable[..., Any]) -> str:

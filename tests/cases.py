@@ -80,6 +80,11 @@ CASES = {
     "flatten": Case(fcnn.Flatten(), IMAGE, covers="Flatten"),
     "flatten some axes": Case(fcnn.Flatten(last=2), IMAGE, covers="Flatten"),
     "maxout": Case(fcnn.Maxout(2), IMAGE, covers="Maxout"),
+    "prelu": Case(fcnn.serial(jnp.negative, fcnn.PReLU()), IMAGE, covers="PReLU"),
+    "prelu of channels": Case(
+        fcnn.serial(jnp.negative, fcnn.PReLU(per_channel=True, slope_init=("normal", 0.5))), VECTOR, covers="PReLU"
+    ),
+    "scale channels": Case(fcnn.ScaleChannels(0.1), IMAGE, covers="ScaleChannels"),
     "dropout": Case(fcnn.Dropout(0.4), IMAGE, covers="Dropout"),
     "dropout of channels": Case(fcnn.Dropout(0.4, whole_channels=True), IMAGE, covers="Dropout"),
     "max pool": Case(fcnn.MaxPool(2), IMAGE, covers="MaxPool"),

@@ -217,6 +217,19 @@ CASES = [
     gate(lambda: ref.Dropout(MASK, 0.2), lambda t, x: x * t.tensor(MASK) / 0.8),
     gate(lambda: ref.Dropout(None, 0.2), lambda t, x: x * 1, name="in use"),
     gate(lambda: ref.Maxout(3), lambda t, x: x.unflatten(-1, (2, 3)).amax(-1), draw(2, 5, 6)),
+    Case(
+        "PReLU",
+        lambda: ref.PReLU(np.array(0.3)),
+        (draw(2, 5, 3),),
+        lambda t, p, x: last(F(t).prelu(first(x), p["slope"].reshape(1))),
+    ),
+    Case(
+        "PReLU of channels",
+        lambda: ref.PReLU(draw(3)),
+        (draw(2, 2, 4, 3),),
+        lambda t, p, x: last(F(t).prelu(first(x), p["slope"])),
+    ),
+    Case("ScaleChannels", lambda: ref.ScaleChannels(draw(3)), (draw(2, 5, 3),), lambda t, p, x: x * p["scale"]),
     Case("Dense", lambda: one_by_one(3, 4, 2), (draw(3, 4),), lambda t, p, x: dense(t, x, p)),
     Case("Dense over space", lambda: one_by_one(3, 4, 2), (draw(2, 5, 3, 4),), lambda t, p, x: dense(t, x, p)),
     Case(

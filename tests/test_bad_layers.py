@@ -102,6 +102,14 @@ MAKING = [
         lambda: fcnn.Dense(3, kernel_init=0.01),
         *(TypeError, "dense", "kernel_init", "0.01", '("normal", 0.01)'),
     ),
+    mistake("per_channel as a number", lambda: fcnn.PReLU(per_channel=3), TypeError, "prelu", "per_channel", "not 3"),
+    mistake(
+        "an unknown first slope",
+        lambda: fcnn.PReLU(slope_init=0.25),
+        *(TypeError, "prelu", "slope_init", "0.25", "a name with arguments"),
+    ),
+    mistake("a factor NaN", lambda: fcnn.ScaleChannels(NAN), ValueError, "scale_channels", "initial is nan", "finite"),
+    mistake("a factor as text", lambda: fcnn.ScaleChannels("1e-6"), TypeError, "scale_channels", "initial", "'1e-6'"),
     mistake("Maxout of no pieces", lambda: fcnn.Maxout(0), ValueError, "maxout", "pieces is 0", "at least 1"),
     mistake(
         "LP pooling by 0.5", lambda: fcnn.LpPool(2, power=0.5), ValueError, "lp_pool", "power is 0.5", "at least 1"

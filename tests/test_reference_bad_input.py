@@ -65,6 +65,8 @@ BAD = {
     "no space for cells": (lambda: ref.AdaptiveAvgPool(2).forward(np.ones((1, 3))), ValueError, "space"),
     "no whole space": (lambda: ref.GlobalMaxPool().forward(np.ones((1, 3))), ValueError, "space"),
     "power": (lambda: ref.LpPool(2, power=0.5), ValueError, "power"),
+    "slopes": (lambda: ref.PReLU(np.ones(2)).forward(np.ones((1, 3))), ValueError, "each channel"),
+    "factors": (lambda: ref.ScaleChannels(np.ones(2)).forward(np.ones((1, 3))), ValueError, "each channel"),
     "pieces": (lambda: ref.Maxout(2).forward(np.ones((1, 3))), ValueError, "divide"),
     "no pieces": (lambda: ref.Maxout(0), ValueError, "pieces"),
     "rate": (lambda: ref.Dropout(np.ones(2), 1.0), ValueError, "rate"),

@@ -252,6 +252,8 @@ _LEAVES: dict[type, tuple[Any, tuple[str, ...]]] = {
     layers.Dense: (reference.Dense, ()),
     layers.Flatten: (reference.Flatten, ("first", "last")),
     layers.Maxout: (reference.Maxout, ("pieces",)),
+    layers.PReLU: (reference.PReLU, ()),
+    layers.ScaleChannels: (reference.ScaleChannels, ()),
     layers.MaxPool: (reference.MaxPool, _POOLING),
     layers.MaxUnpool: (reference.MaxUnpool, _POOLING),
     layers.AvgPool: (reference.AvgPool, (*_POOLING, "count_padding", "divisor")),

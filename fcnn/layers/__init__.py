@@ -1,5 +1,6 @@
 """The parts of a network: each holds hyperparameters, the arithmetic is in ``fcnn.ops``."""
 
+from .channels import PReLU, ScaleChannels
 from .conv import Conv, ConvTranspose, LocallyConnected
 from .dense import Dense, Dropout, Flatten, Maxout
 from .function import Function
@@ -37,6 +38,8 @@ __all__ = [
     "MaxPool",
     "MaxUnpool",
     "Maxout",
+    "PReLU",
+    "ScaleChannels",
 ]
 
 

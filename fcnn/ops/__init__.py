@@ -6,6 +6,7 @@ Each function is pure, takes its parameters as arrays, and has every derivative 
 from typing import TYPE_CHECKING, Any
 
 from .cells import adaptive_avg_pool, adaptive_max_pool, global_avg_pool, global_max_pool, maxout
+from .channels import prelu, scale_channels
 from .conv import conv, conv_transpose
 from .dense import dense, dropout, flatten
 from .forced import forced as forced
@@ -52,6 +53,8 @@ __all__ = [
     "maxout",
     "moments",
     "normalize",
+    "prelu",
+    "scale_channels",
     "standardize",
     "use_algorithm",
 ]

@@ -23,6 +23,7 @@ from .activations import (
     Tanh,
 )
 from .cells import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalMaxPool
+from .channels import PReLU, ScaleChannels
 from .conv import Conv, conv_by_definition, conv_gradients_by_definition
 from .dense import Dense, Dropout, Flatten, Maxout
 from .gates import Add, Concatenate, Copy, MatMul, Max, Multiply, Transpose
@@ -84,8 +85,10 @@ __all__ = [
     "Multiply",
     "Nesterov",
     "Node",
+    "PReLU",
     "ReLU",
     "Residual",
+    "ScaleChannels",
     "Scan",
     "SharedLinear",
     "SiLU",

@@ -55,7 +55,8 @@ class Scan(Layer):
       runs on interleaved fragments, or with dilation, so that every position is exact.
 
     Networks may be made of convolutions and poolings without padding, dense layers, functions that look at every
-    position by itself, dropout, normalisation over channels (``BatchNorm``, ``LayerNorm``, ``LocalResponseNorm``),
+    position by itself, dropout, what works along the channels (``BatchNorm``, ``LayerNorm``, ``LocalResponseNorm``,
+    ``PReLU``, ``ScaleChannels``),
     ``serial``, ``residual``, ``branches``, ``repeat``. Where positions cannot share work exactly (padding inside the
     window, statistics over the window, kernels that differ from place to place), the error names the layer and the
     reason, and ``method="patches"`` still computes it.

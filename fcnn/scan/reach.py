@@ -63,6 +63,8 @@ from ..layers import (
     LpPool,
     Maxout,
     MaxPool,
+    PReLU,
+    ScaleChannels,
 )
 from ..ops.pool import pool_windows
 from ..transposed import transposed
@@ -370,6 +372,8 @@ _FIELDS: dict[type, Callable[[Any, Shape, Axes], tuple[Shape, Axes]]] = {
     Remat: _remat,
     Dense: _kept,
     Maxout: _kept,
+    PReLU: _kept,
+    ScaleChannels: _kept,
     Dropout: _kept,
     BatchNorm: _batch_norm,
     LayerNorm: _layer_norm,

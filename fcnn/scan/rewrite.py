@@ -41,6 +41,8 @@ from ..layers import (
     LpPool,
     Maxout,
     MaxPool,
+    PReLU,
+    ScaleChannels,
 )
 from ..layers.function import Function
 from . import compositions, positions, sliding
@@ -80,7 +82,8 @@ RULES.update(
         AdaptiveAvgPool: sliding.adaptive_pool(AvgPool),
         Flatten: sliding.flatten,
         Dense: sliding.dense,
-        **dict.fromkeys((LocalResponseNorm, Maxout), positions.part_wise),
+        **dict.fromkeys((LocalResponseNorm, Maxout, ScaleChannels), positions.part_wise),
+        PReLU: positions.prelu,
         LayerNorm: positions.layer_norm,
         Dropout: positions.dropout,
         **dict.fromkeys((BatchNorm, OverlappingBatchNorm), positions.batch_norm),

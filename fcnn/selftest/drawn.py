@@ -182,6 +182,8 @@ KINDS: dict[str, Draw] = {
     "AdaptiveMaxPool": lambda g, shape: layers.AdaptiveMaxPool(_cells(g, len(shape) - 1)),
     "AdaptiveAvgPool": lambda g, shape: layers.AdaptiveAvgPool(_cells(g, len(shape) - 1)),
     "Maxout": lambda g, shape: layers.Maxout(_divisor(g, shape[-1])),
+    "PReLU": lambda g, shape: layers.PReLU(per_channel=_flag(g)),
+    "ScaleChannels": lambda g, shape: layers.ScaleChannels(pick(g, 0.5, 1.0)),
     "Dropout": lambda g, shape: layers.Dropout(pick(g, 0.1, 0.3, 0.5), whole_channels=_flag(g)),
     "BatchNorm": _norm(layers.BatchNorm),
     "LayerNorm": _norm(layers.LayerNorm),
@@ -193,4 +195,6 @@ KINDS: dict[str, Draw] = {
 #: layers whose output in training differs from that in use
 MODES = ("BatchNorm", "Dropout")
 #: layers that also take inputs without space axes
-VECTORS = ("Dense", "Maxout", "BatchNorm", "LayerNorm", "Dropout", "LocalResponseNorm")
+VECTORS = (
+    "Dense", "Maxout", "BatchNorm", "LayerNorm", "Dropout", "LocalResponseNorm", "PReLU", "ScaleChannels",
+)  # fmt: skip

@@ -1,0 +1,102 @@
+"""Layers that look at every position by itself: learned slopes and factors of channels."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import jax
+
+from .. import ops
+from ..geometry import Shape
+from ..given import Parameter, Params
+from ..layer import Layer
+from .conv import check_flag
+from .initial import Initial, check, resolve
+from .norm import check_number
+
+
+@dataclass(frozen=True, repr=False)
+class PReLU(Layer):
+    r"""The rectifier whose slope on the negative side is learned.
+
+    .. math:: y_{\dots, c} = \max(x_{\dots, c}, 0) + a_c \min(x_{\dots, c}, 0)
+
+    Weight decay would pull it towards a ReLU; the decay mask of ``fcnn.training`` leaves it out.
+
+    Args:
+        per_channel: whether every channel has a slope of its own; False: one slope for all, PyTorch's default.
+        slope_init: the first slope, 0.25 in the paper and in PyTorch; as ``bias_init`` of ``Conv``.
+
+    Shapes:
+        x (batch, *space, channels) to the same; params["slope"] () or, with ``per_channel``, (channels,).
+
+    Raises:
+        TypeError: a flag that is neither True nor False, or an initialiser of the wrong kind.
+
+    Source:
+        He et al., "Delving deep into rectifiers", 2015, section 2.1.
+
+    Example:
+        >>> net = PReLU()
+        >>> net.apply(net.init(jax.random.key(0), (2,)), jax.numpy.array([[-4.0, 4.0]])).tolist()
+        [[-1.0, 4.0]]
+        >>> PReLU(per_channel=True).init(jax.random.key(0), (8, 8, 64))["slope"].shape
+        (64,)
+    """
+
+    _: KW_ONLY
+    per_channel: bool = False
+    slope_init: Initial = ("constant", 0.25)
+
+    def check(self) -> dict[str, Any]:
+        return {
+            "per_channel": check_flag(self.per_channel, "per_channel"),
+            "slope_init": check(self.slope_init, "slope_init"),
+        }
+
+    def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
+        return {"slope": Parameter(shapes[0][-1:] if self.per_channel else (), resolve(self.slope_init))}
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.prelu(inputs[0], params["slope"])
+
+
+@dataclass(frozen=True, repr=False)
+class ScaleChannels(Layer):
+    r"""Each channel times a learned factor.
+
+    .. math:: y_{\dots, c} = \gamma_c \, x_{\dots, c}
+
+    At the end of a residual branch, with a small first factor, every block begins near the identity.
+
+    Args:
+        initial: the first value of every factor; ConvNeXt's 1e-6.
+
+    Shapes:
+        x (batch, *space, channels) to the same; params["scale"] (channels,).
+
+    Raises:
+        ValueError: a first value that is not finite.
+
+    Source:
+        Touvron et al., "Going deeper with image transformers", 2021, equation 4 ("LayerScale"); Liu et al., "A ConvNet
+        for the 2020s", 2022, has it in every block.
+
+    Example:
+        >>> import fcnn
+        >>> block = fcnn.residual(fcnn.serial(fcnn.Conv(64, 7, padding="SAME", groups=64), ScaleChannels(1e-6)))
+        >>> block.init(jax.random.key(0), (14, 14, 64))["body"]["scale_channels1"]["scale"].shape
+        (64,)
+    """
+
+    initial: float = 1e-6
+
+    def check(self) -> dict[str, Any]:
+        return {"initial": check_number(self.initial, "initial")}
+
+    def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
+        return {"scale": Parameter(shapes[0][-1:], jax.nn.initializers.constant(self.initial))}
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.scale_channels(inputs[0], params["scale"])

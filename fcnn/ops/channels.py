@@ -1,0 +1,92 @@
+"""What is done to the channels of plain arrays, at every position by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax.numpy as jnp
+
+from ..errors import at, shown
+from .dtypes import beside, together, wide
+from .moments import rescale
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Float
+
+
+def prelu(x: Float[Array, "... channels"], slope: Float[Array, ...]) -> Float[Array, "... channels"]:
+    r"""The rectifier whose slope on the negative side is learned.
+
+    .. math:: y_{\dots, c} = \max(x_{\dots, c}, 0) + a_c \min(x_{\dots, c}, 0)
+
+    The derivative at 0 is that of the negative side, as in PyTorch.
+
+    Args:
+        x: input.
+        slope: a, one number or one for each channel.
+
+    Shapes:
+        x (..., channels), slope () or (1,) or (channels,).
+
+    Returns:
+        The shape of x, in the common dtype of the arguments; half precision is computed in float32 and rounded once.
+
+    Raises:
+        ValueError: slopes of another number than 1 or the channels.
+
+    Source:
+        He et al., "Delving deep into rectifiers", 2015, equation 1.
+
+    Example:
+        >>> prelu(jnp.array([[-2.0, -2.0, 3.0]]), jnp.array([0.5, 0.25, 0.5])).tolist()
+        [[-1.0, -0.5, 3.0]]
+    """
+    with at("prelu"):
+        x, slope = together(x, slope)
+        if slope.shape not in ((), (1,), x.shape[-1:]):
+            raise ValueError(
+                f"slope has shape {shown(slope.shape)}, x has shape {shown(x.shape)}; give one number, or one for each "
+                "of the channels, which are the last axis of x"
+            )
+    dtype = wide(x.dtype)
+    wider, zero = x.astype(dtype), jnp.zeros((), dtype)
+    # two selections, so that the slope has no gradient of a positive number, which may be infinite
+    positive, rest = jnp.where(wider > 0, wider, zero), jnp.where(wider > 0, zero, wider)
+    return (positive + beside(slope.astype(dtype), x) * rest).astype(x.dtype)
+
+
+def scale_channels(x: Float[Array, "... channels"], scale: Float[Array, " channels"]) -> Float[Array, "... channels"]:
+    r"""Each channel times a factor of its own.
+
+    .. math:: y_{\dots, c} = \gamma_c \, x_{\dots, c}
+
+    Args:
+        x: input.
+        scale: the factors.
+
+    Shapes:
+        x (..., channels), scale (channels,).
+
+    Returns:
+        The shape of x, in the common dtype of the arguments; half precision is computed in float32 and rounded once.
+
+    Raises:
+        ValueError: factors of another number than the channels.
+
+    Source:
+        Touvron et al., "Going deeper with image transformers", 2021, equation 4 ("LayerScale"); Liu et al., "A ConvNet
+        for the 2020s", 2022, has it in every block.
+
+    Example:
+        >>> scale_channels(jnp.array([[2.0, 3.0]]), jnp.array([0.5, 2.0])).tolist()
+        [[1.0, 6.0]]
+    """
+    with at("scale_channels"):
+        x, scale = together(x, scale)
+        if scale.shape != x.shape[-1:]:
+            raise ValueError(
+                f"scale has shape {shown(scale.shape)}, x has shape {shown(x.shape)}; give one factor for each of the "
+                "channels, which are the last axis of x"
+            )
+    return rescale(x, scale, None, x.dtype)

@@ -1,0 +1,94 @@
+"""Operations on the channels, at every position by itself: learned slopes and factors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .node import Node
+
+
+class PReLU(Node):
+    r"""The rectifier with a learned slope a on the negative side, one or one for each channel.
+
+    .. math:: y = x \, [x > 0] + a x \, [x \le 0], \qquad
+        \frac{\partial L}{\partial x} = g \, ([x > 0] + a \, [x \le 0]), \quad
+        \frac{\partial L}{\partial a} = \sum g x \, [x \le 0], \quad g = \frac{\partial L}{\partial y}
+
+    Args:
+        slope: a.
+
+    Shapes:
+        x (..., channels), slope () or (channels,).
+
+    Raises:
+        ValueError: slopes of another number than the channels.
+
+    Source:
+        He et al., "Delving deep into rectifiers", 2015, equations 1 and 3.
+
+    Example:
+        >>> import numpy as np
+        >>> from fcnn.reference import PReLU
+        >>> node = PReLU(np.array(0.5))
+        >>> node.forward(np.array([[-2.0, 3.0]])).tolist(), node.backward(np.ones((1, 2)))[0].tolist()
+        ([[-1.0, 3.0]], [[0.5, 1.0]])
+        >>> node.gradients["slope"].tolist()
+        -2.0
+    """
+
+    def __init__(self, slope: np.ndarray) -> None:
+        super().__init__(slope=slope)
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        slope = self.params["slope"]
+        if slope.shape not in ((), x.shape[-1:]):
+            raise ValueError(f"slope {slope.shape} is neither one number nor one for each channel of x {x.shape}")
+        return self.keep(np.where(x > 0, x, slope * x), x)
+
+    def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
+        (x,) = self.recall(gradient)
+        slope = self.params["slope"]
+        shares = np.where(x > 0, 0, gradient * x)
+        # one slope for all: the sum is over the channels too
+        self.add_gradient("slope", shares.sum(tuple(range(x.ndim - slope.ndim))))
+        return (np.where(x > 0, gradient, gradient * slope),)
+
+
+class ScaleChannels(Node):
+    r"""Each channel times a factor :math:`\gamma_c`.
+
+    .. math:: y_{\dots, c} = \gamma_c x_{\dots, c}, \qquad
+        \frac{\partial L}{\partial x_{\dots, c}} = \gamma_c g_{\dots, c}, \quad
+        \frac{\partial L}{\partial \gamma_c} = \sum g_{\dots, c} x_{\dots, c}, \quad g = \frac{\partial L}{\partial y}
+
+    Args:
+        scale: the factors.
+
+    Shapes:
+        x (..., channels), scale (channels,).
+
+    Raises:
+        ValueError: factors of another number than the channels.
+
+    Example:
+        >>> import numpy as np
+        >>> from fcnn.reference import ScaleChannels
+        >>> node = ScaleChannels(np.array([0.5, 2.0]))
+        >>> node.forward(np.array([[2.0, 3.0]])).tolist(), node.backward(np.ones((1, 2)))[0].tolist()
+        ([[1.0, 6.0]], [[0.5, 2.0]])
+        >>> node.gradients["scale"].tolist()
+        [2.0, 3.0]
+    """
+
+    def __init__(self, scale: np.ndarray) -> None:
+        super().__init__(scale=scale)
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        if self.params["scale"].shape != x.shape[-1:]:
+            raise ValueError(f"scale {self.params['scale'].shape} has not one factor for each channel of x {x.shape}")
+        return self.keep(x * self.params["scale"], x)
+
+    def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
+        (x,) = self.recall(gradient)
+        self.add_gradient("scale", (gradient * x).sum(tuple(range(x.ndim - 1))))
+        return (gradient * self.params["scale"],)
