@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from . import analysis, data, draw, interop, models, reference, scan, testing, training
     from .analysis import capture, check_gradients, summary
     from .scan import Scan, fully_convolutional, scan_tiles
+    from .tracing import trace
     from .training import evaluate, fit, predict
 
 __all__ = [
@@ -94,6 +95,7 @@ __all__ = [
     "serial",
     "summary",
     "testing",
+    "trace",
     "training",
 ]
 
@@ -104,6 +106,7 @@ _LATER = {
     **dict.fromkeys(("capture", "check_gradients", "summary"), ".analysis"),
     **dict.fromkeys(("evaluate", "fit", "predict"), ".training"),
     **dict.fromkeys(("Scan", "fully_convolutional", "scan_tiles"), ".scan"),
+    "trace": ".tracing",
 }
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import functools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -34,8 +37,43 @@ def number(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
+#: how parameters are made: drawn; or, for their shapes alone, as "structs" or, where JAX is tracing, as "zeros"
+_DRAWN: contextvars.ContextVar[str] = contextvars.ContextVar("drawn", default="values")
+
+
+@contextlib.contextmanager
+def without_values(kind: str) -> Iterator[None]:
+    """Make parameters without drawing them: as "structs" (``jax.ShapeDtypeStruct``) or as "zeros"."""
+    before = _DRAWN.set(kind)
+    try:
+        yield
+    finally:
+        _DRAWN.reset(before)
+
+
+def without_keys() -> bool:
+    """Whether parameters are made as structs, so that there are no keys and no arrays."""
+    return _DRAWN.get() == "structs"
+
+
+def _valueless(init: Initializer, shape: Shape, dtype: Any) -> Any:
+    """A parameter without its value."""
+    if not getattr(init, "__module__", "").startswith(("jax.", "fcnn.layers.initial")):  # those make what is asked
+        kind = _kind if getattr(type(init), "__hash__", None) else _kind.__wrapped__
+        dtype = kind(init, shape, dtype).dtype
+    return jax.ShapeDtypeStruct(shape, dtype) if without_keys() else jnp.zeros(shape, dtype)
+
+
+@functools.lru_cache(maxsize=4096)
+def _kind(init: Initializer, shape: Shape, dtype: Any) -> Any:
+    """Shape and dtype of what an initialiser makes."""
+    return jax.eval_shape(lambda key: init(key, shape, dtype), jax.random.key(0))
+
+
 def fold(key: jax.Array, name: str) -> jax.Array:
     """The key of a named part."""
+    if _DRAWN.get() != "values":
+        return key
     return jax.random.fold_in(key, number(name))
 
 
@@ -158,6 +196,8 @@ def _batch_in_shape(given: Shape, declared: Shape) -> str:
 def draw_initial(name: str, parameter: Parameter, key: jax.Array, dtype: Any) -> jax.Array:
     """Draw the first value of a parameter, and raise unless it is a finite array of the declared shape."""
     try:
+        if _DRAWN.get() != "values":
+            return _valueless(parameter.init, tuple(parameter.shape), dtype)
         value = parameter.init(key, tuple(parameter.shape), dtype)
     except (ValueError, TypeError) as error:
         raise type(error)(
@@ -170,6 +210,8 @@ def draw_initial(name: str, parameter: Parameter, key: jax.Array, dtype: Any) ->
 def draw_statistics(name: str, parameter: Parameter, dtype: Any) -> jax.Array:
     """Make the first value of a statistic, and raise unless it is an array of the declared shape."""
     shape = tuple(parameter.shape)
+    if without_keys():
+        return _valueless(parameter.init, shape, dtype)
     try:
         value = parameter.init(None, shape, dtype)
     except (ValueError, TypeError) as error:

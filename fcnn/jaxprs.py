@@ -65,3 +65,17 @@ def body(program: Any) -> Any:
 def constants(program: Any) -> list[Any]:
     """The values of the constants of a program; none for one that is not closed."""
     return list(getattr(program, "consts", ()))
+
+
+#: the scope that JAX puts around what the backward pass computes again
+RECOMPUTED = "rematted_computation"
+
+
+def scopes(equation: Any) -> list[str]:
+    """The names of ``jax.named_scope`` that an equation was traced in, without those of the programs around its own."""
+    stack = equation.source_info.name_stack.stack
+    names = [step.name for step in stack if type(step).__name__ == "Scope" and step.name != RECOMPUTED]
+    if sum(step.name == "jvp" for step in stack) == 2:  # the backward of a checkpoint: jvp(a/b), and jvp(a/b) again
+        half = len(names) // 2
+        return names[:half] if names[:half] == names[half:] else names
+    return names

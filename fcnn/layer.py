@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import pickle
-from collections.abc import Sequence
 from typing import Any, ClassVar, NoReturn
 
 import jax
@@ -19,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import authoring, elsewhere, layout, names
-from .call import Call, Event
+from .context import Context
 from .errors import at, at_top, shown
 from .geometry import Shape, check_shape, is_shape
 from .given import (
@@ -35,13 +32,14 @@ from .given import (
     draw_statistics,
     fold,
 )
-from .identity import Value
 from .native import native
+from .pickled import Pickled
+from .rehearsal import COMPILING, kind_of, rehearse
 
-__all__ = ["Call", "Event", "Layer"]
+__all__ = ["Context", "Layer"]
 
 
-class Layer(Value):
+class Layer(Pickled):
     """Two pure functions, ``init`` and ``apply``, as a value.
 
     Subclass it as ``@dataclass(frozen=True)``. Layers are hashable and compare by their hyperparameters, are
@@ -188,7 +186,7 @@ class Layer(Value):
             ValueError: shapes, parameters or state that do not match the network; nothing has been computed then.
             TypeError: arguments of the wrong kind, such as integer images.
         """
-        return self.start_walk(Call(train=False), params, state, (x, *more))[0]
+        return self.start_walk(Context(train=False), params, state, (x, *more))[0]
 
     def apply_train(
         self,
@@ -216,7 +214,7 @@ class Layer(Value):
         """
         with at_top(self.label):
             root = None if key is None else check_key(key)
-        return self.start_walk(Call(train=True, root=root), params, state, (x, *more))
+        return self.start_walk(Context(train=True, root=root), params, state, (x, *more))
 
     # What a layer's author writes: infer_shape, parameters, forward; where hyperparameters can be wrong, check;
     # and where mode or state matter, statistics, needs_key, forward_train and forward_eval.
@@ -296,8 +294,10 @@ class Layer(Value):
         declared = authoring.declared(self, "statistics", shapes)
         return {name: draw_statistics(name, parameter, dtype) for name, parameter in declared.items()}
 
-    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
-        """Check everything that can be checked from shapes, then compute in the mode of the call."""
+    def run(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        """Check everything that can be checked from shapes, then compute in the mode of the context."""
+        if context.record is not None:
+            return context.record.use(self, context, params, state, inputs)
         shapes = self._input_shapes(inputs)
         self.check_given(params, inputs)
         out = self.declared_shape(shapes)
@@ -309,11 +309,11 @@ class Layer(Value):
                 "net.init_state(shape) makes the first, apply_train returns the next"
             )
         check_entries("state", state, statistics, shapes)
-        if not call.train:
+        if not context.train:
             y = authoring.asked(self, "forward_eval", params, state, *inputs)
             self.check_output("forward_eval", y, out, inputs)
             return y, state
-        key = call.key if self.needs_key() else None
+        key = context.key if self.needs_key() else None
         answer = authoring.asked(self, "forward_train", params, state, key, *inputs)
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise TypeError(f"forward_train returned {described(answer)}, it must return the pair (y, state)")
@@ -330,7 +330,7 @@ class Layer(Value):
         """Raise where ``forward`` gave something else than ``infer_shape`` said."""
         authoring.check_output(self, method, y, out, inputs[0].shape[0])
 
-    def start_walk(self, call: Call, params: Any, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+    def start_walk(self, context: Context, params: Any, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         """Check the arguments of a whole network, then run it.
 
         Outside ``jit`` the walk is first rehearsed on shapes alone, once for each kind of arguments, so that
@@ -340,23 +340,24 @@ class Layer(Value):
             params, state = check_mapping("params", params), check_mapping("state", {} if state is None else state)
             check_inputs(inputs)
             self._check_count(len(inputs))
-            leaves, tree = jax.tree.flatten((call.root, params, state, inputs))
+            leaves, tree = jax.tree.flatten((context.root, params, state, inputs))
             leaves = list(map(native, leaves))
-            compiling = any(type(leaf).__name__ == _COMPILING for leaf in leaves)
+            compiling = any(type(leaf).__name__ == COMPILING for leaf in leaves)
             if not compiling:
                 if all(hasattr(leaf, "dtype") for leaf in leaves):
-                    _rehearse(self, call.train, tree, tuple(map(_kind_of, leaves)), call.resting)
+                    rehearse(self, context.train, tree, tuple(map(kind_of, leaves)), context.resting)
                 else:  # something that is no array and cannot be hashed: it is about to be refused
-                    _rehearse.__wrapped__(self, call.train, tree, leaves, call.resting)
+                    rehearse.__wrapped__(self, context.train, tree, leaves, context.resting)
             self._look_at(tuple(tuple(x.shape[1:]) for x in inputs))
             if any(isinstance(leaf, np.ndarray) for leaf in leaves):
                 arrays = [jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
                 _, params, state, inputs = jax.tree.unflatten(tree, arrays)
-            if compiling:
-                return self.run(call, params, state, inputs)
             # the numbers that the layers' own code holds are no data: jax.transfer_guard is not about them
-            with jax.transfer_guard_host_to_device("allow"):
-                return self.run(call, params, state, inputs)
+            with contextlib.nullcontext() if compiling else jax.transfer_guard_host_to_device("allow"):
+                y, new_state = self.run(context, params, state, inputs)
+            if context.observer is not None and not context.kept:  # a network of one part, which names itself
+                y = context.seen(self, inputs, y)
+            return y, new_state
 
     def _look_at(self, shapes: tuple[Shape, ...]) -> None:
         """Warn where inputs look as if their axes were in another library's order."""
@@ -414,86 +415,3 @@ class Layer(Value):
 
     def __repr__(self) -> str:
         return names.rebuild(self)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        order = _deepest_first(self)
-        places: dict[int, int] = {}
-        entries = []
-        for layer in order:
-            fields = dataclasses.fields(layer)  # type: ignore[arg-type]
-            entries.append((type(layer), {f.name: names.pack(getattr(layer, f.name), places) for f in fields}))
-            places[id(layer)] = len(places)
-        return _restore, (entries,)
-
-    def __copy__(self) -> Layer:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Layer:
-        return self
-
-
-#: the class of what jit traces with; anything else, also under grad and vmap alone, may be computed at once
-_COMPILING = "DynamicJaxprTracer"
-
-
-def _kind_of(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True))
-
-
-@functools.lru_cache(maxsize=512)
-def _rehearse(
-    layer: Layer, train: bool, tree: Any, leaves: Sequence[Any], resting: frozenset[str] = frozenset()
-) -> None:
-    """Run a network on shapes and dtypes alone; raises what running it would raise."""
-    abstract = [_kind_of(leaf) for leaf in leaves if hasattr(leaf, "dtype")]
-
-    def walk(*arrays: Any) -> Any:
-        rest = iter(arrays)
-        root, params, state, inputs = jax.tree.unflatten(
-            tree, [next(rest) if hasattr(leaf, "dtype") else leaf for leaf in leaves]
-        )
-        return layer.run(Call(train=train, root=root, resting=resting), params, state, inputs)[0]
-
-    # a function in the network that looks at values cannot be rehearsed; it is run as it is
-    with contextlib.suppress(jax.errors.JAXTypeError):
-        jax.eval_shape(walk, *abstract)
-
-
-def _deepest_first(net: Layer) -> list[Layer]:
-    """A network and what it is nested of, each after its parts; what is pickled in its own way counts as one."""
-    order: list[Layer] = []
-    known: set[int] = set()
-    left: list[tuple[Any, bool]] = [(net, False)]
-    while left:
-        value, ready = left.pop()
-        if ready:
-            order.append(value)
-        elif type(value) is tuple:
-            left.extend((item, False) for item in value)
-        elif isinstance(value, Layer) and id(value) not in known:
-            if value is not net and type(value).__reduce__ is not Layer.__reduce__:
-                continue
-            known.add(id(value))
-            left.append((value, True))
-            left.extend((getattr(value, f.name), False) for f in dataclasses.fields(value))  # type: ignore[arg-type]
-    return order
-
-
-def _restore(entries: list[tuple[type[Layer], dict[str, Any]]]) -> Layer:
-    """Undo ``Layer.__reduce__``; the values were checked when the layers were first made."""
-    made: list[Layer] = []
-    for kind, fields in entries:
-        layer = object.__new__(kind)
-        for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-            if field.name in fields:
-                value = names.unpack(fields[field.name], made)
-            elif field.default is not dataclasses.MISSING:  # the class has got another field since
-                value = field.default
-            else:
-                raise pickle.UnpicklingError(
-                    f"the pickled {kind.__name__} has no {field.name}; it was made by another version of the class"
-                )
-            object.__setattr__(layer, field.name, value)
-        hash(layer)
-        made.append(layer)
-    return made[-1]

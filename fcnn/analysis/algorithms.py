@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from ..errors import at_top, shown
 from ..geometry import Shape
 from ..given import Params, State
-from ..layer import Call, Layer
+from ..jaxprs import scopes
+from ..layer import Context, Layer
 from ..ops.convolution import Geometry, Problem, explain, use_algorithm
 from ..ops.convolution.primitive import problem_of
 
@@ -171,17 +172,6 @@ def _platform() -> str:
     return "rocm" if "rocm" in jax.devices()[0].client.platform_version.lower() else "cuda"
 
 
-@dataclass(frozen=True)
-class _Naming(Call):
-    """A walk that writes the path of every part into what is traced."""
-
-    def part(
-        self, name: str, layer: Layer, params: Params, state: State, inputs: tuple[Any, ...], use: int = 0
-    ) -> tuple[Any, State]:
-        with jax.named_scope(name if not use else f"{name}#{use + 1}"):
-            return super().part(name, layer, params, state, inputs, use)
-
-
 def _traced(net: Layer, shapes: tuple[Shape, ...], batch: int, dtype: Any) -> tuple[Any, Any]:
     """A step of training as a jaxpr: the network alone, and the gradient of the sum of its outputs."""
 
@@ -190,7 +180,7 @@ def _traced(net: Layer, shapes: tuple[Shape, ...], batch: int, dtype: Any) -> tu
 
     def total(params: Params, state: State, key: jax.Array, *inputs: jax.Array) -> jax.Array:
         with at_top(net.label):
-            y, _ = net.run(_Naming(train=True, root=key), params, state, inputs)
+            y, _ = net.run(Context(train=True, root=key), params, state, inputs)
         return reduce(add, [jnp.sum(leaf) for leaf in jax.tree.leaves(y)])
 
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -204,22 +194,13 @@ def _found(jaxpr: Any, platform: str, path: tuple[str, ...] = (), times: int = 1
     """The convolutions in a jaxpr and in those that it runs: loops, calls, checkpoints, derivative rules."""
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         name, params = equation.primitive.name, equation.params
-        here = (*path, *_scopes(equation.source_info.name_stack.stack))
+        here = (*path, *scopes(equation))
         if name in OPERATIONS:
             yield _operation(equation, "/".join(here), times, platform)
         runs = times * params["length"] if name == "scan" else times
         for inner in jax.tree.leaves(list(params.values()), is_leaf=_is_jaxpr):
             if _is_jaxpr(inner):
                 yield from _found(inner, platform, here, runs)
-
-
-def _scopes(stack: tuple[Any, ...]) -> list[str]:
-    """The names of parts in a stack of them and of transformations."""
-    names = [step.name for step in stack if type(step).__name__ == "Scope" and step.name != RECOMPUTED]
-    if sum(step.name == "jvp" for step in stack) == 2:  # the backward of a checkpoint: jvp(a/b), and jvp(a/b) again
-        half = len(names) // 2
-        return names[:half] if names[:half] == names[half:] else names
-    return names
 
 
 def _is_jaxpr(value: Any) -> bool:

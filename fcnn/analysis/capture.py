@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 
+from ..context import Observed
 from ..given import Params, State
-from ..layer import Call, Event, Layer
+from ..layer import Context, Layer
 
 
 def capture(net: Layer, params: Params, x: jax.Array, *more: jax.Array, state: State | None = None) -> dict[str, Any]:
@@ -35,8 +36,6 @@ def capture(net: Layer, params: Params, x: jax.Array, *more: jax.Array, state: S
         >>> {path: y.shape for path, y in capture(net, params, jnp.ones((1, 28, 28, 1))).items()}
         {'conv1': (1, 24, 24, 6), 'relu1': (1, 24, 24, 6), 'max_pool1': (1, 12, 12, 6)}
     """
-    events: list[Event] = []
-    y, _ = net.start_walk(Call(train=False, events=events), params, state, (x, *more))
-    if not events:
-        return {net.label: y}
-    return {event.path: event.output for event in events}
+    context = Context(train=False, observer=lambda seen: Observed(kept=seen.output))
+    net.start_walk(context, params, state, (x, *more))
+    return {kept.path or net.label: kept.value for kept in context.kept}

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from .. import names
-from ..errors import at_top, shown
+from ..context import Kept, Observed
+from ..errors import shown
 from ..geometry import Shape
-from ..layer import Call, Event, Layer
+from ..layer import Context, Layer
 
 HEADER = ("layer", "what it is", "output", "parameters")
 
@@ -136,32 +137,27 @@ def summary(net: Layer, shape: Shape, *more_shapes: Shape) -> Summary:
     key = jax.random.key(0)
     params = jax.eval_shape(lambda: net.init(key, *shapes))
     state = jax.eval_shape(lambda: net.init_state(*shapes))
-    events: list[Event] = []
-    outs: list[Any] = []
-
-    def walk(params: Any, state: Any, *inputs: jax.Array) -> None:
-        with at_top(net.label):
-            y, _ = net.run(Call(train=False, events=events), params, state, inputs)
-        outs.append(y)
-
+    context = Context(train=False, observer=lambda seen: Observed(kept=seen.output))
     inputs = [jax.ShapeDtypeStruct((1, *s), jnp.zeros(()).dtype) for s in net.check_shapes(shapes)]
-    jax.eval_shape(walk, params, state, *inputs)
+    jax.eval_shape(
+        lambda params, state, *inputs: net.start_walk(context, params, state, inputs), params, state, *inputs
+    )
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-    rows = _rows(events or [Event("", net, tuple(inputs), outs[0])], params)
+    rows = _rows(context.kept, params)
     return Summary(rows, net.check_shapes(shapes), _count(params), _count(state), size)
 
 
-def _rows(events: list[Event], params: Any) -> tuple[Row, ...]:
+def _rows(uses: list[Kept], params: Any) -> tuple[Row, ...]:
     rows, counted = [], set()
-    for event in events:
-        if any(other.path.startswith(event.path + "/") for other in events):
+    for use in uses:
+        if any(other.path.startswith(use.path + "/") for other in uses):
             continue  # a composition is shown by its parts
-        home = "/".join(step.split("#")[0] for step in event.path.split("/") if step)
+        home = "/".join(step.split("#")[0] for step in use.path.split("/") if step)
         own = 0 if home in counted else _count(_inside(params, home))
-        first = len(event.copies) + 1
-        output = jax.tree.map(lambda a, first=first: tuple(a.shape[first:]), event.output)
-        path = event.path or event.layer.label
-        rows.append(Row(path, event.layer, output, event.copies, own, home in counted))
+        first = len(use.copies) + 1
+        output = jax.tree.map(lambda a, first=first: tuple(a.shape[first:]), use.value)
+        path = use.path or use.layer.label
+        rows.append(Row(path, use.layer, output, use.copies, own, home in counted))
         counted.add(home)
     return tuple(rows)
 

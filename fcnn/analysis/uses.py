@@ -16,11 +16,12 @@ from .. import geometry
 from ..compose.parts import lift
 from ..compose.remat import Remat
 from ..compose.repeat import Repeat
+from ..context import Kept, LayerOutput, Observed
 from ..errors import at, shown
 from ..geometry import Shape, integer
 from ..given import Params, State, check_inputs, check_mapping
 from ..identity import nearest
-from ..layer import Call, Event, Layer
+from ..layer import Context, Layer
 from ..layers.conv import Conv, ConvTranspose, LocallyConnected
 from ..layers.dense import Dense
 from ..ops.dtypes import common, together
@@ -105,24 +106,23 @@ def gradient_by_use(
         if not isinstance(layer, str):
             raise TypeError(f"layer is the path of a layer such as 'conv1', a string, not {layer!r}")
         use = None if use is None else integer(use, "use", 0)
-    walk, params, events, outputs = _rehearsed(net, params, state, inputs)
+    walk, params, uses, outputs = _rehearsed(net, params, state, inputs)
     with at("gradient_by_use"):
-        calls = _calls(events, layer)
+        calls = _calls(uses, layer)
         targets, measured = check_targets(y, outputs, loss)
     steps = layer.split("/")
     own = reduce(getitem, steps, params)
 
-    def objective(kernel: Any, nudges: dict[str, jax.Array]) -> Any:
-        noted: list[Event] = []
-        out = walk(_replaced(params, [*steps, "kernel"], kernel), inputs, noted, nudges)
-        seen = {event.path: event.inputs[0] for event in noted if event.path in nudges}
+    def objective(kernel: Any, perturbations: dict[str, jax.Array]) -> Any:
+        out, kept = walk(_replaced(params, [*steps, "kernel"], kernel), inputs, perturbations)
+        seen = {use.path: use.value[0][0] for use in kept if use.path in perturbations}
         return jnp.mean(measured(out, targets)), seen
 
-    nudges = {call.path: jnp.zeros(call.output.shape, call.output.dtype) for call in calls}
-    reads = _reaches(lambda kernel: objective(kernel, nudges)[0], own["kernel"])
+    perturbations = {call.path: jnp.zeros(call.value[1].shape, call.value[1].dtype) for call in calls}
+    reads = _reaches(lambda kernel: objective(kernel, perturbations)[0], own["kernel"])
     with at("gradient_by_use"):
         wanted = _wanted(use, layer, calls, reads)
-    (read, slopes), seen = jax.grad(objective, (0, 1), has_aux=True)(own["kernel"], nudges)
+    (read, slopes), seen = jax.grad(objective, (0, 1), has_aux=True)(own["kernel"], perturbations)
     shares = []
     for i in wanted:
         if i == len(calls):
@@ -146,27 +146,45 @@ _patches = jax.jit(patches, static_argnums=1)
 
 
 def _rehearsed(net: Layer, params: Params, state: State, inputs: Any) -> tuple[Callable[..., Any], Params, Any, Any]:
-    """A walk through the network that can be noted and nudged, params that suit it, its parts, its outputs."""
+    """A pass through the network that perturbs outputs, params that suit it, its uses of layers, and its outputs."""
 
-    def start(params: Any, inputs: Any, events: Any, nudges: Any = None) -> Any:
-        return net.start_walk(Call(train=False, events=events, nudges=nudges), params, state, inputs)[0]
+    def walk(alone: bool, params: Any, inputs: Any, perturbations: dict[str, jax.Array]) -> Any:
+        """The outputs; and for each use of a layer its inputs and its output, without the perturbation."""
 
-    def alone(params: Any, inputs: Any, events: Any, nudges: Any = None) -> Any:
-        call = Call(train=False, events=events, nudges=nudges)
-        return call.part(net.label, net, params, {net.label: state}, tuple(map(jnp.asarray, inputs)))[0]
+        def observer(seen: LayerOutput) -> Observed:
+            change = perturbations.get(seen.path)
+            for index in () if change is None else seen.indices:
+                change = change[index]
+            return Observed((seen.inputs, seen.output), None if change is None else seen.output + change)
 
-    events: list[Event] = []
-    outputs = jax.eval_shape(lambda params, inputs: start(params, inputs, events), params, inputs)
-    if events:
-        return start, params, events, outputs
+        context = Context(train=False, observer=observer, constant=frozenset(perturbations))
+        if not alone:
+            return net.start_walk(context, params, state, inputs)[0], context.kept
+        arrays = tuple(map(jnp.asarray, inputs))
+        return context.part(net.label, net, params, {net.label: state}, arrays)[0], context.kept
+
+    def shapes(alone: bool, params: Any) -> tuple[Any, list[Kept]]:
+        uses: list[Kept] = []
+
+        def values(params: Any, inputs: Any) -> Any:
+            outputs, kept = walk(alone, params, inputs, {})
+            uses.extend(kept)
+            return outputs, [use.value for use in kept]
+
+        outputs, found = jax.eval_shape(values, params, inputs)
+        return outputs, [use._replace(value=value) for use, value in zip(uses, found, strict=True)]
+
+    outputs, uses = shapes(False, params)
+    if any(use.path for use in uses):
+        return partial(walk, False), params, uses, outputs
     params = {net.label: params}  # a layer that is a network by itself is a part of none: here it is the only one
-    jax.eval_shape(lambda params, inputs: alone(params, inputs, events), params, inputs)
-    return alone, params, events, outputs
+    outputs, uses = shapes(True, params)
+    return partial(walk, True), params, uses, outputs
 
 
-def _calls(events: list[Event], layer: str) -> list[Event]:
+def _calls(uses: list[Kept], layer: str) -> list[Kept]:
     """The uses of a layer, in the order of computation."""
-    calls = [event for event in events if _home(event.path) == layer]
+    calls = [use for use in uses if _home(use.path) == layer]
     if calls and _kind(calls[0].layer) is not None:
         return calls
     if calls and isinstance(calls[0].layer, Scan):
@@ -174,7 +192,7 @@ def _calls(events: list[Event], layer: str) -> list[Event]:
             f"{layer} scans a single layer, whose kernel has no path of its own; make it a part, "
             f"fcnn.Scan(fcnn.serial(...), ...), and ask for it as '{layer}/...'"
         )
-    known = ", ".join(dict.fromkeys(_home(event.path) for event in events if _kind(event.layer) is not None))
+    known = ", ".join(dict.fromkeys(_home(use.path) for use in uses if _kind(use.layer) is not None))
     if calls:
         way_out = f"those that have are {known}" if known else "no layer of this network has"
         raise ValueError(
@@ -189,7 +207,7 @@ def _calls(events: list[Event], layer: str) -> list[Event]:
 
 
 def _home(path: str) -> str:
-    """The path of an event as params have it: the second use of a layer has the params of the first."""
+    """The path of a use as params have it: the second use of a layer has the params of the first."""
     return "/".join(step.split("#")[0] for step in path.split("/"))
 
 
@@ -209,7 +227,7 @@ def _repeats(layer: Layer) -> int:
     return count
 
 
-def _wanted(use: int | None, layer: str, calls: list[Event], reads: bool) -> Sequence[int]:
+def _wanted(use: int | None, layer: str, calls: list[Kept], reads: bool) -> Sequence[int]:
     """The numbers of the uses that were asked for."""
     uses = [(call.path, _positions(call)) for call in calls]
     uses += [(f"reading layer.params of {layer}", ())] * reads
@@ -223,8 +241,8 @@ def _wanted(use: int | None, layer: str, calls: list[Event], reads: bool) -> Seq
     return range(len(uses))
 
 
-def _positions(call: Event) -> Shape:
-    positions = tuple(call.output.shape[len(call.copies) + 1 : -1])
+def _positions(call: Kept) -> Shape:
+    positions = tuple(call.value[1].shape[len(call.copies) + 1 : -1])
     if _kind(call.layer) is not LocallyConnected:
         return positions
     # its kernel has the positions itself, but for those of a scan around it
@@ -309,7 +327,7 @@ def _share_of_copies(layer: Repeat, params: Params, x: jax.Array, slope: jax.Arr
     """The shares of the copies of a bare layer, which have no paths: the gradient goes through them here."""
 
     def one(own: Params, x: jax.Array) -> jax.Array:
-        return layer.layer.run(Call(train=False), own, {}, (x,))[0]
+        return layer.layer.run(Context(train=False), own, {}, (x,))[0]
 
     def back(slope: jax.Array, copy: tuple[Params, jax.Array]) -> tuple[jax.Array, jax.Array]:
         own, x = copy

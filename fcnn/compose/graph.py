@@ -14,7 +14,7 @@ from .. import names
 from ..errors import at, shown
 from ..geometry import Shape, is_shape
 from ..given import Params, State
-from ..layer import Call, Layer
+from ..layer import Context, Layer
 from ..layers.function import PROBES, abstract, called, lost_batch
 from .parts import Composite, Parts, named, walked
 from .serial import calling
@@ -50,8 +50,8 @@ class Graph(Composite):
         _check_outputs(out, batch)
         return out, used
 
-    def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
-        layers = _Run(dict(self.parts), call, params, state)
+    def walk(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        layers = _Run(dict(self.parts), context, params, state)
         y = called(self.wiring, inputs, _INPUTS, layers)
         for name, _ in self.parts:
             if name not in layers._uses:
@@ -107,15 +107,17 @@ class _Layers:
 class _Run(_Layers):
     """Layers that compute."""
 
-    def __init__(self, parts: dict[str, Layer], call: Call, params: Params, state: State) -> None:
+    def __init__(self, parts: dict[str, Layer], context: Context, params: Params, state: State) -> None:
         super().__init__(parts)
-        self._call = call
+        self._context = context
         self.params = params
         self._state = dict(state)
         self._uses: Counter[str] = Counter()
 
     def _use(self, name: str, inputs: tuple[Any, ...]) -> Any:
-        y, new_state = self._call.part(name, self._parts[name], self.params, self._state, inputs, use=self._uses[name])
+        y, new_state = self._context.part(
+            name, self._parts[name], self.params, self._state, inputs, use=self._uses[name]
+        )
         self._uses[name] += 1
         if new_state:
             self._state[name] = new_state

@@ -13,7 +13,7 @@ from .. import names
 from ..errors import at
 from ..geometry import Shape
 from ..given import Params, State
-from ..layer import Call, Layer
+from ..layer import Context, Layer
 from ..ops.dtypes import together
 from .parts import Composite, Parts, lift, named, one, same, single_array, single_shape, some
 from .serial import calling
@@ -36,11 +36,11 @@ class _Parallel(Composite):
     def part_shapes(self, shapes: tuple[Shape, ...]) -> dict[str, tuple[Shape, ...]]:
         return {name: shapes for name, _ in self.named_parts()}
 
-    def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+    def walk(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         x = one(inputs, self.label)
         outs, new_state = {}, {}
         for name, part in self.named_parts():
-            y, part_state = call.part(name, part, params, state, (x,))
+            y, part_state = context.part(name, part, params, state, (x,))
             with at(name):
                 outs[name] = single_array(y, self._refusal)
             if part_state:

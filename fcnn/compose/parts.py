@@ -13,7 +13,7 @@ import jax
 from ..errors import at, shown
 from ..geometry import Shape, plain, symbolic
 from ..given import Params, State, extra_entry, fold
-from ..layer import Call, Layer
+from ..layer import Context, Layer
 from ..layers.function import Function
 from .cutting import Parted
 
@@ -100,20 +100,20 @@ class Composite(Parted, Layer):
                 made[name] = make(name, part, inner[name])
         return {name: value for name, value in made.items() if value}
 
-    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+    def run(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         known = [name for name, _ in self.named_parts()]
         for kind, given in (("params", params), ("state", state)):
             for name in given:
                 if name not in known:
                     raise extra_entry(kind, name, f"the parts are {', '.join(known)}")
         self._input_shapes(inputs)
-        return self.walk(call, params, state, inputs)
+        return self.walk(context, params, state, inputs)
 
     def slides(self, shapes: tuple[Shape, ...]) -> bool:
         inner = self.part_shapes(shapes)
         return any(inner[name] == shapes and part.slides(shapes) for name, part in self.named_parts())
 
-    def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+    def walk(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         """Run the parts; names have been checked."""
         raise NotImplementedError
 

@@ -11,10 +11,11 @@ import jax
 import numpy as np
 
 from .. import names
+from ..context import Inside
 from ..errors import at
 from ..geometry import Shape
 from ..given import Params, State
-from ..layer import Call, Event, Layer
+from ..layer import Context, Layer
 from .cutting import Parted, inside
 from .parts import Parts, lift
 
@@ -70,25 +71,21 @@ class Remat(Parted, Layer):
     def state_part(self, shapes: tuple[Shape, ...]) -> State:
         return self.layer.state_part(shapes)
 
-    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+    def run(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         leaves, tree = jax.tree.flatten((params, state, inputs))
         # what is no array goes past the checkpoint, for the layer's own checks to find
         arrays = [leaf if isinstance(leaf, (jax.Array, np.ndarray)) else None for leaf in leaves]
-        noted: list[tuple[str, Layer, Shape]] = []
+        inside = Inside(context)
 
         def walk(arrays: list[Any]) -> Any:
             merged = [leaf if array is None else array for leaf, array in zip(others, arrays, strict=True)]
-            own = dataclasses.replace(call, events=None if call.events is None else [])
-            y, new_state = self.layer.run(own, *jax.tree.unflatten(tree, merged))
-            events = own.events or []
-            noted[:] = [(event.path, event.layer, event.copies) for event in events]
-            return y, new_state, [(event.inputs, event.output) for event in events]
+            inner = inside.enter()
+            y, new_state = self.layer.run(inner, *jax.tree.unflatten(tree, merged))
+            return y, new_state, inside.leave(inner)
 
         others = [leaf if array is None else None for leaf, array in zip(leaves, arrays, strict=True)]
-        y, new_state, seen = jax.checkpoint(walk, policy=self.policy)(arrays)
-        if call.events is not None:
-            for (path, layer, copies), (own_inputs, output) in zip(noted, seen, strict=True):
-                call.events.append(Event(path, layer, own_inputs, output, copies))
+        y, new_state, kept = jax.checkpoint(walk, policy=self.policy)(arrays)
+        inside.bring_out(kept)
         return y, new_state
 
     def __repr__(self) -> str:

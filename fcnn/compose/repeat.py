@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import names
+from ..context import Inside
 from ..errors import at, shown
 from ..geometry import Shape, integer
-from ..given import Params, State, check_finite, check_mapping
-from ..layer import Call, Event, Layer
+from ..given import Params, State, check_finite, check_mapping, without_keys
+from ..layer import Context, Layer
 from ..ops.dtypes import common
 from .cutting import inside
 from .parts import lift, one
@@ -64,6 +65,8 @@ class Repeat(Layer):
 
     def init_part(self, key: jax.Array, shapes: tuple[Shape, ...]) -> Params:
         self.infer_shape(*shapes)
+        if without_keys():
+            return _stacked(self.n, self.layer.init_part(key, shapes))
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(self.n))
         params = jax.vmap(lambda k: self.layer.init_part(k, shapes))(keys)
         for path, leaf in jax.tree.leaves_with_path(params):  # under vmap the layers could not look at their values
@@ -73,28 +76,26 @@ class Repeat(Layer):
     def state_part(self, shapes: tuple[Shape, ...]) -> State:
         self.infer_shape(*shapes)
         state = self.layer.state_part(shapes)
+        if without_keys():
+            return _stacked(self.n, state)
         return jax.tree.map(lambda a: jnp.broadcast_to(a, (self.n, *a.shape)), state)
 
-    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+    def run(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         x = one(inputs, "repeat")
         self.infer_shape(*self._input_shapes(inputs))
         for kind, tree in (("params", params), ("state", state)):
             self._check_stacked(kind, tree)
         x = x.astype(common(x, *jax.tree.leaves(params)))  # the carry of a scan keeps its dtype
-        noted: list[tuple[str, Layer, Shape]] = []
+        inside = Inside(context)
 
         def step(y: Any, copy: tuple[Any, Params, State]) -> tuple[Any, Any]:
             index, own_params, own_state = copy
-            inner = call.copy(index)
+            inner = inside.enter(index)
             out, new_state = self.layer.run(inner, own_params, own_state, (y,))
-            events = inner.events or []
-            noted[:] = [(event.path, event.layer, event.copies) for event in events]
-            return out, (new_state, [(event.inputs, event.output) for event in events])
+            return out, (new_state, inside.leave(inner))
 
-        y, (new_state, seen) = lax.scan(step, x, (jnp.arange(self.n), params, state))
-        if call.events is not None:
-            for (path, layer, copies), (own_inputs, output) in zip(noted, seen, strict=True):
-                call.events.append(Event(path, layer, own_inputs, output, (self.n, *copies)))
+        y, (new_state, kept) = lax.scan(step, x, (jnp.arange(self.n), params, state))
+        inside.bring_out(kept, (self.n,))
         return y, new_state
 
     def _check_stacked(self, kind: str, tree: dict[str, Any]) -> None:
@@ -109,6 +110,11 @@ class Repeat(Layer):
 
     def __repr__(self) -> str:
         return f"fcnn.repeat({names.code(self.layer)}, {self.n})"
+
+
+def _stacked(n: int, tree: Any) -> Any:
+    """The shapes of n copies."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct((n, *a.shape), a.dtype), tree)
 
 
 def repeat(layer: Any, n: int) -> Repeat:

@@ -9,7 +9,7 @@ from .. import names
 from ..errors import at
 from ..geometry import Shape
 from ..given import Params, State
-from ..layer import Call
+from ..layer import Context
 from .parts import Composite, Parts, named, single_array, single_shape, some, walked
 
 #: the rule of a chain, for parts that do not follow it
@@ -51,18 +51,22 @@ class Serial(Composite):
                 return False
         return False
 
-    def walk(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+    def walk(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         from .neighbours import joined  # takes long to import, see ops.convolution
 
         new_state, left = {}, self.parts
         while left:
-            run = joined(left, inputs[0]) if call.events is None and len(inputs) == 1 else None
+            run = (
+                joined(left, inputs[0])
+                if context.observer is None and context.record is None and len(inputs) == 1
+                else None
+            )
             if run is not None:
                 inputs = (run.before(inputs[0]),)
             for name, part in run.parts if run is not None else left[:1]:
                 with at(name):
                     inputs = tuple(single_array(x, _REFUSAL) for x in inputs)
-                y, part_state = call.part(name, part, params, state, inputs)
+                y, part_state = context.part(name, part, params, state, inputs)
                 inputs = (y,)
                 if part_state:
                     new_state[name] = part_state

@@ -66,10 +66,12 @@ class Function(Layer):
     def infer_shape(self, *shapes: Shape) -> Shape:
         return _probed(self, shapes)
 
-    def run(self, call: Any, params: Params, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
+    def run(self, context: Any, params: Params, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
         for kind, given in (("params", params), ("state", state)):
             if given:
                 raise extra_entry(kind, next(iter(given)), f"{names.code(self.function)} is a function and has none")
+        if context.record is not None:
+            return context.record.use(self, context, params, state, inputs)
         y = called(self.function, inputs, "join several by fcnn.graph")
         self.checked_output(y, inputs[0].shape[0] if getattr(inputs[0], "ndim", 0) else None)
         return y, state

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from ..geometry import Shape
+from ..identity import cached
 
 #: "he_normal", ("normal", 0.01), or a function (key, shape, dtype) -> array
 Initial = str | tuple[Any, ...] | Callable[..., Any]
@@ -127,6 +128,7 @@ class Fans(NamedTuple):
         }.get(mode)
 
 
+@cached(maxsize=512)
 def resolve(spec: Initial, fans: Fans | None = None, groups: int = 1) -> Callable[..., jax.Array]:
     """The function (key, shape, dtype) that a checked specification stands for.
 

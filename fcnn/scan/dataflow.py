@@ -23,7 +23,7 @@ from ..errors import shown
 from ..geometry import Shape
 from ..given import Params, State
 from ..jaxprs import called
-from ..layer import Call, Layer
+from ..layer import Context, Layer
 from .axis import Axes, Axis, meet
 from .moves import MOVES
 from .placed import BATCH, Constant, Data, Place, TooSmall, at_one_position, computed, constant, entrance, unknown
@@ -60,7 +60,7 @@ def fields(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
 
         def run(given: tuple[Params, State], x: Any) -> Any:
             params, state = given
-            return layer.run(Call(train=False), params, state, (x,))[0]
+            return layer.run(Context(train=False), params, state, (x,))[0]
 
         program, out = jax.make_jaxpr(run, return_shape=True)(given, x)
         known = [unknown(leaf.shape) for leaf in jax.tree.leaves(given)]

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..geometry import Shape, is_shape, symbolic
 from ..given import Params, State
-from ..layer import Call, Layer
+from ..layer import Context, Layer
 from ..layers import BatchNorm
 from ..ops.dtypes import wide
 from .lattice import Lattice
@@ -70,8 +70,8 @@ class Cropped(Wrapped):
     def infer_shape(self, *shapes: Shape) -> Shape:
         return (*self.keep, self.layer.infer_shape(*shapes)[-1])
 
-    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
-        y, state = self.layer.run(call, params, state, inputs)
+    def run(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+        y, state = self.layer.run(context, params, state, inputs)
         return cropped(y, self.keep), state
 
 
@@ -95,11 +95,11 @@ class Between(Wrapped):
         out = super().infer_shape(*shapes)
         return out if self.after is None else self.after.infer_shape(out)
 
-    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+    def run(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         if self.before is not None:
-            inputs = (self.before.run(call, {}, {}, inputs)[0],)
-        y, state = self.layer.run(call, params, state, inputs)
-        return y if self.after is None else self.after.run(call, {}, {}, (y,))[0], state
+            inputs = (self.before.run(context, {}, {}, inputs)[0],)
+        y, state = self.layer.run(context, params, state, inputs)
+        return y if self.after is None else self.after.run(context, {}, {}, (y,))[0], state
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,10 +122,10 @@ class AtPositions(Wrapped):
         out = self.layer.infer_shape(self.local)
         return jax.tree.map(lambda shape: (*self.keep, *shape), out, is_leaf=is_shape)
 
-    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+    def run(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         x = cropped(inputs[0], self.keep)
         lead = x.shape[: 1 + len(self.keep)]
-        y, state = self.layer.run(call, params, state, (x.reshape(-1, *self.local),))
+        y, state = self.layer.run(context, params, state, (x.reshape(-1, *self.local),))
         return jax.tree.map(lambda a: a.reshape(*lead, *a.shape[1:]), y), state
 
 
@@ -202,9 +202,9 @@ class Fragmented(Wrapped):
         out = self.layer.infer_shape(self.inside(shapes[0]))
         return (*(split.length for split in self.splits), out[-1])
 
-    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+    def run(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         x = self.picked(inputs[0])
-        y, state = self.layer.run(call, params, state, (x,))
+        y, state = self.layer.run(context, params, state, (x,))
         return self.parted(y), state
 
     def picked(self, x: jax.Array) -> jax.Array:

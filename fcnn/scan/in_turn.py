@@ -16,7 +16,7 @@ from jax import lax
 
 from ..compose.serial import Serial
 from ..given import Params, State
-from ..layer import Call, Layer
+from ..layer import Context, Layer
 from ..ops.dtypes import wide
 from .fields import Fragmented
 
@@ -24,12 +24,12 @@ from .fields import Fragmented
 TOGETHER = 2**14
 
 
-def run_in_turn(net: Layer, call: Call, params: Params, state: State, x: jax.Array) -> Any:
+def run_in_turn(net: Layer, context: Context, params: Params, state: State, x: jax.Array) -> Any:
     r"""Run a rewritten network as it is used, not trained; the numbers are those of running it at once.
 
     Args:
         net: the network.
-        call: the walk through it.
+        context: the pass through it.
         params: its parameters.
         state: its state.
         x: the image, (batch, \*space, channels).
@@ -40,20 +40,20 @@ def run_in_turn(net: Layer, call: Call, params: Params, state: State, x: jax.Arr
     parts = net.parts if isinstance(net, Serial) else ()
     last = max((i for i, (_, part) in enumerate(parts) if any(layers(part, Fragmented))), default=len(parts)) + 1
     if last >= len(parts):
-        return net.run(call, params, state, (x,))[0]
+        return net.run(context, params, state, (x,))[0]
     head, tail = Serial(parts[:last]), Serial(parts[last:])
-    y, _ = head.run(call, _own(head, params), _own(head, state), (x,))
+    y, _ = head.run(context, _own(head, params), _own(head, state), (x,))
     total, size = y.shape[0], prod(y.shape[1:-1])
     chunk = max(n for n in range(1, total + 1) if total % n == 0 and (n == 1 or n * size <= TOGETHER))
     params, state = _own(tail, params), _own(tail, state)
     if chunk == total:
-        return tail.run(call, params, state, (y,))[0]
+        return tail.run(context, params, state, (y,))[0]
     # from fragment to fragment the gradients of params add up: of halves in a wider dtype
     sums = jax.tree.map(lambda a: a.astype(wide(a.dtype)), params)
 
     def step(some: jax.Array) -> Any:
         own = jax.tree.map(lambda a, p: a.astype(p.dtype), sums, params)
-        return tail.run(call, own, state, (some,))[0]
+        return tail.run(context, own, state, (some,))[0]
 
     made = lax.map(step, y.reshape(total // chunk, chunk, *y.shape[1:]))
     return jax.tree.map(lambda leaf: leaf.reshape(total, *leaf.shape[2:]), made)

@@ -17,7 +17,7 @@ from ..compose.parts import lift
 from ..errors import at_top, shown
 from ..geometry import Shape, is_shape
 from ..given import Params, State
-from ..layer import Call, Layer
+from ..layer import Context, Layer
 from ..layers.conv import Conv, check_flag
 from ..layers.norm import BatchNorm
 from ..layers.pool import MaxPool
@@ -140,19 +140,22 @@ class Scan(Layer):
         self.infer_shape(*shapes)
         return self.net.state_part((self.placed(shapes[0])[1],))
 
-    def run(self, call: Call, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
+    def run(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         (shape,) = self._input_shapes(inputs)
         self.infer_shape(shape)
         _, window = self.placed(shape)
         # one window, in shape only: what is wrong with params or state is said in the network's own words
         one = jax.ShapeDtypeStruct((1, *window), inputs[0].dtype)
         try:
-            jax.eval_shape(lambda x: self.net.run(Call(train=False), params, state, (x,))[0], one)
+            jax.eval_shape(lambda x: self.net.run(Context(train=False), params, state, (x,))[0], one)
         except (ValueError, TypeError) as error:
             error.add_note(f"x of shape {shown(one.shape)} is one window of the input, {shown(inputs[0].shape)}")
             raise
+        if context.record is not None:
+            positions = self.placed(shape)[0].positions
+            return context.record.scan(self, self.net, context, params, state, inputs[0], window, positions)
         compute = self._by_patches if self.method == "patches" else self._by_layers
-        return compute(call, params, state, inputs[0])
+        return compute(context, params, state, inputs[0])
 
     def rewritten(self, shape: Shape, *, fragments: bool = False, train: bool = False) -> Rewritten:
         """The network that computes all positions of an input (*space, channels)."""
@@ -219,28 +222,28 @@ class Scan(Layer):
         step = tuple(s if w == 1 else 1 for w, s in zip(windows.kernel, windows.stride, strict=True))
         return Lattice(windows.out, windows.stride, windows.kernel, step), (*windows.kernel, channels)
 
-    def _by_layers(self, call: Call, params: Params, state: State, x: jax.Array) -> tuple[Any, State]:
+    def _by_layers(self, context: Context, params: Params, state: State, x: jax.Array) -> tuple[Any, State]:
         shape = tuple(x.shape[1:])
         lattice, _ = self.placed(shape)
         fragments = self.fragments
         # fragments may be longer than what the windows hold, and statistics would count that
-        plain = call.events is not None or self._joins_windows(call, state)
+        plain = context.observer is not None or self._joins_windows(context, state)
         on_cpu, large = jax.default_backend() == "cpu", self._large_kernels(shape)
         if plain or fragments is None:
-            many = not call.train and geometry.assumed(x.shape[0]) * prod(lattice.positions) >= _MANY
+            many = not context.train and geometry.assumed(x.shape[0]) * prod(lattice.positions) >= _MANY
             fragments = not plain and on_cpu and (large or many)
-        made = self.rewritten(shape, fragments=fragments, train=call.train)
+        made = self.rewritten(shape, fragments=fragments, train=context.train)
         params, x = made.convert(params), cropped(x, lattice.extent)
         # large kernels gain by many examples
-        if fragments and on_cpu and not (call.train or large) and jax.device_count() == 1:
-            y = run_in_turn(made.net, call, params, state, x)
+        if fragments and on_cpu and not (context.train or large) and jax.device_count() == 1:
+            y = run_in_turn(made.net, context, params, state, x)
         else:
-            y, state = made.net.run(call, params, state, (x,))
+            y, state = made.net.run(context, params, state, (x,))
         return jax.tree.map(lambda leaf: finished(leaf, made), y), state
 
-    def _joins_windows(self, call: Call, state: State) -> bool:
+    def _joins_windows(self, context: Context, state: State) -> bool:
         """Whether statistics are taken of all windows as one batch."""
-        return (call.train and bool(state)) or any(not norm.running for norm in layers(self.net, BatchNorm))
+        return (context.train and bool(state)) or any(not norm.running for norm in layers(self.net, BatchNorm))
 
     def _large_kernels(self, shape: Shape) -> bool:
         """Whether some convolution would be dilated whose kernel is so large that Fourier transforms are faster."""
@@ -251,7 +254,7 @@ class Scan(Layer):
                 return True
         return False
 
-    def _by_patches(self, call: Call, params: Params, state: State, x: jax.Array) -> tuple[Any, State]:
+    def _by_patches(self, context: Context, params: Params, state: State, x: jax.Array) -> tuple[Any, State]:
         lattice, window = self.placed(tuple(x.shape[1:]))
         counts = (x.shape[0], *lattice.positions)
         total = prod(counts)
@@ -269,15 +272,16 @@ class Scan(Layer):
 
         # of a symbolic batch the chunks cannot be counted: all windows are computed together
         chunk = total if geometry.symbolic(total) else min(self.chunk or max(1, _CHUNK // prod(window)), total)
-        if chunk == total or call.events is not None or self._joins_windows(call, state):
-            y, state = self.net.run(call, params, state, (windows(jnp.arange(total)),))
+        if chunk == total or context.observer is not None or self._joins_windows(context, state):
+            y, state = self.net.run(context, params, state, (windows(jnp.arange(total)),))
             return jax.tree.map(lambda leaf: leaf.reshape(*counts, *leaf.shape[1:]), y), state
 
         @jax.checkpoint  # so that gradients keep no more than one chunk of what lies between the parts
         def step(group: tuple[jax.Array, jax.Array]) -> Any:
             number, indices = group
             own = jax.tree.map(lambda a, p: a.astype(p.dtype), sums, params)
-            return self.net.run(call.copy(number), own, state, (windows(indices),))[0]
+            inner = replace(context, folds=(*context.folds, number))
+            return self.net.run(inner, own, state, (windows(indices),))[0]
 
         rows = -(-total // chunk)
         indices = np.minimum(np.arange(rows * chunk), total - 1).reshape(rows, chunk)

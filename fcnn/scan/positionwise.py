@@ -19,7 +19,7 @@ from jax.extend.core import Literal
 from ..errors import shown
 from ..geometry import Shape
 from ..jaxprs import body, called, constants
-from ..layer import Call, Layer
+from ..layer import Context, Layer
 
 #: operations on single numbers
 _NUMBERS = frozenset({
@@ -109,8 +109,8 @@ def applied(layer: Layer, shape: Shape, *, train: bool = False) -> Callable[[jax
     kept = jax.eval_shape(lambda: layer.state_part((shape,)))
     # of NumPy: values even where JAX is tracing
     params, state = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), (made, kept))
-    call = Call(train=train, root=jax.random.key(0) if train else None)
-    return lambda x: layer.run(call, params, state, (x,))[0]
+    context = Context(train=train, root=jax.random.key(0) if train else None)
+    return lambda x: layer.run(context, params, state, (x,))[0]
 
 
 def _traced(function: Callable[..., Any], shape: Shape) -> Any:

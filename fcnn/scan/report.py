@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from ..compose.remat import Remat
 from ..compose.repeat import Repeat
+from ..context import Kept, Observed
 from ..errors import shown
 from ..geometry import Shape
-from ..layer import Call, Event, Layer
+from ..layer import Context, Layer
 from ..layers import Conv, ConvTranspose, Dense, LocallyConnected
 from .fields import AtPositions, Wrapped
 
@@ -65,24 +66,19 @@ def multiply_adds(net: Layer, shape: Shape) -> int:
         >>> multiply_adds(fcnn.serial(fcnn.Conv(6, 5), fcnn.Flatten(), fcnn.Dense(10)), (28, 28, 1))
         120960
     """
-    events: list[Event] = []
-
-    def walk(params: object, state: object, x: jax.Array) -> None:
-        y, _ = net.run(Call(train=False, events=events), params, state, (x,))  # type: ignore[arg-type]
-        if not events:
-            events.append(Event("", net, (x,), y))
-
+    context = Context(train=False, observer=lambda seen: Observed(kept=seen.inputs))
     params = jax.eval_shape(lambda: net.init_part(jax.random.key(0), (shape,)))
     state = jax.eval_shape(lambda: net.state_part((shape,)))
-    jax.eval_shape(walk, params, state, jax.ShapeDtypeStruct((1, *shape), jnp.zeros(()).dtype))
-    return sum(_of(event) for event in events)
+    x = jax.ShapeDtypeStruct((1, *shape), jnp.zeros(()).dtype)
+    jax.eval_shape(lambda params, state, x: net.start_walk(context, params, state, (x,)), params, state, x)
+    return sum(map(_of, context.kept))
 
 
-def _of(event: Event) -> int:
-    first = len(event.copies)
+def _of(use: Kept) -> int:
+    first = len(use.copies)
     # the network is given one example, so that there are more where windows are its batch
-    examples, *seen = event.inputs[0].shape[first:]
-    return prod(event.copies) * examples * _times(event.layer, tuple(seen))
+    examples, *seen = use.value[0].shape[first:]
+    return prod(use.copies) * examples * _times(use.layer, tuple(seen))
 
 
 def _times(layer: Layer, seen: Shape) -> int:

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..context import Observed
 from ..given import fold
-from ..layer import Call, Event, Layer
+from ..layer import Context, Layer
 from .objective import Objective, Weighted
 from .precision import lowered
 from .step import Augment, Batch, TrainState, augmented
@@ -118,15 +119,16 @@ def first_place(
     for path, leaf in _named(train.params).items():
         if bad := _count(leaf):
             return path, f"{bad} in the parameter {path}, before the step"
-    events: list[Event] = []
     resting = frozenset() if trainable is None else trainable.resting(train.params, train.state)
-    call = Call(train=True, root=fold(key, "dropout"), resting=resting)
+    context = Context(train=True, root=fold(key, "dropout"), resting=resting)
+    observing = dataclasses.replace(context, observer=lambda seen: Observed(kept=seen.output))
     low, x = lowered((train.params, inputs), precision)
     with jax.numpy_dtype_promotion("standard"):
-        outputs, _ = net.start_walk(dataclasses.replace(call, events=events), low, train.state, x)
-    for event in events:
-        if bad := next(filter(None, map(_count, jax.tree.leaves(event.output))), None):
-            return event.path, f"the first is the output of {event.path}: {bad}"
+        outputs, _ = net.start_walk(observing, low, train.state, x)
+    for kept in observing.kept:
+        if bad := next(filter(None, map(_count, jax.tree.leaves(kept.value))), None):
+            path = kept.path or net.label
+            return path, f"the first is the output of {path}: {bad}"
     if bad := next(filter(None, map(_count, jax.tree.leaves(outputs))), None):
         return net.label, f"the first is the output of {net.label}: {bad}"
     if bad := _count(objective.measure(outputs, targets)[0]):
@@ -134,7 +136,7 @@ def first_place(
 
     def lost(params: Any) -> jax.Array:
         low, x = lowered((params, inputs), precision)
-        return objective.measure(net.start_walk(call, low, train.state, x)[0], targets)[0]
+        return objective.measure(net.start_walk(context, low, train.state, x)[0], targets)[0]
 
     # the gradient goes backwards: the last parameter with such a value is the first that was computed
     for path, leaf in reversed(_named(jax.grad(lost)(train.params)).items()):

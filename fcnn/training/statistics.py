@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import at
 from ..geometry import integer
 from ..given import Params, State, check_inputs, check_key, check_mapping
-from ..layer import Call, Layer
+from ..layer import Context, Layer
 from ..ops.dtypes import wide
 from .examples import check_net
 from .trainable import Trainable, check_trainable
@@ -25,7 +25,7 @@ def _seen(
     net: Layer, params: Params, state: State, key: Any, inputs: tuple[Any, ...], resting: frozenset[str] = frozenset()
 ) -> tuple[list[Any], list[Any]]:
     """What one batch alone would make of the statistics, and the share of the old ones that an update keeps."""
-    call = Call(train=True, root=None if key is None else check_key(key), resting=resting)
+    context = Context(train=True, root=None if key is None else check_key(key), resting=resting)
     moving, tree = jax.tree.flatten(state)
     places = [i for i, leaf in enumerate(moving) if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
@@ -33,7 +33,7 @@ def _seen(
         leaves = list(moving)
         for i, leaf in zip(places, old, strict=True):
             leaves[i] = leaf
-        new = net.start_walk(call, params, jax.tree.unflatten(tree, leaves), inputs)[1]
+        new = net.start_walk(context, params, jax.tree.unflatten(tree, leaves), inputs)[1]
         return [jax.tree.leaves(new)[i] for i in places]
 
     zeros = [jnp.zeros_like(moving[i]) for i in places]

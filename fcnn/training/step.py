@@ -13,7 +13,7 @@ from ..errors import at
 from ..geometry import Shape, integer
 from ..given import Params, State, check_key, fold
 from ..identity import cached
-from ..layer import Call, Layer
+from ..layer import Context, Layer
 from ..native import native
 from ..ops.dtypes import wide
 from .objective import Found, Objective, Weighted, check_objective, cross_entropy
@@ -216,9 +216,9 @@ def make_measured(
     def whole(part: Any, params: Params) -> Params:
         return part if chosen is None else chosen.merged(part, params)
 
-    def call(key: jax.Array, params: Params, state: State) -> Call:
+    def call(key: jax.Array, params: Params, state: State) -> Context:
         resting = frozenset() if chosen is None else chosen.resting(params, state)
-        return Call(train=True, root=check_key(key), resting=resting)
+        return Context(train=True, root=check_key(key), resting=resting)
 
     def gradient_of(
         params: Params,

@@ -1,0 +1,180 @@
+"""One pass through a network: its mode, the position in the network, and who observes the layers' outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+
+from .errors import at
+from .geometry import Shape
+from .given import Params, State, check_mapping, number
+
+
+class LayerOutput(NamedTuple):
+    """The output of one use of a layer, as an observer sees it.
+
+    Attributes:
+        path: the layer's path, as in params; the second use of a shared layer is ``"name#2"``.
+        layer: the layer.
+        inputs: its inputs.
+        output: its output.
+        indices: inside ``repeat``, the number of the running copy for each loop around the layer.
+    """
+
+    path: str
+    layer: Any
+    inputs: tuple[Any, ...]
+    output: Any
+    indices: tuple[Any, ...] = ()
+
+
+class Observed(NamedTuple):
+    """What an observer returns: what is kept of an output, and what takes its place.
+
+    Attributes:
+        kept: a tree of arrays, carried out of every loop around the layer; None: nothing.
+        output: replaces the output in the rest of the computation; None: the output stays.
+    """
+
+    kept: Any = None
+    output: Any = None
+
+
+class Kept(NamedTuple):
+    """What an observer has kept of one use of a layer; inside ``repeat`` arrays have leading axes for the copies."""
+
+    path: str
+    layer: Any
+    value: Any
+    copies: Shape = ()
+
+
+#: sees the output of every layer, and may keep something of it or replace it
+Observer = Callable[[LayerOutput], Observed | None]
+
+
+@dataclass(frozen=True)
+class Context:
+    """One pass through a network: its mode, and the position in the network.
+
+    Attributes:
+        train: whether the network is being trained.
+        root: the random key of the whole pass, or None.
+        folds: numbers folded into the root on the way to this part; folded only where a layer draws.
+        path: names of the parts on the way.
+        observer: sees every layer's output; None: nobody does.
+        kept: what the observer has kept so far.
+        indices: the number of the running copy for each ``repeat`` around this part.
+        constant: paths of layers whose own parameters are constants to a derivative.
+        resting: paths, from here, of parts that run as in inference although the network is being trained.
+        record: stands for the computation of a layer where a network is traced, see :mod:`fcnn.tracing`.
+    """
+
+    train: bool
+    root: jax.Array | None = None
+    folds: tuple[Any, ...] = ()
+    path: tuple[str, ...] = ()
+    observer: Observer | None = None
+    kept: list[Kept] = dataclasses.field(default_factory=list)
+    indices: tuple[Any, ...] = ()
+    constant: frozenset[str] = frozenset()
+    resting: frozenset[str] = frozenset()
+    record: Any = None
+
+    @property
+    def key(self) -> jax.Array:
+        """The random key of this part."""
+        if self.root is None:
+            raise ValueError(
+                "draws random numbers in training and needs a key: apply_train(..., key=jax.random.key(0))"
+            )
+        key = self.root
+        for step in self.folds:
+            key = jax.random.fold_in(key, step)
+        return key
+
+    @property
+    def place(self) -> str:
+        """The path as one string."""
+        return "/".join(self.path)
+
+    def part(
+        self, name: str, layer: Any, params: Params, state: State, inputs: tuple[Any, ...], use: int = 0
+    ) -> tuple[Any, State]:
+        """Run one named part of a composition; ``use`` counts the uses of a shared part."""
+        folds = (*self.folds, number(name), *((use,) if use else ()))
+        step = name if not use else f"{name}#{use + 1}"
+        inner = dataclasses.replace(self, folds=folds, path=(*self.path, step), **self._mode(name))
+        with at(name), jax.named_scope(step):
+            own_params = check_mapping("params", params.get(name, {}))
+            own_state = check_mapping("state", state.get(name, {}))
+            if self.constant and inner.place in self.constant:
+                own_params = jax.lax.stop_gradient(own_params)
+            y, new_state = layer.run(inner, own_params, own_state, inputs)
+            return inner.seen(layer, inputs, y), new_state
+
+    def seen(self, layer: Any, inputs: tuple[Any, ...], output: Any) -> Any:
+        """Let the observer see what the layer at this place made; returns the output, or what replaces it."""
+        if self.observer is None:
+            return output
+        answer = self.observer(LayerOutput(self.place, layer, inputs, output, self.indices)) or Observed()
+        self.kept.append(Kept(self.place, layer, answer.kept))
+        return output if answer.output is None else answer.output
+
+    def _mode(self, name: str) -> dict[str, Any]:
+        """How one part runs where some rest."""
+        if not self.resting:
+            return {}
+        if name in self.resting:
+            return {"train": False, "resting": frozenset()}
+        inside = (path.removeprefix(f"{name}/") for path in self.resting if path.startswith(f"{name}/"))
+        return {"resting": frozenset(inside)}
+
+
+class Inside:
+    """Observation inside a function that JAX transforms: a loop, a checkpoint, a map.
+
+    What is kept inside is a result of that function like any other. Enter a context for the body, return what
+    :meth:`leave` gives beside the body's own result, and :meth:`bring_out` what the transformed function returned.
+
+    Args:
+        context: the pass around the function.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> outer = Context(train=False, observer=lambda seen: Observed(kept=seen.output))
+        >>> inside = Inside(outer)
+        >>> def body(carry, i):
+        ...     inner = inside.enter(i)
+        ...     y = inner.seen("layer", (carry,), carry + 1)
+        ...     return y, inside.leave(inner)
+        >>> _, values = jax.lax.scan(body, 0, jnp.arange(3))
+        >>> inside.bring_out(values, (3,))
+        >>> outer.kept[0].value.tolist(), outer.kept[0].copies
+        ([1, 2, 3], (3,))
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._known: list[Kept] = []
+
+    def enter(self, index: Any = None) -> Context:
+        """The context of the body; with ``index``, of one of several copies, with random numbers of its own."""
+        context = dataclasses.replace(self._context, kept=[])
+        if index is None:
+            return context
+        return dataclasses.replace(context, folds=(*context.folds, index), indices=(*context.indices, index))
+
+    def leave(self, context: Context) -> list[Any]:
+        """The arrays that were kept inside."""
+        self._known = [kept._replace(value=None) for kept in context.kept]
+        return [kept.value for kept in context.kept]
+
+    def bring_out(self, values: Iterable[Any], copies: Shape = ()) -> None:
+        """Put what was kept inside among what is kept outside; ``copies`` are the leading axes that it has got."""
+        for kept, value in zip(self._known, values, strict=True):
+            self._context.kept.append(kept._replace(value=value, copies=(*copies, *kept.copies)))

@@ -1,0 +1,189 @@
+"""A network as a program in which every use of a layer is one operation."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import ShapedArray
+
+from ..context import Context
+from ..errors import at_top
+from ..geometry import Shape
+from ..given import Params, State
+from .structure import structure
+
+#: the name of the primitive that stands for one use of a layer; its parameter ``use`` counts them from 0
+LAYER = "layer"
+
+
+class Use(NamedTuple):
+    """One use of a layer.
+
+    Attributes:
+        path: the path of the use.
+        layer: the layer.
+        params: shapes and dtypes of its parameters.
+        state: shapes and dtypes of its state.
+        inputs: shapes and dtypes of its inputs, with their batch.
+        output: shape and dtype of its output, or a tree of those of several.
+        inside: what one window is put through, where the layer scans; else None.
+        positions: windows along each axis of a layer that scans.
+    """
+
+    path: str
+    layer: Any
+    params: Any
+    state: Any
+    inputs: tuple[Any, ...]
+    output: Any
+    inside: Program | None = None
+    positions: Shape = ()
+
+
+class Program(NamedTuple):
+    """A network as a program.
+
+    Attributes:
+        jaxpr: a closed jaxpr from the leaves of params, state and the inputs, in training after a random key, to those
+            of the output and the new state. Each use of a layer is an equation of the primitive ``layer`` that takes
+            the leaves of its params, state and inputs, and gives those of its output and, in training, its new state.
+        uses: the uses of layers, in the order of computation.
+        params: shapes and dtypes of params.
+        state: shapes and dtypes of state.
+        inputs: shapes and dtypes of the inputs, with their batch.
+        output: shape and dtype of the output, or a tree of those of several.
+        train: whether it is the network as it is trained.
+    """
+
+    jaxpr: Any
+    uses: tuple[Use, ...]
+    params: Any
+    state: Any
+    inputs: tuple[Any, ...]
+    output: Any
+    train: bool
+
+
+def record(
+    net: Any,
+    shapes: tuple[Shape, ...],
+    *,
+    train: bool = False,
+    batch: Any = 1,
+    dtype: Any = None,
+    context: Context | None = None,
+) -> Program:
+    """Record a network; nothing is computed.
+
+    Args:
+        net: the network.
+        shapes: shape of one example of each input.
+        train: whether as it is trained.
+        batch: number of examples.
+        dtype: of the inputs; None: JAX's default.
+        context: the pass that the network is a part of; None: it is a whole network.
+
+    Raises:
+        ValueError: the shapes do not suit the network.
+
+    Example:
+        >>> net = fcnn.graph(conv=fcnn.Conv(4, 3))(lambda layer, x: jax.nn.relu(layer.conv(x)))
+        >>> program = record(net, ((8, 8, 3),))
+        >>> [use.path for use in program.uses], program.jaxpr.jaxpr.eqns[0].primitive.name
+        (['conv'], 'layer')
+    """
+    params, state = structure(net, shapes)
+    dtype = jnp.zeros(()).dtype if dtype is None else dtype
+    inputs = tuple(jax.ShapeDtypeStruct((batch, *shape), dtype) for shape in shapes)
+    recorder = Recorder()
+
+    def walk(key: Any, params: Params, state: State, *inputs: Any) -> Any:
+        if context is not None:
+            return net.run(dataclasses.replace(context, record=recorder), params, state, inputs)
+        with at_top(net.label):
+            return net.run(Context(train=train, root=key, record=recorder), params, state, inputs)
+
+    key = jax.eval_shape(lambda: jax.random.key(0)) if train else None
+    jaxpr, (output, _) = jax.make_jaxpr(walk, return_shape=True)(key, params, state, *inputs)
+    return Program(jaxpr, tuple(recorder.uses), params, state, inputs, output, train)
+
+
+class Recorder:
+    """What stands for the computation of layers while a network is recorded."""
+
+    def __init__(self) -> None:
+        self.uses: list[Use] = []
+
+    def use(
+        self, layer: Any, context: Context, params: Params, state: State, inputs: tuple[Any, ...]
+    ) -> tuple[Any, State]:
+        """One use of a layer; its own checks are made, once for each kind of arguments."""
+        layer._input_shapes(inputs)
+        given = jax.tree.map(_kind, (params, state, inputs))
+        leaves, form = jax.tree.flatten(given)
+        output, new_state = _outcome(layer, context.train, form, tuple(leaves))
+        new_state = new_state if context.train else {}
+        y, new_state = self._bind(Use(context.place, layer, *given, output), new_state, (params, state, inputs))
+        return y, new_state if context.train else state
+
+    def scan(
+        self,
+        layer: Any,
+        net: Any,
+        context: Context,
+        params: Params,
+        state: State,
+        x: Any,
+        window: Shape,
+        positions: Shape,
+    ) -> tuple[Any, State]:
+        """One use of a layer that puts every window of its input through a network."""
+        inside = record(net, (window,), train=context.train, batch=x.shape[0], dtype=x.dtype, context=context)
+        output = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct((a.shape[0], *positions, *a.shape[1:]), a.dtype), inside.output
+        )
+        given = jax.tree.map(_kind, (params, state, (x,)))
+        use = Use(context.place, layer, *given, output, inside, positions)
+        y, new_state = self._bind(use, given[1] if context.train else {}, (params, state, (x,)))
+        return y, new_state if context.train else state
+
+    def _bind(self, use: Use, new_state: Any, given: Any) -> tuple[Any, State]:
+        outs, form = jax.tree.flatten((use.output, new_state))
+        avals = tuple((tuple(out.shape), out.dtype) for out in outs)
+        number = len(self.uses)
+        self.uses.append(use)
+        made = _primitive().bind(*map(jnp.asarray, jax.tree.leaves(given)), use=number, outs=avals)
+        return jax.tree.unflatten(form, made)
+
+
+@functools.cache
+def _primitive() -> Any:
+    from jax.extend import core  # heavy to import, and only tools that look into networks need it
+
+    primitive = core.Primitive(LAYER)
+    primitive.multiple_results = True
+
+    @primitive.def_abstract_eval
+    def shape(*avals: Any, use: int, outs: tuple[tuple[Shape, Any], ...]) -> Any:
+        return [ShapedArray(shape, dtype) for shape, dtype in outs]
+
+    return primitive
+
+
+def _kind(a: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(a.shape, a.dtype)
+
+
+@functools.lru_cache(maxsize=4096)
+def _outcome(layer: Any, train: bool, form: Any, leaves: tuple[Any, ...]) -> Any:
+    """Shapes and dtypes of output and new state."""
+
+    def run(key: Any, leaves: Any) -> Any:
+        return layer.run(Context(train=train, root=key), *jax.tree.unflatten(form, leaves))
+
+    key = jax.eval_shape(lambda: jax.random.key(0)) if train else None
+    return jax.eval_shape(run, key, list(leaves))

@@ -1,0 +1,38 @@
+"""Shapes and dtypes of what ``init`` and ``init_state`` make, without drawing a number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from ..geometry import Shape
+from ..given import without_values
+from ..identity import cached
+
+
+@cached(maxsize=256)
+def structure(net: Any, shapes: tuple[Shape, ...]) -> tuple[Any, Any]:
+    """Params and state of a network as trees of ``jax.ShapeDtypeStruct``.
+
+    Args:
+        net: the network.
+        shapes: shape of one example of each input.
+
+    Raises:
+        ValueError: the shapes do not suit the network.
+
+    Example:
+        >>> params, state = structure(fcnn.serial(fcnn.Conv(4, 3), fcnn.BatchNorm()), ((8, 8, 3),))
+        >>> params["conv1"]["kernel"].shape, state["batch_norm1"]["mean"].shape
+        ((3, 3, 3, 4), (4,))
+    """
+
+    def made(kind: str, key: Any) -> Any:
+        with without_values(kind):
+            return net.init_part(key, shapes), net.state_part(shapes)
+
+    try:
+        return made("structs", None)
+    except Exception:  # a layer that computes with the parameters of its parts needs arrays; else it is raised again
+        return jax.eval_shape(lambda: made("zeros", jax.random.key(0)))
