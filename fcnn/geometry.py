@@ -388,6 +388,16 @@ def plain(size: Any) -> int:
     return size if symbolic(size) else operator.index(size)
 
 
+def plain_sizes(sizes: Shape) -> int | Shape:
+    """Sizes along the axes as they are written: one number where they are equal.
+
+    Example:
+        >>> plain_sizes((3, 3)), plain_sizes((3, 5))
+        (3, (3, 5))
+    """
+    return sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
+
+
 def assumed(size: int, value: int = 1) -> int:
     """The size, or where it is symbolic the one assumed where the best of several equal ways is chosen.
 

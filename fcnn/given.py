@@ -26,10 +26,18 @@ Initializer = Callable[..., jax.Array]
 
 
 class Parameter(NamedTuple):
-    """One array that a layer declares: its shape, and the function (key, shape, dtype) that makes the first value."""
+    """One array that a layer declares.
+
+    Attributes:
+        shape: its shape.
+        init: the function (key, shape, dtype) that makes the first value.
+        axes: what its axes mean: "space" (samples of a kernel), "place" (positions of the output), "in" and "out"
+            (channels); file formats, pictures and initialisers need it. () where nothing is said.
+    """
 
     shape: Shape
     init: Initializer
+    axes: tuple[str, ...] = ()
 
 
 def number(name: str) -> int:

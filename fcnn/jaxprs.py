@@ -79,3 +79,11 @@ def scopes(equation: Any) -> list[str]:
         half = len(names) // 2
         return names[:half] if names[:half] == names[half:] else names
     return names
+
+
+def parts_of_scan(params: dict[str, Any]) -> tuple[int, int]:
+    """How many of the inputs of ``jax.lax.scan`` are constants, and how many its carry; JAX says so in one of two ways."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)

@@ -18,6 +18,7 @@ import numpy as np
 from . import authoring, elsewhere, layout, names
 from .context import Context
 from .errors import at, at_top, shown
+from .facts import Locality
 from .geometry import Shape, check_shape, is_shape
 from .given import (
     Parameter,
@@ -240,6 +241,18 @@ class Layer(Pickled):
     def needs_key(self) -> bool:
         """Whether ``forward_train`` draws random numbers."""
         return False
+
+    def locality(self, shape: Shape) -> Locality | None:
+        """What the layer does to the space of an input (*space, channels); None: to be found from its operations.
+
+        One of :class:`fcnn.facts.EachPosition`, ``SlidingWindow``, ``SpreadWindow`` and ``WholeSpace``. It is about the
+        layer as it is used; a subclass that overrides ``forward`` has to state its own.
+        """
+        return None
+
+    def multiply_adds(self, shape: Shape) -> int | None:
+        """Multiplications by weights for one example; None: to be counted in its operations."""
+        return None
 
     def forward(self, params: Params, *inputs: jax.Array) -> Any:
         """The output, for layers that are the same in training and use."""

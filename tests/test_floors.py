@@ -24,6 +24,7 @@ FLOORS = {
     "layers": 2,
     "layer": 1,
     "tracing": 1.5,
+    "facts": 0.6,
     "layout": 0.2,
     "authoring": 0.8,
     "context": 0.8,

@@ -10,7 +10,8 @@ import pytest
 from scans_drawn import differences, differences_by_hand, drawn
 
 import fcnn
-from fcnn.scan import Scan, ScanReport, in_turn, multiply_adds
+from fcnn.analysis import multiply_adds
+from fcnn.scan import Scan, ScanReport, in_turn
 from fcnn.scan import layer as scan_layer
 from fcnn.scan.lattice import Lattice
 from fcnn.scan.rewrite import rewrite

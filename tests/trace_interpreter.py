@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fcnn.context import Context
+from fcnn.jaxprs import parts_of_scan
 
 
 def interpret(trace, params, state, *inputs, key=None):
@@ -40,7 +41,7 @@ def layer(node, values):
 def loop(node, values):
     """Turn by turn, with the equation's own arguments: the body's trace has a number for each."""
     (body,), settings = node.inside, node.equation.params
-    fixed, carried = settings["num_consts"], settings["num_carry"]
+    fixed, carried = parts_of_scan(settings)
     given = [values.get(n) for n in node.arguments]  # None: what the body does not look at
     kept, carry, sliced = given[:fixed], given[fixed : fixed + carried], given[fixed + carried :]
     stacked = []

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ..tracing.work import multiply_adds
 from .algorithms import Algorithms, Operation, algorithms
 from .capture import capture
 from .gradients import GradientReport, check_gradients
@@ -22,6 +23,7 @@ __all__ = [
     "capture",
     "check_gradients",
     "gradient_by_use",
+    "multiply_adds",
     "summary",
     "to_reference",
 ]

@@ -4,17 +4,10 @@ from .channels import PReLU, ScaleChannels
 from .conv import Conv, ConvTranspose, LocallyConnected
 from .dense import Dense, Dropout, Flatten, Maxout
 from .function import Function
-from .norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm
-from .pool import (
-    AdaptiveAvgPool,
-    AdaptiveMaxPool,
-    AvgPool,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    LpPool,
-    MaxPool,
-    MaxUnpool,
-)
+from .norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from .pool import AvgPool, LpPool, MaxPool, MaxUnpool
+from .response import LocalResponseNorm
+from .whole_pool import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalMaxPool
 
 __all__ = [
     "AdaptiveAvgPool",

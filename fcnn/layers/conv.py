@@ -11,11 +11,13 @@ import jax
 
 from .. import geometry, ops
 from ..errors import shown
+from ..facts import Locality, SlidingWindow, SpreadWindow, WholeSpace
 from ..geometry import Padding, Shape
 from ..given import Parameter, Params, draw_initial
 from ..layer import Layer
 from ..ops.conv import check_groups
 from ..transposed import transposed
+from .checks import check_flag
 from .initial import Fans, Initial, check, resolve
 
 
@@ -54,10 +56,17 @@ class _Sliding(Layer):
         return (*geometry.slide(space, self.kernel, channels=channels, **self._geometry()).out, self.features)
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
-        found = {"kernel": Parameter(self._kernel_shape(shapes[0]), self._kernel_initial(shapes[0]))}
+        kernel, axes = self._kernel_shape(shapes[0]), (*["space"] * (len(shapes[0]) - 1), "in", "out")
+        found = {"kernel": Parameter(kernel, self._kernel_initial(shapes[0]), axes)}
         if self.bias:
-            found["bias"] = Parameter((self.features,), resolve(self.bias_init))
+            found["bias"] = Parameter((self.features,), resolve(self.bias_init), ("out",))
         return found
+
+    def locality(self, shape: Shape) -> Locality | None:
+        return SlidingWindow(geometry.slide(shape[:-1], self.kernel, **self._geometry()))
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return math.prod(self.infer_shape(shape)[:-1]) * math.prod(self._kernel_shape(shape))
 
     def slides(self, shapes: tuple[Shape, ...]) -> bool:
         return True
@@ -231,6 +240,19 @@ class ConvTranspose(_Sliding):
         space, _ = self._split(shapes[0])
         return (*transposed(space, self.kernel, **self._geometry())[0], self.features)
 
+    def locality(self, shape: Shape) -> Locality:
+        rank, mode = len(shape) - 1, geometry.split(self.padding)[0]
+        if mode is not None:
+            return WholeSpace(
+                f'with padding "{mode}" adds what lies past the ends to what lies within', 'use padding="SAME"'
+            )
+        crops = transposed(shape[:-1], self.kernel, **self._geometry())[1]
+        sizes = (geometry.per_axis(n, rank, "kernel") for n in (self.kernel, self.stride, self.dilation))
+        return SpreadWindow(*sizes, tuple(crops))
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return math.prod(shape[:-1]) * math.prod(self._kernel_shape(shape))
+
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         return ops.conv_transpose(
             inputs[0], params["kernel"], params.get("bias"), groups=self.groups, **self._geometry()
@@ -273,10 +295,17 @@ class LocallyConnected(_Sliding):
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
         out, kernel = self.infer_shape(*shapes), self._kernel_shape(shapes[0])
         draw = _everywhere(self._kernel_initial(shapes[0]), len(out) - 1)
-        found = {"kernel": Parameter((*out[:-1], *kernel), draw)}
+        places, samples = ["place"] * (len(out) - 1), ["space"] * (len(kernel) - 2)
+        found = {"kernel": Parameter((*out[:-1], *kernel), draw, (*places, *samples, "in", "out"))}
         if self.bias:
-            found["bias"] = Parameter(out, resolve(self.bias_init))
+            found["bias"] = Parameter(out, resolve(self.bias_init), (*places, "out"))
         return found
+
+    def locality(self, shape: Shape) -> Locality:
+        return WholeSpace("has a kernel of its own for every position", "use Conv, which shares one")
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return math.prod(self.parameters(shape)["kernel"].shape)
 
     def check_given(self, params: Params, inputs: tuple[Any, ...]) -> None:
         """The shape of the kernel depends on the whole input: the comparison of shapes says it better."""
@@ -285,13 +314,6 @@ class LocallyConnected(_Sliding):
         return ops.locally_connected(
             inputs[0], params["kernel"], params.get("bias"), groups=self.groups, **self._geometry()
         )
-
-
-def check_flag(value: Any, name: str) -> bool:
-    """Raise unless value is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
-    return value
 
 
 def _everywhere(init: Callable[..., jax.Array], axes: int) -> Callable[..., jax.Array]:

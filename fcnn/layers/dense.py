@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import jax
 
 from .. import geometry, ops
+from ..facts import EachPosition, Locality, WholeSpace
 from ..geometry import Shape
 from ..given import Parameter, Params, State
 from ..layer import Layer
 from ..ops.cells import check_pieces
 from ..ops.dense import check_rate, flattened
-from .conv import check_flag
+from .checks import check_flag
 from .initial import Initial, check, resolve
 
 
@@ -66,10 +68,16 @@ class Dense(Layer):
         return (*shapes[0][:-1], self.features)
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
-        found = {"kernel": Parameter((shapes[0][-1], self.features), resolve(self.kernel_init))}
+        found = {"kernel": Parameter((shapes[0][-1], self.features), resolve(self.kernel_init), ("in", "out"))}
         if self.bias:
-            found["bias"] = Parameter((self.features,), resolve(self.bias_init))
+            found["bias"] = Parameter((self.features,), resolve(self.bias_init), ("out",))
         return found
+
+    def locality(self, shape: Shape) -> Locality:
+        return EachPosition()
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return math.prod(shape) * self.features
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         return ops.dense(inputs[0], params["kernel"], params.get("bias"))
@@ -108,6 +116,15 @@ class Flatten(Layer):
     def infer_shape(self, *shapes: Shape) -> Shape:
         return flattened(shapes[0], self.first, self.last)
 
+    def locality(self, shape: Shape) -> Locality:
+        return WholeSpace(
+            "joins all positions, so the network is made for one size of input",
+            "use it at every position by fcnn.Scan(net, window), or as convolutions by fcnn.fully_convolutional",
+        )
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return 0
+
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         return ops.flatten(inputs[0], first=self.first, last=self.last)
 
@@ -145,6 +162,12 @@ class Maxout(Layer):
     def infer_shape(self, *shapes: Shape) -> Shape:
         check_pieces(shapes[0][-1], self.pieces)
         return (*shapes[0][:-1], shapes[0][-1] // self.pieces)
+
+    def locality(self, shape: Shape) -> Locality:
+        return EachPosition()
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return 0
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         return ops.maxout(inputs[0], self.pieces)
@@ -190,6 +213,12 @@ class Dropout(Layer):
 
     def needs_key(self) -> bool:
         return self.rate > 0
+
+    def locality(self, shape: Shape) -> Locality:
+        return EachPosition(vectors=False)
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return 0
 
     def forward_eval(self, params: Params, state: State, *inputs: jax.Array) -> jax.Array:
         return inputs[0]

@@ -10,14 +10,21 @@ import jax
 import jax.numpy as jnp
 
 from .. import geometry, ops
-from ..errors import refuse_traced, shown
+from ..errors import shown
+from ..facts import EachPosition, Locality, WholeSpace
 from ..geometry import Shape
 from ..given import Parameter, Params, State
 from ..layer import Layer
 from ..ops.dtypes import common, wide
 from ..ops.moments import rescale
 from ..ops.norm import check_divides, check_space_varies, check_variance, example_axes
-from .conv import check_flag
+from .checks import check_flag, check_number
+
+#: what norms do whose statistics are those of the input
+BY_ALL = WholeSpace(
+    "takes its statistics over all positions",
+    "use BatchNorm or LayerNorm, whose numbers do not depend on the rest of the image",
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,12 +46,15 @@ class _Normalization(Layer):
 
     def learned(self, shape: Shape) -> dict[str, Parameter]:
         """Scale and bias of a shape."""
-        found = {}
+        found, axes = {}, (*["place"] * (len(shape) - 1), "out")
         if self.scale:
-            found["scale"] = Parameter(shape, jax.nn.initializers.ones)
+            found["scale"] = Parameter(shape, jax.nn.initializers.ones, axes)
         if self.bias:
-            found["bias"] = Parameter(shape, jax.nn.initializers.zeros)
+            found["bias"] = Parameter(shape, jax.nn.initializers.zeros, axes)
         return found
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,11 +81,11 @@ class _Running(_Normalization):
             return {}
         shape = shapes[0][-1:]
         found = {
-            "mean": Parameter(shape, jax.nn.initializers.zeros),
-            "variance": Parameter(shape, jax.nn.initializers.ones),
+            "mean": Parameter(shape, jax.nn.initializers.zeros, ("out",)),
+            "variance": Parameter(shape, jax.nn.initializers.ones, ("out",)),
         }
         if self.momentum is None:
-            found["count"] = Parameter(shape, jax.nn.initializers.zeros)
+            found["count"] = Parameter(shape, jax.nn.initializers.zeros, ("out",))
         return found
 
     def stored(self, params: Params, state: State, x: jax.Array) -> jax.Array:
@@ -157,6 +167,9 @@ class BatchNorm(_Running):
         >>> y.round(3).ravel().tolist(), state["mean"].tolist(), state["variance"].tolist()
         ([-1.0, 1.0], [1.0], [1.5])
     """
+
+    def locality(self, shape: Shape) -> Locality:
+        return EachPosition() if self.running else BY_ALL
 
     def forward_eval(self, params: Params, state: State, *inputs: jax.Array) -> jax.Array:
         return self.stored(params, state, *inputs) if self.running else self.of_batch(params, state, *inputs)[0]
@@ -253,6 +266,9 @@ class LayerNorm(_Normalization):
         sizes = tuple(shapes[0][axis] for axis in example_axes(self.axes, len(shapes[0])))
         return self.learned(sizes)
 
+    def locality(self, shape: Shape) -> Locality:
+        return EachPosition() if self.of_channels(shape) else BY_ALL
+
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         scale, bias = params.get("scale"), params.get("bias")
         return ops.layer_norm(inputs[0], scale, bias, axes=self.axes, epsilon=self.epsilon)
@@ -293,6 +309,9 @@ class GroupNorm(_Normalization):
         check_divides(shapes[0][-1], self.groups)
         check_variance(math.prod(shapes[0]) // self.groups, shapes[0], "in each group", "use fewer groups")
         return shapes[0]
+
+    def locality(self, shape: Shape) -> Locality:
+        return BY_ALL
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         return ops.group_norm(inputs[0], self.groups, params.get("scale"), params.get("bias"), epsilon=self.epsilon)
@@ -339,6 +358,9 @@ class InstanceNorm(_Running):
         check_space_varies(shapes[0])
         return shapes[0]
 
+    def locality(self, shape: Shape) -> Locality:
+        return EachPosition() if self.running else BY_ALL
+
     def forward_eval(self, params: Params, state: State, *inputs: jax.Array) -> jax.Array:
         return self.stored(params, state, *inputs) if self.running else self.of_examples(params, state, *inputs)[0]
 
@@ -357,61 +379,3 @@ class InstanceNorm(_Running):
         y = rescale(normal, scale, bias, common(x, scale, bias))
         mean, variance = (a.reshape(x.shape[0], -1).mean(0) for a in (mean, variance))
         return y, self.moved(state, mean, variance, math.prod(x.shape[1:-1]))
-
-
-@dataclass(frozen=True, repr=False)
-class LocalResponseNorm(Layer):
-    r"""Divide by the activity of neighbouring channels at the same position.
-
-    .. math:: y_i = x_i \Big/ \Bigl(k + \alpha \sum_{j = i - \lfloor n/2 \rfloor}^{i + \lfloor (n - 1)/2 \rfloor}
-        x_j^2 \Bigr)^\beta
-
-    The paper's formula and constants; PyTorch's ``alpha=a`` is ``alpha=a / size`` here.
-
-    Args:
-        size: channels in the neighbourhood, n.
-        alpha: weight of the sum of squares.
-        beta: exponent.
-        k: offset, above 0.
-
-    Shapes:
-        x (batch, *space, channels) to the same.
-
-    Raises:
-        ValueError: a number out of range.
-
-    Source:
-        Krizhevsky, Sutskever and Hinton, "ImageNet classification", 2012, section 3.3.
-
-    Example:
-        >>> LocalResponseNorm().out_shape((27, 27, 96))
-        (27, 27, 96)
-    """
-
-    _: KW_ONLY
-    size: int = 5
-    alpha: float = 1e-4
-    beta: float = 0.75
-    k: float = 2.0
-
-    def check(self) -> dict[str, Any]:
-        return {
-            "size": geometry.integer(self.size, "size"),
-            "alpha": check_number(self.alpha, "alpha"),
-            "beta": check_number(self.beta, "beta"),
-            "k": check_number(self.k, "k", above=0),
-        }
-
-    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
-        return ops.local_response_norm(inputs[0], size=self.size, alpha=self.alpha, beta=self.beta, k=self.k)
-
-
-def check_number(value: Any, name: str, above: float | None = None) -> float:
-    """Raise unless value is a finite number, above a bound where one is given."""
-    refuse_traced(value, name)
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    value = float(value)
-    if not math.isfinite(value) or (above is not None and not value > above):
-        raise ValueError(f"{name} is {value:g}, it must be finite{'' if above is None else f' and above {above}'}")
-    return value

@@ -9,13 +9,14 @@ import jax
 
 from .. import geometry, ops
 from ..errors import shown
+from ..facts import Locality, SlidingWindow
 from ..geometry import Padding, Shape
 from ..given import Params
 from ..layer import Layer
-from ..ops.cells import cells_wanted, check_cells, check_has_space
+from ..ops.cells import check_has_space
 from ..ops.pool import check_power, pool_windows
 from ..ops.unpool import unpool_like
-from .conv import check_flag
+from .checks import check_flag
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,6 +43,15 @@ class _Windowed(Layer):
         check_has_space(shapes[0])
         windows = pool_windows(shapes[0][:-1], self.window, channels=shapes[0][-1], **self._options())
         return (*windows.out, shapes[0][-1])
+
+    def locality(self, shape: Shape) -> Locality | None:
+        windows = pool_windows(
+            shape[:-1], self.window, self.stride, self.padding, self.dilation, self.ceil_mode, shape[-1]
+        )
+        return SlidingWindow(windows, "window")
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return 0
 
     def slides(self, shapes: tuple[Shape, ...]) -> bool:
         return True
@@ -228,129 +238,8 @@ class MaxUnpool(_Windowed):
             )
         return shapes[1]
 
+    def locality(self, shape: Shape) -> None:
+        """Nothing is stated of what takes two inputs."""
+
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         return unpool_like(inputs[0], inputs[1], self.window, **self._options())
-
-
-@dataclass(frozen=True, repr=False)
-class _Global(Layer):
-    """What pooling over the whole space has in common."""
-
-    def infer_shape(self, *shapes: Shape) -> Shape:
-        check_has_space(shapes[0])
-        return shapes[0][-1:]
-
-
-@dataclass(frozen=True, repr=False)
-class GlobalMaxPool(_Global):
-    """The largest value of each channel over the whole space, wherever it is.
-
-    Equal values send the gradient to the first of them.
-
-    Shapes:
-        x (batch, *space, channels) to (batch, channels).
-
-    Raises:
-        ValueError: no space axis.
-
-    Source:
-        Oquab et al., "Is object localization for free?", 2015, section 3.2.
-
-    Example:
-        >>> GlobalMaxPool().out_shape((7, 7, 512))
-        (512,)
-    """
-
-    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
-        return ops.global_max_pool(inputs[0])
-
-
-@dataclass(frozen=True, repr=False)
-class GlobalAvgPool(_Global):
-    """The mean of each channel over the whole space.
-
-    Shapes:
-        x (batch, *space, channels) to (batch, channels).
-
-    Raises:
-        ValueError: no space axis.
-
-    Source:
-        Lin, Chen and Yan, "Network in network", 2014, section 3.2.
-
-    Example:
-        >>> GlobalAvgPool().out_shape((7, 7, 512))
-        (512,)
-    """
-
-    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
-        return ops.global_avg_pool(inputs[0])
-
-
-@dataclass(frozen=True, repr=False)
-class _Adaptive(Layer):
-    """What pooling to a wanted size has in common."""
-
-    out: int | tuple[int | None, ...]
-
-    def check(self) -> dict[str, Any]:
-        return {"out": check_cells(self.out)}
-
-    def infer_shape(self, *shapes: Shape) -> Shape:
-        check_has_space(shapes[0])
-        return (*cells_wanted(self.out, shapes[0][:-1]), shapes[0][-1])
-
-
-@dataclass(frozen=True, repr=False)
-class AdaptiveAvgPool(_Adaptive):
-    r"""The mean of each cell of a grid laid over the space: any input size gives the same output size.
-
-    Cell i of an axis of M samples and m cells runs from :math:`\lfloor i M / m \rfloor` to
-    :math:`\lceil (i + 1) M / m \rceil`.
-
-    Args:
-        out: cells along each axis; an integer holds along every axis, None leaves one as it is, such as (None, 4).
-
-    Shapes:
-        x (batch, *space, channels) to (batch, *out, channels).
-
-    Raises:
-        ValueError: no space axis, or a size below 1.
-
-    Source:
-        He et al., "Spatial pyramid pooling", 2014; the cells are those of torch.nn.AdaptiveAvgPool2d.
-
-    Example:
-        >>> AdaptiveAvgPool(6).out_shape((13, 17, 256))
-        (6, 6, 256)
-    """
-
-    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
-        return ops.adaptive_avg_pool(inputs[0], self.out)
-
-
-@dataclass(frozen=True, repr=False)
-class AdaptiveMaxPool(_Adaptive):
-    """The largest value of each cell of a grid laid over the space.
-
-    The cells are those of ``AdaptiveAvgPool``; equal values send the gradient to the first of them.
-
-    Args:
-        out: cells along each axis; an integer holds along every axis, None leaves one as it is, such as (None, 4).
-
-    Shapes:
-        x (batch, *space, channels) to (batch, *out, channels).
-
-    Raises:
-        ValueError: no space axis, or a size below 1.
-
-    Source:
-        He et al., "Spatial pyramid pooling", 2014; the cells are those of torch.nn.AdaptiveMaxPool2d.
-
-    Example:
-        >>> AdaptiveMaxPool((2, 3)).out_shape((13, 17, 256))
-        (2, 3, 256)
-    """
-
-    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
-        return ops.adaptive_max_pool(inputs[0], self.out)

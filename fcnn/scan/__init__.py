@@ -4,7 +4,7 @@ from .cascade import as_cascade, as_mlp
 from .convolutional import fully_convolutional
 from .layer import Scan
 from .reach import Reach, reach
-from .report import ScanReport, multiply_adds
+from .report import ScanReport
 from .tiles import scan_tiles
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "as_cascade",
     "as_mlp",
     "fully_convolutional",
-    "multiply_adds",
     "reach",
     "scan_tiles",
 ]

@@ -29,7 +29,8 @@ from ..layer import Layer
 from ..layers.conv import Conv, LocallyConnected
 from ..layers.dense import Dense, Dropout, Flatten, Maxout
 from ..layers.function import Function
-from ..layers.pool import AvgPool, GlobalAvgPool
+from ..layers.pool import AvgPool
+from ..layers.whole_pool import GlobalAvgPool
 from ..ops.dtypes import common
 from ..ops.pool import pool_windows, sample_shares
 from ..ops.windows import patches
@@ -283,7 +284,13 @@ def _shared(layer: Dense, params: Params, shape: Shape, unit: int) -> tuple[Conv
             block, stride = min(fits, key=lambda fit: fit[0].size) if fits else (kernel, (1,) * len(space))
             block, dilation = _thinned(block)
             size = block.shape[: len(space)]
-            conv = Conv(features, _plain(size), stride=_plain(stride), dilation=_plain(dilation), bias=layer.bias)
+            conv = Conv(
+                features,
+                geometry.plain_sizes(size),
+                stride=geometry.plain_sizes(stride),
+                dilation=geometry.plain_sizes(dilation),
+                bias=layer.bias,
+            )
             return conv, {"kernel": block} | ({} if bias is None else {"bias": bias[:features]})
     raise ValueError(f"{layer!r} has no features")
 
@@ -347,11 +354,6 @@ def _thinned(block: np.ndarray) -> tuple[np.ndarray, Shape]:
         whole = used.size > 1 and used[0] == 0 and used[-1] == block.shape[axis] - 1
         dilation.append(int(np.gcd.reduce(used)) if whole else 1)
     return block[tuple(slice(None, None, step) for step in dilation)], tuple(dilation)
-
-
-def _plain(numbers: Shape) -> int | Shape:
-    """One number where it holds along every axis."""
-    return numbers[0] if len(set(numbers)) == 1 else tuple(numbers)
 
 
 # From convolutions to an MLP.

@@ -18,16 +18,18 @@ from ..errors import at_top, shown
 from ..geometry import Shape, is_shape
 from ..given import Params, State
 from ..layer import Context, Layer
-from ..layers.conv import Conv, check_flag
+from ..layers.checks import check_flag
+from ..layers.conv import Conv
 from ..layers.norm import BatchNorm
 from ..layers.pool import MaxPool
 from ..ops.convolution.choice import FOURIER_KERNEL
 from ..ops.dtypes import wide
+from ..tracing.work import multiply_adds
 from .compositions import inlined
 from .fields import Between, cropped, gathered, whole_field
 from .in_turn import layers, run_in_turn
 from .lattice import Lattice
-from .report import ScanReport, multiply_adds
+from .report import ScanReport
 from .rewrite import rewrite
 from .rules import RULES
 from .value import FLAT, POINT, Rewritten, Value, Way
@@ -131,6 +133,12 @@ class Scan(Layer):
         if self.method == "layers":
             self.rewritten(shapes[0])
         return jax.tree.map(lambda shape: (*lattice.positions, *shape), out, is_leaf=is_shape)
+
+    def multiply_adds(self, shape: Shape) -> int:
+        if self.method == "layers":
+            return multiply_adds(self.rewritten(shape).net, shape)
+        lattice, window = self.placed(shape)
+        return prod(lattice.positions) * multiply_adds(self.net, window)
 
     def init_part(self, key: jax.Array, shapes: tuple[Shape, ...]) -> Params:
         self.infer_shape(*shapes)

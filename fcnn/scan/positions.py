@@ -11,14 +11,12 @@ from ..geometry import Shape, is_shape
 from ..layer import Layer
 from ..layers import BatchNorm, Dropout, InstanceNorm, LayerNorm, PReLU
 from ..layers.function import Function
+from ..layers.norm import BY_ALL
 from .fields import AtPositions, OverlappingBatchNorm
 from .lattice import Lattice
 from .positionwise import applied, why_not_positionwise
 from .rules import least, refuse
 from .value import FIELD, FLAT, POINT, Part, Value, Way
-
-#: why norms over a window cannot be shared
-PER_WINDOW = "takes its statistics over the whole window"
 
 
 def as_it_is(layer: Layer, value: Value) -> Part:
@@ -51,14 +49,14 @@ def layer_norm(layer: LayerNorm, value: Value, way: Way) -> Part:
     """Over the channels it looks at every position by itself."""
     if value.kind == FLAT or layer.of_channels(value.shape):
         return part_wise(dataclasses.replace(layer, axes=-1) if value.kind != FLAT else layer, value, way)
-    return whole_space(PER_WINDOW)(layer, value, way)
+    return whole_space(BY_ALL.reason)(layer, value, way)
 
 
 def instance_norm(layer: InstanceNorm, value: Value, way: Way) -> Part:
     """By stored statistics it works along the channels."""
     if layer.running and not way.train:
         return part_wise(layer, value, way)
-    return whole_space(PER_WINDOW)(layer, value, way)
+    return whole_space(BY_ALL.reason)(layer, value, way)
 
 
 def dropout(layer: Dropout, value: Value, way: Way) -> Part:

@@ -30,7 +30,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .. import geometry, names
+from .. import facts, geometry, names
 from ..compose.graph import Graph
 from ..compose.neighbours import is_elementwise
 from ..compose.parallel import Branches, Residual
@@ -41,33 +41,9 @@ from ..compose.serial import Serial
 from ..compose.wiring import traced
 from ..errors import at, at_top, shown
 from ..geometry import Shape
+from ..identity import nearest
 from ..layer import Layer
-from ..layers import (
-    AdaptiveAvgPool,
-    AdaptiveMaxPool,
-    AvgPool,
-    BatchNorm,
-    Conv,
-    ConvTranspose,
-    Dense,
-    Dropout,
-    Flatten,
-    Function,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    GroupNorm,
-    InstanceNorm,
-    LayerNorm,
-    LocallyConnected,
-    LocalResponseNorm,
-    LpPool,
-    Maxout,
-    MaxPool,
-    PReLU,
-    ScaleChannels,
-)
-from ..ops.pool import pool_windows
-from ..transposed import transposed
+from ..layers import Function
 from .axis import Axes, Axis, meet
 from .dataflow import Reader, canonical, fields, followed_alike
 from .layer import Scan
@@ -156,39 +132,36 @@ def follow(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
     Raises:
         ValueError: a layer that mixes positions or treats them differently.
     """
-    if len(shape) != len(axes) + 1 and not isinstance(
-        layer, (Serial, Residual, Branches, Repeat, Remat, Graph, Function)
-    ):
+    kind = nearest(layer, _COMPOSITIONS)
+    if kind is not None:
+        return _COMPOSITIONS[kind](layer, shape, axes)
+    if len(shape) != len(axes) + 1 and not isinstance(layer, Function):
         raise ValueError(
             f"is given {shown(shape)} by the part before it, which is not (*space, channels) with {len(axes)} axes of "
             "space; only functions can follow a part that makes something else at every position"
         )
-    return _FIELDS.get(type(layer), _positionwise)(layer, shape, axes)
+    stated = facts.locality(layer, shape)
+    if stated is None:
+        return _by_operations(layer, shape, axes)
+    if isinstance(stated, facts.WholeSpace):
+        raise ValueError(f"{names.code(layer)} {stated.reason}; {stated.way_out}")
+    out = layer.infer_shape(shape)
+    if isinstance(stated, facts.SlidingWindow):
+        return out, _windows(stated.windows, axes)
+    return out, _spread(stated, axes) if isinstance(stated, facts.SpreadWindow) else axes
 
 
 # Layers that move windows over the space.
 
 
-def _conv(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    options = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-    return layer.infer_shape(shape), _windows(geometry.slide(shape[:-1], layer.kernel, **options), layer.padding, axes)
-
-
-def _pool(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    windows = pool_windows(
-        shape[:-1], layer.window, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, shape[-1]
-    )
-    return layer.infer_shape(shape), _windows(windows, layer.padding, axes)
-
-
-def _windows(windows: geometry.Windows, padding: Any, axes: Axes) -> Axes:
+def _windows(windows: geometry.Windows, axes: Axes) -> Axes:
     found = []
     for n, axis in enumerate(axes):
         before, after = windows.pads[n]
         if windows.fill == "wrap" and (before or after):
             raise ValueError(
-                f'padding "{geometry.split(padding)[0]}" joins the two ends of the space, so a part of it cannot be '
-                'computed by itself; use padding "SAME", "REFLECT" or "EDGE"'
+                'padding "CIRCULAR" joins the two ends of the space, so a part of it cannot be computed by itself; use '
+                'padding "SAME", "REFLECT" or "EDGE"'
             )
         last = geometry.extent(windows.kernel[n], windows.dilation[n]) - 1
         # What is copied lies no further inside than the window reaches where at most half of the window is padding, so
@@ -200,25 +173,20 @@ def _windows(windows: geometry.Windows, padding: Any, axes: Axes) -> Axes:
     return tuple(found)
 
 
-def _conv_transpose(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    space, rank = shape[:-1], len(axes)
-    out, crops = transposed(space, layer.kernel, **layer._geometry())
-    mode = geometry.split(layer.padding)[0]
-    if mode is not None:
-        raise ValueError(
-            f'padding "{mode}" of a transposed convolution adds what lies past the ends to what lies within, so a part '
-            'of it cannot be computed by itself; use padding "SAME"'
-        )
-    sizes = (geometry.per_axis(value, rank, "") for value in (layer.kernel, layer.stride, layer.dilation))
+def _spread(stated: facts.SpreadWindow, axes: Axes) -> Axes:
     found = []
-    for axis, kernel, stride, dilation, (before, after) in zip(axes, *sizes, crops, strict=True):
+    along = zip(axes, stated.kernel, stated.stride, stated.dilation, stated.crops, strict=True)
+    for axis, kernel, stride, dilation, (before, after) in along:
         # output o is made of the inputs i with s i + d j = o + before, for 0 <= j < kernel ...
         last = geometry.extent(kernel, dilation) - 1
         low, high = before - last, before
         # ... and what is cropped away must not seem to be there: output -1 sees input -1, the one past the end likewise
         low, high = min(low, 0), high + max(0, stride - 1 - last + after)
         found.append(axis.through(Fraction(1, stride), Fraction(low, stride), Fraction(high, stride)))
-    return (*out, layer.features), tuple(found)
+    return tuple(found)
+
+
+# Compositions.
 
 
 def _scan(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
@@ -226,9 +194,6 @@ def _scan(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
     windows, strides = geometry.per_axis(layer.window, rank, "window"), geometry.per_axis(layer.stride, rank, "stride")
     along = zip(axes, windows, strides, strict=True)
     return layer.infer_shape(shape), tuple(axis.through(stride, 0, window - 1) for axis, window, stride in along)
-
-
-# Compositions.
 
 
 def _serial(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
@@ -312,11 +277,7 @@ def _used(part: Layer, given: list[tuple[Shape, Axes]], space: Shape, said: list
 # What looks at one position, and what does not.
 
 
-def _kept(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    return layer.infer_shape(shape), axes
-
-
-def _positionwise(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+def _by_operations(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
     """A function, or a layer that is not fcnn's own: its operations say whether it keeps positions apart."""
     if is_elementwise(layer):
         return shape, axes
@@ -332,62 +293,13 @@ def _positionwise(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
         ) from None
 
 
-def _refused(reason: str, way_out: str) -> Callable[[Any, Shape, Axes], Any]:
-    def refuse(layer: Any, shape: Shape, axes: Axes) -> Any:
-        raise ValueError(f"{names.code(layer)} {reason}; {way_out}")
-
-    return refuse
-
-
-_TAKE_OFF = "leave it out, and do over the result what it did"
-_USE_BATCH = "use BatchNorm or LayerNorm, whose numbers do not depend on the rest of the image"
-
-_by_all = _refused("normalises by all positions", _USE_BATCH)
-
-
-def _batch_norm(layer: BatchNorm, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    return _kept(layer, shape, axes) if layer.running else _by_all(layer, shape, axes)
-
-
-def _layer_norm(layer: LayerNorm, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    return (_kept if layer.of_channels(shape) else _by_all)(layer, shape, axes)
-
-
-def _instance_norm(layer: InstanceNorm, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    """By stored statistics it does the same everywhere in use, like BatchNorm."""
-    return (_kept if layer.running else _by_all)(layer, shape, axes)
-
-
-_FIELDS: dict[type, Callable[[Any, Shape, Axes], tuple[Shape, Axes]]] = {
-    Conv: _conv,
-    ConvTranspose: _conv_transpose,
-    MaxPool: _pool,
-    AvgPool: _pool,
-    LpPool: _pool,
+#: compositions, whose parts are followed; a layer is followed by what it states of itself, or by its operations
+_COMPOSITIONS: dict[type, Callable[[Any, Shape, Axes], tuple[Shape, Axes]]] = {
     Serial: _serial,
     Residual: _parallel,
     Branches: _parallel,
     Scan: _scan,
     Repeat: _repeat,
     Remat: _remat,
-    Dense: _kept,
-    Maxout: _kept,
-    PReLU: _kept,
-    ScaleChannels: _kept,
-    Dropout: _kept,
-    BatchNorm: _batch_norm,
-    LayerNorm: _layer_norm,
-    LocalResponseNorm: _kept,
-    Flatten: _refused(
-        "joins all positions, so the network is made for one size of input",
-        "use it at every position by fcnn.Scan(net, window), or as convolutions by fcnn.fully_convolutional",
-    ),
-    LocallyConnected: _refused("has weights of its own for every position", "use Conv, which shares them"),
-    GlobalMaxPool: _refused("pools over all positions", _TAKE_OFF),
-    GlobalAvgPool: _refused("pools over all positions", _TAKE_OFF),
-    AdaptiveAvgPool: _refused("has windows that depend on the size of the image", "use AvgPool"),
-    AdaptiveMaxPool: _refused("has windows that depend on the size of the image", "use MaxPool"),
-    GroupNorm: _refused("normalises by all positions", _USE_BATCH),
-    InstanceNorm: _instance_norm,
     Graph: _graph,
 }

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 
+from .. import facts
 from ..compose.graph import Graph
 from ..compose.parallel import Branches, Residual
 from ..compose.remat import Remat
@@ -21,35 +22,13 @@ from ..compose.repeat import Repeat
 from ..compose.serial import Serial
 from ..geometry import Shape
 from ..layer import Layer
-from ..layers import (
-    AdaptiveAvgPool,
-    AdaptiveMaxPool,
-    AvgPool,
-    BatchNorm,
-    Conv,
-    ConvTranspose,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAvgPool,
-    GlobalMaxPool,
-    GroupNorm,
-    InstanceNorm,
-    LayerNorm,
-    LocallyConnected,
-    LocalResponseNorm,
-    LpPool,
-    Maxout,
-    MaxPool,
-    PReLU,
-    ScaleChannels,
-)
+from ..layers import BatchNorm, Dense, Dropout, Flatten, InstanceNorm, LayerNorm
 from ..layers.function import Function
 from . import compositions, positions, sliding
 from .fields import AtPositions, Between, Cropped, OverlappingBatchNorm
 from .lattice import Lattice
 from .rules import RULES, rewritten, same
-from .value import FIELD, Rewritten, Value, Way
+from .value import FIELD, Part, Rewritten, Value, Way
 
 
 @functools.lru_cache(maxsize=256)
@@ -70,27 +49,31 @@ def rewrite(net: Layer, shape: Shape, lattice: Lattice, extent: Shape, way: Way)
     return Rewritten(part.layer if part.layer is not None else Function(same), part.value, part.kernels, way)
 
 
-#: what becomes of each kind of layer; :mod:`fcnn.scan.layer` adds its own
+def by_facts(layer: Layer, value: Value, way: Way) -> Part:
+    """What becomes of a layer by what it states of itself; of one that states nothing, by its operations."""
+    stated = facts.locality(layer, value.shape)
+    if stated is None or (way.train and type(layer).forward_train is not Layer.forward_train):
+        return positions.other(layer, value, way)  # what is stated is about a layer in use
+    if isinstance(stated, facts.EachPosition):
+        return positions.part_wise(layer, value, way) if stated.vectors else Part(layer, value)
+    if isinstance(stated, facts.SlidingWindow):
+        return sliding.sliding(layer, value, way)
+    if isinstance(stated, facts.SpreadWindow):
+        return positions.whole_space("pads the window, and makes values between the samples")(layer, value, way)
+    return sliding.whole(layer, value, way)
+
+
+#: what becomes of layers that see a window in a way of their own, and of compositions; :mod:`fcnn.scan.layer` adds its
+#: own
 RULES.update(
     {
-        Layer: positions.other,  # any that is not among the following
-        Conv: sliding.conv,
-        **dict.fromkeys((MaxPool, AvgPool, LpPool), sliding.pool),
-        GlobalMaxPool: sliding.global_pool(MaxPool),
-        GlobalAvgPool: sliding.global_pool(AvgPool),
-        AdaptiveMaxPool: sliding.adaptive_pool(MaxPool),
-        AdaptiveAvgPool: sliding.adaptive_pool(AvgPool),
+        Layer: by_facts,  # any that is not among the following
         Flatten: sliding.flatten,
         Dense: sliding.dense,
-        **dict.fromkeys((LocalResponseNorm, Maxout, ScaleChannels), positions.part_wise),
-        PReLU: positions.prelu,
         LayerNorm: positions.layer_norm,
         Dropout: positions.dropout,
         **dict.fromkeys((BatchNorm, OverlappingBatchNorm), positions.batch_norm),
-        GroupNorm: positions.whole_space(positions.PER_WINDOW),
         InstanceNorm: positions.instance_norm,
-        LocallyConnected: positions.whole_space("has a kernel of its own for every place in the window"),
-        ConvTranspose: positions.whole_space("pads the window, and makes values between the samples"),
         Serial: compositions.serial,
         **dict.fromkeys((Residual, Branches), compositions.parallel),
         Repeat: compositions.repeat,

@@ -47,8 +47,3 @@ def least(lattice: Lattice, way: Way) -> Shape:
     if not way.fragments:
         return lattice.count
     return tuple(-(-n // f) for n, f in zip(lattice.count, lattice.fragments, strict=True))
-
-
-def plain(sizes: Shape) -> int | Shape:
-    """Sizes along the axes as they are written: one number where they are equal."""
-    return sizes[0] if len(set(sizes)) == 1 else tuple(sizes)

@@ -8,46 +8,31 @@ left of the window as kernel.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from itertools import pairwise
 from math import prod
 from typing import Any
 
-from .. import geometry
+from .. import facts, geometry
 from ..errors import shown
 from ..layer import Layer
 from ..layers import Conv, Dense, Flatten, MaxPool
-from ..ops.cells import cells_wanted
 from .fields import Fragmented, split_axis
-from .positions import as_it_is, other, part_wise
-from .rules import plain, refuse
+from .positions import as_it_is, other, part_wise, whole_space
+from .rules import refuse
 from .value import FIELD, FLAT, POINT, Part, Value, Way
 
 
-def conv(layer: Conv, value: Value, way: Way) -> Part:
-    """A convolution without padding slides over the field."""
+def sliding(layer: Any, value: Value, way: Way) -> Part:
+    """What slides a window without padding slides over the field."""
     if value.kind == FIELD and way.whole:
         return as_it_is(layer, value)
-    if value.kind != FIELD:
+    stated = facts.locality(layer, value.shape) if value.kind == FIELD else None
+    if not isinstance(stated, facts.SlidingWindow):
         return other(layer, value, way)
-    _check_border(layer, geometry.slide(value.shape[:-1], layer.kernel, **_options(layer)), way)
-    return slid(layer, layer.kernel, layer.stride, layer.dilation, value, way)
-
-
-def pool(layer: Any, value: Value, way: Way) -> Part:
-    """A pooling without padding slides over the field."""
-    if value.kind == FIELD and way.whole:
-        return as_it_is(layer, value)
-    if value.kind != FIELD:
-        return other(layer, value, way)
-    options = {**_options(layer), "stride": layer.window if layer.stride is None else layer.stride}
-    _check_border(layer, geometry.slide(value.shape[:-1], layer.window, ceil_mode=layer.ceil_mode, **options), way)
-    plain = dataclasses.replace(layer, ceil_mode=False)
-    return slid(plain, layer.window, options["stride"], layer.dilation, value, way)
-
-
-def _options(layer: Any) -> dict[str, Any]:
-    return {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
+    windows = stated.windows
+    _check_border(layer, windows, way)
+    if getattr(layer, "ceil_mode", False):
+        layer = dataclasses.replace(layer, ceil_mode=False)
+    return slid(layer, windows.kernel, windows.stride, windows.dilation, value, way)
 
 
 def _check_border(layer: Layer, windows: geometry.Windows, way: Way) -> None:
@@ -73,12 +58,14 @@ def slid(layer: Any, kernel: Any, stride: Any, dilation: Any, value: Value, way:
     if not way.fragments:
         steps = tuple(b // a for a, b in zip(before.pitch, after.pitch, strict=True))
         spread = tuple(n * f for n, f in zip(e, before.fragments, strict=True))
-        slid = dataclasses.replace(layer, stride=plain(steps), dilation=plain(spread), padding="VALID")
+        slid = dataclasses.replace(
+            layer, stride=geometry.plain_sizes(steps), dilation=geometry.plain_sizes(spread), padding="VALID"
+        )
         extent = geometry.slide(value.extent, k, stride=steps, dilation=spread).out
         return Part(slid, Value(FIELD, after, (*after.local, out_channels), extent))
     axes = range(rank)
     splits, left = zip(*(split_axis(before, after, a, k[a], s[a], e[a]) for a in axes), strict=True)
-    slid = dataclasses.replace(layer, stride=plain(left), padding="VALID")
+    slid = dataclasses.replace(layer, stride=geometry.plain_sizes(left), padding="VALID")
     extent = tuple(split.length for split in splits)
     seen = tuple(split.need if split.picks else n for split, n in zip(splits, value.extent, strict=True))
     untouched = all(split.parts == 1 and not split.picks for split in splits)
@@ -93,39 +80,20 @@ def window(layer: Any, value: Value, way: Way) -> Part:
     return part._replace(value=part.value._replace(kind=POINT, shape=part.value.shape[-1:]))
 
 
-def global_pool(pool: Callable[..., Layer]) -> Callable[[Layer, Value, Way], Part]:
-    """Pooling over all that is left of the window."""
-
-    def rule(layer: Layer, value: Value, way: Way) -> Part:
-        if value.kind != FIELD:
-            return other(layer, value, way)
-        return window(pool(plain(value.lattice.local)), value, way)
-
-    return rule
-
-
-def adaptive_pool(pool: Callable[..., Layer]) -> Callable[[Any, Value, Way], Part]:
-    """Pooling to so many cells, where these are windows of one size."""
-
-    def rule(layer: Any, value: Value, way: Way) -> Part:
-        if value.kind != FIELD:
-            return other(layer, value, way)
-        local = value.lattice.local
-        cells = cells_wanted(layer.out, local)
-        bounds = [[(i * m // n, -(-(i + 1) * m // n)) for i in range(n)] for m, n in zip(local, cells, strict=True)]
-        windows = tuple(_regular([stop - start for start, stop in axis]) for axis in bounds)
-        steps = tuple(_regular([b - a for (a, _), (b, _) in pairwise(axis)] or [1]) for axis in bounds)
-        if None in windows or None in steps:
-            refuse(layer, f"lays cells of different sizes over the {shown(local)} values of a window", way)
-        if 0 in steps:
-            refuse(layer, f"lays several cells over one of the {shown(local)} values of a window", way)
-        return slid(pool(windows, stride=steps), windows, steps, 1, value, way)
-
-    return rule
-
-
-def _regular(sizes: list[int]) -> int | None:
-    return sizes[0] if len(set(sizes)) == 1 else None
+def whole(layer: Any, value: Value, way: Way) -> Part:
+    """What sees the whole space: over the window of a field it may be a layer that slides."""
+    stated = facts.locality(layer, value.shape)
+    if not isinstance(stated, facts.WholeSpace) or (value.kind != FIELD and stated.window is not None):
+        return other(layer, value, way)
+    if stated.window is None:
+        return whole_space(stated.reason)(layer, value, way)
+    found = stated.window(value.lattice.local)
+    if isinstance(found, str):
+        refuse(layer, found, way)
+    part = sliding(found, value, way._replace(whole=False))
+    if not stated.vector:
+        return part
+    return part._replace(value=part.value._replace(kind=POINT, shape=part.value.shape[-1:]))
 
 
 # Parts that see the whole window as a vector.
@@ -148,7 +116,7 @@ def dense(layer: Dense, value: Value, way: Way) -> Part:
     local = value.lattice.local
     channels = value.shape[-1] // prod(local)
     options = {name: getattr(layer, name) for name in ("bias", "kernel_init", "bias_init")}
-    conv = Conv(layer.features, plain(local), **options)
+    conv = Conv(layer.features, geometry.plain_sizes(local), **options)
     field = value._replace(kind=FIELD, shape=(*local, channels))
     return window(conv, field, way)._replace(kernels=((("kernel",), (*local, channels, layer.features)),))
 

@@ -22,7 +22,7 @@ from ..errors import at, shown
 from ..geometry import Shape, integer, per_axis
 from ..given import Params, State
 from ..layer import Layer
-from ..layers.conv import check_flag
+from ..layers.checks import check_flag
 from .reach import Reach, reach
 
 #: samples along each axis of a tile that is not asked for, by the rank of the space: half a million in all

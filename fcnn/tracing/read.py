@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..geometry import Shape
-from ..jaxprs import body, called, constants, scopes
+from ..jaxprs import body, called, constants, parts_of_scan, scopes
 from .node import Node, Trace
 from .record import LAYER, Program, Use
 
@@ -188,16 +188,15 @@ class _Reader:
         name, params = equation.primitive.name, equation.params
         inside: tuple[Trace, ...] = ()
         if name == "scan":
-            program, fixed = params["jaxpr"], params["num_consts"] + params["num_carry"]
+            program, (kept, count) = params["jaxpr"], parts_of_scan(params)
             used = _used(body(program))
             origins = []
             for place, (number, var) in enumerate(zip(inputs, body(program).invars, strict=True)):
                 origin = given.get(number, Origin(""))
-                carried = params["num_consts"] <= place < fixed
+                carried = kept <= place < kept + count
                 origins.append(Origin("input") if carried or origin.kind == "input" else origin)
                 if var not in used and not carried:
                     inputs = [n for n in inputs if n != number] if inputs.count(number) == 1 else inputs
-            count = params["num_carry"]
             inside = (self.read(program, origins, step.path, (*copies, params["length"]), positions, count),)
         else:
             for value in params.values():

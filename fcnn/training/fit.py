@@ -14,7 +14,7 @@ from ..geometry import integer
 from ..given import Params, State, check_key, check_mapping
 from ..identity import cached
 from ..layer import Layer
-from ..layers.norm import check_number
+from ..layers.checks import check_number
 from .batches import Batches, are_batches
 from .examples import check_data, check_net, count_of
 from .loop import Loop

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import at, shown
 from ..identity import Value
-from ..layers.norm import check_number
+from ..layers.checks import check_number
 from ..ops.dtypes import wide
 from .tally import check_ignore, without
 

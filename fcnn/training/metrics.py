@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from ..errors import at, shown
 from ..geometry import integer
-from ..layers.norm import check_number
+from ..layers.checks import check_number
 from ..ops.dtypes import together, wide
 from .tally import Metric, Sums, are_labels, are_shares, check_ignore, leading, one_score, ratio, weighed, without
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..errors import at
 from ..geometry import integer
-from ..layers.norm import check_number
+from ..layers.checks import check_number
 from ..ops.dtypes import wide
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ... import reference
-from ...jaxprs import body
+from ...jaxprs import body, parts_of_scan
 from .program import Program, _Tree, program
 
 
@@ -40,7 +40,7 @@ class Loop(_Tree):
 
     def __init__(self, params: dict[str, Any], nodes: Sequence[reference.Node]) -> None:
         super().__init__()
-        self._consts, self._carry = _parts_of_scan(params)
+        self._consts, self._carry = parts_of_scan(params)
         self._body = _listed(params["jaxpr"], nodes)
         order = range(params["length"])
         self._order = list(reversed(order) if params["reverse"] else order)
@@ -150,14 +150,6 @@ class Reduce(_Tree):
             gradients = [g[:0] for g in gradients]
         first = tuple(range(len(self._axes)))
         return *(np.moveaxis(g.reshape(shape), first, self._axes) for g in gradients), *(None for _ in range(starts))
-
-
-def _parts_of_scan(params: dict[str, Any]) -> tuple[int, int]:
-    """How many of a scan's inputs are constants, and how many its carry; JAX says so in one of two ways."""
-    if "num_consts" in params:
-        return params["num_consts"], params["num_carry"]
-    consts, carry, _ = params["ft_in"].unpack()
-    return len(consts), len(carry)
 
 
 LOOPS: dict[str, Callable[..., reference.Node]] = {"cond": Cond, "scan": Loop, "while": While, "reduce": Reduce}

@@ -1,0 +1,89 @@
+"""How much a network computes: multiplications by weights, each with an addition."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import jax
+
+from .. import facts
+from ..context import Context
+from ..geometry import Shape
+from ..jaxprs import body, called
+from .api import trace
+from .node import Node, Trace
+from .read import BATCH
+
+
+def multiply_adds(net: Any, *shapes: Shape) -> int:
+    """Multiplications by weights, each with an addition, that a network takes for one example.
+
+    What a layer states of itself is taken; of other layers, of functions and of wirings, matrix products and
+    convolutions are counted in their operations. Nothing is computed.
+
+    Args:
+        net: the network.
+        shapes: shape of one example of each input.
+
+    Example:
+        >>> import fcnn
+        >>> multiply_adds(fcnn.serial(fcnn.Conv(6, 5), fcnn.Flatten(), fcnn.Dense(10)), (28, 28, 1))
+        120960
+    """
+    return _total(trace(net, *shapes))
+
+
+def _total(traced: Trace) -> int:
+    return sum(_of(node, traced) for node in traced.nodes)
+
+
+def _of(node: Node, traced: Trace) -> int:
+    if node.layer is not None:
+        return prod(node.copies) * _of_layer(node, traced)
+    if node.inside:
+        found = [_total(inner) for inner in node.inside]  # a loop's has its copies; of branches one is taken
+        return found[0] if node.primitive == "scan" else max(found)
+    return prod(node.copies) * _of_equation(node.equation) // BATCH
+
+
+def _of_layer(node: Node, traced: Trace) -> int:
+    first = node.inputs[0]
+    shape, examples = traced.shapes[first], 1
+    if not traced.batched[first]:  # windows or positions are among the examples
+        examples, shape = shape[0] // BATCH, shape[1:]
+    stated = facts.multiply_adds(node.layer, shape)
+    if stated is not None:
+        return examples * stated
+
+    def run(params: Any, state: Any, *inputs: Any) -> Any:
+        return node.layer.run(Context(train=False), params, state, inputs)[0]
+
+    avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in node.equation.invars]
+    params, state = ({name: avals.pop(0) for name, _ in each} for each in (node.params, node.state))
+    return _of_program(jax.make_jaxpr(run)(params, state, *avals)) // BATCH
+
+
+def _of_program(program: Any) -> int:
+    return sum(map(_of_equation, body(program).eqns))
+
+
+def _of_equation(equation: Any) -> int:
+    inner = called(equation)
+    if inner is not None:
+        return _of_program(inner)
+    name, params = equation.primitive.name, equation.params
+    out = prod(equation.outvars[0].aval.shape) if equation.outvars else 0
+    if name == "dot_general":
+        (contracted, _), _ = params["dimension_numbers"]
+        return out * prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+    if name == "conv_general_dilated":
+        kernel = equation.invars[1].aval.shape
+        return out * prod(kernel) // kernel[params["dimension_numbers"].rhs_spec[0]]
+    if name == "fcnn_convolution_forward":
+        kernel = equation.invars[1].aval.shape
+        return out * prod(kernel) // kernel[-1]
+    if name == "scan":
+        return params["length"] * _of_program(params["jaxpr"])
+    programs = [value for each in params.values() for value in (each if isinstance(each, (tuple, list)) else (each,))]
+    return max((_of_program(value) for value in programs if hasattr(body(value), "eqns")), default=0)
