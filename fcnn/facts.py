@@ -99,7 +99,8 @@ def counts(layer: Any, method: str) -> bool:
         return False
     if issubclass(owner, computes):
         return nearest(layer, (owner,)) is not None
-    return computes.__module__.startswith("fcnn.") and nearest(layer, (computes,)) is not None
+    ours = computes.__module__.startswith(("fcnn.layers.", "fcnn.compose.", "fcnn.scan."))
+    return ours and nearest(layer, (computes,)) is not None
 
 
 def locality(layer: Any, shape: Shape) -> Locality | None:

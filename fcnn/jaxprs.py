@@ -82,7 +82,7 @@ def scopes(equation: Any) -> list[str]:
 
 
 def parts_of_scan(params: dict[str, Any]) -> tuple[int, int]:
-    """How many of the inputs of ``jax.lax.scan`` are constants, and how many its carry; JAX says so in one of two ways."""
+    """How many inputs of ``jax.lax.scan`` are constants, and how many its carry; JAX says it in one of two ways."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     consts, carry, _ = params["ft_in"].unpack()

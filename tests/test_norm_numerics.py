@@ -378,9 +378,9 @@ def test_an_ensemble_and_a_sharded_batch_have_the_statistics_of_one():
 @pytest.mark.parametrize(
     ("norm", "reason"),
     [
-        (fcnn.LayerNorm(axes=(1, 2, 3)), "takes its statistics over the whole window"),
-        (fcnn.LayerNorm(axes=-2), "takes its statistics over the whole window"),
-        (fcnn.InstanceNorm(), "takes its statistics over the whole window"),
+        (fcnn.LayerNorm(axes=(1, 2, 3)), "takes its statistics over all positions"),
+        (fcnn.LayerNorm(axes=-2), "takes its statistics over all positions"),
+        (fcnn.InstanceNorm(), "takes its statistics over all positions"),
     ],
     ids=repr,
 )
@@ -388,7 +388,7 @@ def test_norms_over_the_space_are_refused_in_a_scan(norm, reason):
     detector = fcnn.serial(fcnn.Conv(4, 3), norm, fcnn.Flatten(), fcnn.Dense(2))
     with pytest.raises(ValueError, match=reason):
         fcnn.Scan(detector, 6).out_shape((9, 9, 3))
-    with pytest.raises(ValueError, match="normalises by all positions"):
+    with pytest.raises(ValueError, match="takes its statistics over all positions"):
         fcnn.scan.reach(fcnn.serial(fcnn.Conv(4, 3), norm), (9, 9, 3))
 
 

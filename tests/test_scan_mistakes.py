@@ -59,12 +59,12 @@ MISTAKES = {
     "instance norm": (
         lambda: Scan(ending_in(fcnn.InstanceNorm()), 8).out_shape((9, 9, 1)),
         ValueError,
-        "instance_norm1: .*statistics over the whole window",
+        "instance_norm1: .*statistics over all positions",
     ),
     "group norm": (
         lambda: Scan(ending_in(fcnn.GroupNorm(1)), 8).out_shape((9, 9, 1)),
         ValueError,
-        "group_norm1: .*statistics over the whole window",
+        "group_norm1: .*statistics over all positions",
     ),
     "layer norm of the flattened window": (
         lambda: Scan(fcnn.serial(fcnn.Flatten(), fcnn.LayerNorm(), fcnn.Dense(2)), 8).out_shape((9, 9, 1)),
@@ -74,7 +74,7 @@ MISTAKES = {
     "kernels of every place": (
         lambda: Scan(ending_in(fcnn.LocallyConnected(2, 2)), 8).out_shape((9, 9, 1)),
         ValueError,
-        "kernel of its own for every place",
+        "kernel of its own for every position",
     ),
     "a transposed convolution": (
         lambda: Scan(ending_in(fcnn.ConvTranspose(2, 2)), 8).out_shape((9, 9, 1)),
