@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
 
 from .errors import at
 from .geometry import Shape
@@ -52,6 +53,9 @@ class Kept(NamedTuple):
     value: Any
     copies: Shape = ()
 
+
+#: marks the loops of recorded programs whose turns have parameters of their own
+COPIES = "copies"
 
 #: sees the output of every layer, and may keep something of it or replace it
 Observer = Callable[[LayerOutput], Observed | None]
@@ -114,6 +118,8 @@ class Context:
             own_state = check_mapping("state", state.get(name, {}))
             if self.constant and inner.place in self.constant:
                 own_params = jax.lax.stop_gradient(own_params)
+            if self.record is not None:
+                return self.record.part(layer, inner, own_params, own_state, inputs)
             y, new_state = layer.run(inner, own_params, own_state, inputs)
             return inner.seen(layer, inputs, y), new_state
 
@@ -167,6 +173,8 @@ class Inside:
         context = dataclasses.replace(self._context, kept=[])
         if index is None:
             return context
+        if context.record is not None:  # a reader of the program is to see which loops have copies of their own
+            index = checkpoint_name(index, COPIES)
         return dataclasses.replace(context, folds=(*context.folds, index), indices=(*context.indices, index))
 
     def leave(self, context: Context) -> list[Any]:

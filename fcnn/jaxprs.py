@@ -81,6 +81,11 @@ def scopes(equation: Any) -> list[str]:
     return names
 
 
+def named(program: Any, name: str) -> bool:
+    """Whether a program itself names a value so by ``jax.ad_checkpoint.checkpoint_name``."""
+    return any(eqn.primitive.name == "name" and eqn.params["name"] == name for eqn in body(program).eqns)
+
+
 def parts_of_scan(params: dict[str, Any]) -> tuple[int, int]:
     """How many inputs of ``jax.lax.scan`` are constants, and how many its carry; JAX says it in one of two ways."""
     if "num_consts" in params:

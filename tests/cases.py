@@ -194,6 +194,7 @@ NOT_LAYERS = {
     "predict",
     "scan_tiles",
     "summary",
+    "trace",
     "__version__",
 }
 

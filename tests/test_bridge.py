@@ -365,7 +365,7 @@ def test_loops_choices_and_rows_in_a_wiring(wiring, x64):
 def test_what_remains_unwritten_is_named_and_checked_by_differences():
     net = fcnn.graph(dense=fcnn.Dense(5))(in_a_map)
     params = net.init(jax.random.key(0), VECTOR)
-    with pytest.raises(Unwritten, match=r"in_a_map.*'layer'"):
+    with pytest.raises(Unwritten, match=r"in_a_map.*transforms its layers"):
         to_reference(net, params, VECTOR, batch=2)
     x = np.random.default_rng(6).normal(size=(2, *VECTOR))
     report = fcnn.check_gradients(net, params, x, np.array([0, 1]), samples=3)
@@ -430,8 +430,12 @@ def test_a_scan_is_unwritten_in_training_where_a_layer_draws_and_not_where_a_nam
 
 
 def one_mask_for_all(monkeypatch):
-    right = bridge._Place.part
-    monkeypatch.setattr(bridge._Place, "part", lambda place, name, use=0: right(place, name))
+    right = bridge._Trees.own
+
+    def wrong(trees, path, copies, folds=()):
+        return right(trees, path, copies, tuple(fold for fold in folds if fold is None or fold > 9))  # not the uses
+
+    monkeypatch.setattr(bridge._Trees, "own", wrong)
 
 
 def statistics_of_the_last_use_alone(monkeypatch):
@@ -451,13 +455,13 @@ def only_the_last_use_counts(monkeypatch):
 
 
 def first_output_alone(monkeypatch):
-    right = bridge._Wired.backward
+    right = bridge._Network.backward
 
     def wrong(node, gradient):
         leaves, form = jax.tree.flatten(gradient)
         return right(node, jax.tree.unflatten(form, [leaves[0], *map(np.zeros_like, leaves[1:])]))
 
-    monkeypatch.setattr(bridge._Wired, "backward", wrong)
+    monkeypatch.setattr(bridge._Network, "backward", wrong)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any, NamedTuple
@@ -14,20 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import layers, names, reference
-from ..compose.graph import Graph
-from ..compose.parallel import Branches, Residual
-from ..compose.parts import Composite
-from ..compose.remat import Remat
-from ..compose.repeat import Repeat
-from ..compose.serial import Serial
-from ..compose.wiring import traced
+from ..context import Context
 from ..geometry import Shape
-from ..given import Params, State, fold
+from ..given import Params, State
 from ..identity import nearest
 from ..layer import Layer
 from ..ops.dense import dropout_mask
-from ..scan import Scan
-from .arithmetic import program
+from ..tracing.record import Program, Use, record
+from .arithmetic.program import Placed
+from .arithmetic.program import program as written
 
 #: a function that gives the gradients of a network's parameters, as a tree like params
 Collect = Callable[[], dict[str, Any]]
@@ -97,8 +91,8 @@ def to_reference(
     """
     params, state = jax.tree.map(lambda a: np.array(a, np.float64), (params, state or {}))
     gradients, new_state = jax.tree.map(np.zeros_like, params), jax.tree.map(np.copy, state)
-    builder = _Builder(train)
-    node = builder.build(net, _Place((), key, params, gradients, state, new_state), batch, shapes)
+    builder = _Builder(train, _Trees(key, params, gradients, state, new_state))
+    node = builder.network(record(net, shapes, train=train, batch=batch), ())
 
     def moved() -> State:
         for norm, statistics in builder.latest.values():
@@ -109,126 +103,126 @@ def to_reference(
     return Written(node, moved), lambda: jax.tree.map(np.copy, gradients)
 
 
-class _Place(NamedTuple):
-    """One use of a layer: where in the network it is, its random key, and what it has of the network's trees.
+class _Trees(NamedTuple):
+    """The random key and the trees of a network.
 
-    The arrays are those of the whole network, or views of them. So all uses of a layer read the same parameters and
-    add to the same gradients, and a wiring that reads ``layer.params`` does likewise.
+    All uses of a layer get views of the same arrays: they read the same parameters and add to the same gradients, and
+    a wiring that reads ``layer.params`` does likewise.
     """
 
-    path: tuple[str | int, ...]
     key: Any
     params: Any
     gradients: Any
     state: Any
     new_state: Any
 
-    def part(self, name: str, use: int = 0) -> _Place:
-        """The place of a named part; ``use`` counts the uses of a shared part, each with random numbers of its own."""
-        key = None if self.key is None else fold(self.key, name)
-        if use and key is not None:
-            key = jax.random.fold_in(key, use)
-        params, gradients, state, new_state = (tree.get(name, {}) for tree in self[2:])
-        return _Place((*self.path, name), key, params, gradients, state, new_state)
-
-    def copy(self, i: int) -> _Place:
-        """The place of one of several copies of a layer, whose arrays have a first axis for the copies."""
-        key = None if self.key is None else jax.random.fold_in(self.key, i)
-        params, gradients, state, new_state = jax.tree.map(lambda a: a[i, ...], self[2:])  # the dots keep it a view
-        return _Place((*self.path, i), key, params, gradients, state, new_state)
+    def own(self, path: str, copies: tuple[int, ...], folds: tuple[int | None, ...] = ()) -> _Trees:
+        """What one use of a layer has of them; copies in loops have first axes of the arrays."""
+        key, numbers = self.key, iter(copies)
+        for fold in folds:
+            key = None if key is None else jax.random.fold_in(key, next(numbers) if fold is None else fold)
+        found = []
+        for tree in self[1:]:
+            for step in filter(None, path.split("/")):
+                tree = tree.get(step.split("#")[0], {})
+            for i in copies:
+                tree = jax.tree.map(lambda a, i=i: a[i, ...], tree)  # the dots keep it a view
+            found.append(tree)
+        return _Trees(key, *found)
 
 
 class _Builder:
-    """What stays the same on the way down a network.
+    """From the recorded program of a network to nodes.
 
     Layers are built in the order in which they run, because statistics pass from each use of a layer to the next.
 
     Attributes:
         train: whether the network is being trained.
-        latest: the latest use of every norm with running statistics in training, by path, and where its new ones go.
+        trees: those of the network.
+        latest: the latest use of every norm with running statistics in training, by place, and where its new ones go.
     """
 
-    def __init__(self, train: bool) -> None:
-        self.train = train
-        self.latest: dict[tuple[str | int, ...], tuple[reference.BatchNorm | reference.InstanceNorm, Any]] = {}
+    def __init__(self, train: bool, trees: _Trees) -> None:
+        self.train, self.trees = train, trees
+        self.latest: dict[Any, tuple[reference.BatchNorm | reference.InstanceNorm, Any]] = {}
 
-    def build(self, layer: Layer, place: _Place, batch: int, shapes: tuple[Shape, ...]) -> reference.Node:
-        """One use of a layer or composition."""
-        if isinstance(layer, Serial):
-            return reference.Chain(self._parts(layer, place, batch, shapes))
-        if isinstance(layer, Residual):
-            return reference.Residual(*self._parts(layer, place, batch, shapes))
-        if isinstance(layer, Branches):
-            return reference.Branches(self._parts(layer, place, batch, shapes), join=layer.join)
-        if isinstance(layer, Repeat):
-            return reference.Chain([self.build(layer.layer, place.copy(i), batch, shapes) for i in range(layer.n)])
-        if isinstance(layer, Remat):
-            return self.build(layer.layer, place, batch, shapes)
-        if isinstance(layer, Graph):
-            return self._graph(layer, place, batch, shapes)
-        if isinstance(layer, Scan):
-            return self._scan(layer, place, batch, shapes[0])
+    def network(self, program: Program, copies: tuple[int, ...], path: str = "") -> reference.Node:
+        """The node of a network, or of a part of it."""
+        nodes: dict[str, reference.Node] = {}
+
+        def placed(equation: Any, turns: tuple[int, ...]) -> Placed:
+            use = program.uses[equation.params["use"]]
+            node = self._use(use, (*copies, *turns))
+            nodes["/".join(map(str, (use.path, *turns)))] = node
+            return Placed(node, len(use.inputs))
+
+        trees = self.trees.own(path, copies)
+        # state is taken and kept by the nodes of norms themselves
+        fixed = [trees.key] * program.train
+        body = written(program.jaxpr, jax.tree.structure(program.output), placed, fixed)
+        return _Network(body, nodes, trees)
+
+    def _use(self, use: Use, copies: tuple[int, ...]) -> reference.Node:
+        layer, shapes = use.layer, tuple(tuple(x.shape[1:]) for x in use.inputs)
+        batch = use.inputs[0].shape[0]
+        if use.inside is not None:
+            return self._scan(use, copies, batch, shapes[0])
         if isinstance(layer, layers.Function):
             return _function(layer, batch, shapes)
-        node = self._leaf(layer, place, (batch, *shapes[0]))
-        node.params, node.gradients = place.params, place.gradients
+        trees = self.trees.own(use.path, copies, use.folds)
+        node = self._leaf(layer, trees, (*_homes(use.path), *copies), (batch, *shapes[0]))
+        node.params, node.gradients = trees.params, trees.gradients
         return node
 
-    def _parts(self, layer: Composite, place: _Place, batch: int, shapes: tuple[Shape, ...]) -> list[reference.Node]:
-        inner = layer.part_shapes(shapes)
-        return [self.build(part, place.part(name), batch, inner[name]) for name, part in layer.named_parts()]
-
-    def _graph(self, layer: Graph, place: _Place, batch: int, shapes: tuple[Shape, ...]) -> reference.Node:
-        with _unwritten(f"the wiring {names.code(layer.wiring)}"):
-            wired, out, uses = traced(layer, place.params, *shapes, batch=batch)
-        parts = dict(layer.parts)
-        counts: Counter[str] = Counter()
-        nodes: list[reference.Node] = []
-        for name, inputs in uses:
-            own = tuple(shape[1:] for shape in inputs)
-            nodes.append(self.build(parts[name], place.part(name, counts[name]), inputs[0][0], own))
-            counts[name] += 1
-        with _unwritten(f"the wiring {names.code(layer.wiring)}"):
-            body = program(wired, jax.tree.structure(out), nodes)
-        return _Wired(body, dict(zip((name for name, _ in uses), nodes, strict=True)), place)
-
-    def _scan(self, layer: Scan, place: _Place, batch: int, shape: Shape) -> reference.Node:
+    def _scan(self, use: Use, copies: tuple[int, ...], batch: int, shape: Shape) -> reference.Node:
+        layer = use.layer
         drawing = next((part for part in _within(layer.net) if part.needs_key()), None)
-        if self.train and place.key is not None and drawing is not None:
+        if self.train and self.trees.key is not None and drawing is not None:
             raise Unwritten(
                 f"{names.code(layer)} in training: the random numbers of {names.code(drawing)} are not those of "
                 "single windows"
             )
         lattice, seen = layer.placed(shape)
-        node = self.build(layer.net, place, batch * prod(lattice.positions), (seen,))
-        return reference.Scan(node, lattice.local, stride=lattice.stride)
+        context = Context(train=self.train, path=tuple(filter(None, use.path.split("/"))))
+        inside = record(layer.net, (seen,), train=self.train, batch=batch * prod(lattice.positions), context=context)
+        return reference.Scan(self.network(inside, copies, use.path), lattice.local, stride=lattice.stride)
 
-    def _leaf(self, layer: Any, place: _Place, shape: tuple[int, ...]) -> reference.Node:
+    def _leaf(self, layer: Any, trees: _Trees, place: Any, shape: tuple[int, ...]) -> reference.Node:
         if nearest(layer, (layers.Dropout,)):
-            if not self.train or place.key is None or layer.rate == 0:
+            if not self.train or trees.key is None or layer.rate == 0:
                 return reference.Identity()
-            mask = dropout_mask(place.key, shape, layer.rate, whole_channels=layer.whole_channels)
+            mask = dropout_mask(trees.key, shape, layer.rate, whole_channels=layer.whole_channels)
             return reference.Dropout(np.broadcast_to(np.asarray(mask, np.float64), shape), layer.rate)
         if nearest(layer, (layers.BatchNorm, layers.InstanceNorm)):
-            return self._running(layer, place)
+            return self._running(layer, trees, place)
         known = nearest(layer, _LEAVES)
+        if known is None and hasattr(layer, "named_parts"):
+            raise Unwritten(
+                f"{names.code(layer)} transforms its layers, as vmap and grad do; what becomes of them has no "
+                "counterpart written by hand"
+            )
         if known is None:
             raise Unwritten(f"{names.code(layer)} has no counterpart written by hand")
         kind, options = _LEAVES[known]
-        return kind(**place.params, **{name: getattr(layer, name) for name in options})
+        return kind(**trees.params, **{name: getattr(layer, name) for name in options})
 
-    def _running(self, layer: layers.BatchNorm | layers.InstanceNorm, place: _Place) -> reference.Node:
+    def _running(self, layer: layers.BatchNorm | layers.InstanceNorm, trees: _Trees, place: Any) -> reference.Node:
         """A norm that can keep running statistics."""
         options = {name: getattr(layer, name) for name in ("momentum", "epsilon", "unbiased")}
-        before, _ = self.latest.get(place.path, (None, None))
-        given = {**place.params, **place.state, **options, "after": before}
+        before, _ = self.latest.get(place, (None, None))
+        given = {**trees.params, **trees.state, **options, "after": before}
         if isinstance(layer, layers.BatchNorm):
             node = reference.BatchNorm(**given, train=self.train or not layer.running)
         else:
             node = reference.InstanceNorm(**given, train=self.train, running=layer.running)
         if self.train and layer.running:
-            self.latest[place.path] = node, place.new_state
+            self.latest[place] = node, trees.new_state
         return node
+
+
+def _homes(path: str) -> tuple[str, ...]:
+    """The path of a use as params have it."""
+    return tuple(step.split("#")[0] for step in path.split("/"))
 
 
 def _within(part: Any) -> Iterator[Layer]:
@@ -289,7 +283,7 @@ def _function(layer: layers.Function, batch: int, shapes: tuple[Shape, ...]) -> 
         return _FUNCTIONS[layer.function]()
     structs = [jax.ShapeDtypeStruct((batch, *shape), jnp.zeros(()).dtype) for shape in shapes]
     with _unwritten(f"the function {names.code(layer)}"):
-        return program(jax.make_jaxpr(layer.function)(*structs))
+        return written(jax.make_jaxpr(layer.function)(*structs))
 
 
 @contextlib.contextmanager
@@ -301,28 +295,29 @@ def _unwritten(what: str) -> Iterator[None]:
         raise Unwritten(f"{what}: {error}") from None
 
 
-class _Wired(reference.Node):
-    """A wiring as a node: its program takes the parameters, which it may read, beside the inputs.
+class _Network(reference.Node):
+    """A network as a node: its program takes the parameters, which wirings may read, beside the inputs.
 
     Args:
         body: the program.
-        parts: a use of every layer.
-        place: that of the graph.
+        parts: the uses of layers, by path.
+        trees: those of the network.
     """
 
-    def __init__(self, body: reference.Node, parts: dict[str, reference.Node], place: _Place) -> None:
+    def __init__(self, body: reference.Node, parts: dict[str, reference.Node], trees: _Trees) -> None:
         super().__init__()
         for name, node in parts.items():
             self.params |= {f"{name}.{key}": value for key, value in node.params.items()}
             self.gradients |= {f"{name}.{key}": value for key, value in node.gradients.items()}
         self._body = body
-        self._leaves, self._totals = jax.tree.leaves(place.params), jax.tree.leaves(place.gradients)
+        self._leaves, self._totals = jax.tree.leaves(trees.params), jax.tree.leaves(trees.gradients)
+        self._state = jax.tree.leaves(trees.state)
 
     def forward(self, *inputs: np.ndarray) -> Any:
-        return self._body.forward(*self._leaves, *inputs)
+        return self._body.forward(*self._leaves, *self._state, *inputs)
 
     def backward(self, gradient: Any) -> tuple[np.ndarray, ...]:
         found = self._body.backward(gradient)
         for total, share in zip(self._totals, found, strict=False):
             total += share
-        return found[len(self._totals) :]
+        return found[len(self._totals) + len(self._state) :]

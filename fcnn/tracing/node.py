@@ -31,7 +31,8 @@ class Node:
         params: the numbers of its parameters, by their names in its entry of params.
         state: the numbers of its state, likewise.
         new_state: the numbers of its state after it, in training.
-        copies: copies of it in the loops around it, the outermost first.
+        copies: in loops whose turns have parameters of their own, as those of ``repeat``, how many there are; the
+            outermost loop first.
         positions: windows along each axis of the scans around it.
         inside: traces of what it runs: the body of a loop, the branches of a condition, the network of a ``Scan``, the
             operations of a function.

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..context import COPIES
 from ..geometry import Shape
-from ..jaxprs import body, called, constants, parts_of_scan, scopes
+from ..jaxprs import body, called, constants, named, parts_of_scan, scopes
 from .node import Node, Trace
 from .record import LAYER, Program, Use
 
@@ -197,7 +198,8 @@ class _Reader:
                 origins.append(Origin("input") if carried or origin.kind == "input" else origin)
                 if var not in used and not carried:
                     inputs = [n for n in inputs if n != number] if inputs.count(number) == 1 else inputs
-            inside = (self.read(program, origins, step.path, (*copies, params["length"]), positions, count),)
+            inner = (*copies, params["length"]) if named(program, COPIES) else copies
+            inside = (self.read(program, origins, step.path, inner, positions, count),)
         else:
             for value in params.values():
                 for program in value if isinstance(value, (tuple, list)) else (value,):
@@ -254,9 +256,12 @@ class _Values:
 
 
 def _used(jaxpr: Any) -> set[Any]:
-    """The variables that a program reads."""
-    read = {atom for equation in jaxpr.eqns for atom in equation.invars if not hasattr(atom, "val")}
-    return read | {atom for atom in jaxpr.outvars if not hasattr(atom, "val")}
+    """The variables that the results of a program and its layers depend on."""
+    live = {atom for atom in jaxpr.outvars if not hasattr(atom, "val")}
+    for equation in reversed(jaxpr.eqns):
+        if equation.primitive.name == LAYER or live.intersection(equation.outvars):
+            live |= {atom for atom in equation.invars if not hasattr(atom, "val")}
+    return live
 
 
 def _names(tree: Any) -> list[str]:

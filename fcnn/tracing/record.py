@@ -16,7 +16,8 @@ from ..geometry import Shape
 from ..given import Params, State
 from .structure import structure
 
-#: the name of the primitive that stands for one use of a layer; its parameter ``use`` counts them from 0
+#: the name of the primitive that stands for one use of a layer; its parameter ``use`` counts them from 0, ``state``
+#: is how many of its results, the last ones, are new state
 LAYER = "layer"
 
 
@@ -30,6 +31,7 @@ class Use(NamedTuple):
         state: shapes and dtypes of its state.
         inputs: shapes and dtypes of its inputs, with their batch.
         output: shape and dtype of its output, or a tree of those of several.
+        folds: what its random key is folded from, step by step; None for the number of a copy in a loop.
         inside: what one window is put through, where the layer scans; else None.
         positions: windows along each axis of a layer that scans.
     """
@@ -40,6 +42,7 @@ class Use(NamedTuple):
     state: Any
     inputs: tuple[Any, ...]
     output: Any
+    folds: tuple[int | None, ...] = ()
     inside: Program | None = None
     positions: Shape = ()
 
@@ -103,9 +106,9 @@ def record(
 
     def walk(key: Any, params: Params, state: State, *inputs: Any) -> Any:
         if context is not None:
-            return net.run(dataclasses.replace(context, record=recorder), params, state, inputs)
+            return recorder.part(net, dataclasses.replace(context, record=recorder), params, state, inputs)
         with at_top(net.label):
-            return net.run(Context(train=train, root=key, record=recorder), params, state, inputs)
+            return recorder.part(net, Context(train=train, root=key, record=recorder), params, state, inputs)
 
     key = jax.eval_shape(lambda: jax.random.key(0)) if train else None
     jaxpr, (output, _) = jax.make_jaxpr(walk, return_shape=True)(key, params, state, *inputs)
@@ -118,6 +121,17 @@ class Recorder:
     def __init__(self) -> None:
         self.uses: list[Use] = []
 
+    def part(
+        self, layer: Any, context: Context, params: Params, state: State, inputs: tuple[Any, ...]
+    ) -> tuple[Any, State]:
+        """A part of a composition; one that JAX transforms the layers of, as by ``vmap``, is taken as a whole."""
+        known = len(self.uses)
+        try:
+            return layer.run(context, params, state, inputs)
+        except NotImplementedError:  # the primitive that stands for a layer has no rules for transformations
+            del self.uses[known:]
+            return self.use(layer, context, params, state, inputs)
+
     def use(
         self, layer: Any, context: Context, params: Params, state: State, inputs: tuple[Any, ...]
     ) -> tuple[Any, State]:
@@ -127,7 +141,8 @@ class Recorder:
         leaves, form = jax.tree.flatten(given)
         output, new_state = _outcome(layer, context.train, form, tuple(leaves))
         new_state = new_state if context.train else {}
-        y, new_state = self._bind(Use(context.place, layer, *given, output), new_state, (params, state, inputs))
+        use = Use(context.place, layer, *given, output, _folds(context))
+        y, new_state = self._bind(use, new_state, (params, state, inputs))
         return y, new_state if context.train else state
 
     def scan(
@@ -147,7 +162,7 @@ class Recorder:
             lambda a: jax.ShapeDtypeStruct((a.shape[0], *positions, *a.shape[1:]), a.dtype), inside.output
         )
         given = jax.tree.map(_kind, (params, state, (x,)))
-        use = Use(context.place, layer, *given, output, inside, positions)
+        use = Use(context.place, layer, *given, output, _folds(context), inside, positions)
         y, new_state = self._bind(use, given[1] if context.train else {}, (params, state, (x,)))
         return y, new_state if context.train else state
 
@@ -156,7 +171,8 @@ class Recorder:
         avals = tuple((tuple(out.shape), out.dtype) for out in outs)
         number = len(self.uses)
         self.uses.append(use)
-        made = _primitive().bind(*map(jnp.asarray, jax.tree.leaves(given)), use=number, outs=avals)
+        state = len(jax.tree.leaves(new_state))
+        made = _primitive().bind(*map(jnp.asarray, jax.tree.leaves(given)), use=number, outs=avals, state=state)
         return jax.tree.unflatten(form, made)
 
 
@@ -168,10 +184,14 @@ def _primitive() -> Any:
     primitive.multiple_results = True
 
     @primitive.def_abstract_eval
-    def shape(*avals: Any, use: int, outs: tuple[tuple[Shape, Any], ...]) -> Any:
+    def shape(*avals: Any, use: int, outs: tuple[tuple[Shape, Any], ...], state: int) -> Any:
         return [ShapedArray(shape, dtype) for shape, dtype in outs]
 
     return primitive
+
+
+def _folds(context: Context) -> tuple[int | None, ...]:
+    return tuple(fold if isinstance(fold, int) else None for fold in context.folds)
 
 
 def _kind(a: Any) -> jax.ShapeDtypeStruct:

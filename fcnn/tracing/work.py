@@ -40,11 +40,11 @@ def _total(traced: Trace) -> int:
 
 def _of(node: Node, traced: Trace) -> int:
     if node.layer is not None:
-        return prod(node.copies) * _of_layer(node, traced)
+        return _of_layer(node, traced)
     if node.inside:
-        found = [_total(inner) for inner in node.inside]  # a loop's has its copies; of branches one is taken
-        return found[0] if node.primitive == "scan" else max(found)
-    return prod(node.copies) * _of_equation(node.equation) // BATCH
+        turns = node.equation.params["length"] if node.primitive == "scan" else 1
+        return turns * max(map(_total, node.inside))  # of branches one is taken
+    return _of_equation(node.equation) // BATCH
 
 
 def _of_layer(node: Node, traced: Trace) -> int:

@@ -13,17 +13,17 @@ from ...jaxprs import body, parts_of_scan
 from .program import Program, _Tree, program
 
 
-def _listed(jaxpr: Any, nodes: Sequence[reference.Node]) -> Program:
+def _listed(jaxpr: Any, layers: Any) -> Program:
     """A program whose result is the list of its outputs."""
-    return program(jaxpr, jax.tree.structure([0] * len(body(jaxpr).outvars)), nodes)
+    return program(jaxpr, jax.tree.structure([0] * len(body(jaxpr).outvars)), layers)
 
 
 class Cond(_Tree):
     """One of several programs, which a whole number chooses."""
 
-    def __init__(self, params: dict[str, Any], nodes: Sequence[reference.Node]) -> None:
+    def __init__(self, params: dict[str, Any], layers: Any = None) -> None:
         super().__init__()
-        self._branches = [_listed(branch, nodes) for branch in params["branches"]]
+        self._branches = [_listed(branch, layers) for branch in params["branches"]]
 
     def forward(self, which: Any, *inputs: Any) -> Any:
         branch = self._branches[int(np.clip(int(which), 0, len(self._branches) - 1))]
@@ -38,10 +38,10 @@ class Cond(_Tree):
 class Loop(_Tree):
     """``jax.lax.scan``: a program that hands a carry on from step to step, and takes and gives a slice in each."""
 
-    def __init__(self, params: dict[str, Any], nodes: Sequence[reference.Node]) -> None:
+    def __init__(self, params: dict[str, Any], layers: Any = None) -> None:
         super().__init__()
         self._consts, self._carry = parts_of_scan(params)
-        self._body = _listed(params["jaxpr"], nodes)
+        self._body = _listed(params["jaxpr"], layers)
         order = range(params["length"])
         self._order = list(reversed(order) if params["reverse"] else order)
         self._shapes = [out.aval.shape for out in body(params["jaxpr"]).outvars[self._carry :]]
@@ -79,10 +79,10 @@ class Loop(_Tree):
 class While(_Tree):
     """``jax.lax.while_loop``: a program that runs as long as another says so."""
 
-    def __init__(self, params: dict[str, Any], nodes: Sequence[reference.Node]) -> None:
+    def __init__(self, params: dict[str, Any], layers: Any = None) -> None:
         super().__init__()
         self._counts = params["cond_nconsts"], params["body_nconsts"]
-        self._cond, self._body = _listed(params["cond_jaxpr"], nodes), _listed(params["body_jaxpr"], nodes)
+        self._cond, self._body = _listed(params["cond_jaxpr"], layers), _listed(params["body_jaxpr"], layers)
 
     def _goes_on(self, *inputs: Any) -> bool:
         (more,) = self._cond.forward(*inputs)
@@ -111,10 +111,10 @@ class While(_Tree):
 class Reduce(_Tree):
     """``jax.lax.reduce``: arrays are folded in half until one entry is left, by a program of two entries of each."""
 
-    def __init__(self, params: dict[str, Any], nodes: Sequence[reference.Node]) -> None:
+    def __init__(self, params: dict[str, Any], layers: Any = None) -> None:
         super().__init__()
         self._axes = tuple(map(int, params["dimensions"]))
-        self._body = _listed(params["jaxpr"], nodes)
+        self._body = _listed(params["jaxpr"], layers)
 
     def forward(self, *inputs: Any) -> Any:
         xs, starts = inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from ... import reference
-from ...jaxprs import body, called, constants
+from ...context import COPIES
+from ...jaxprs import body, called, constants, named, parts_of_scan
 from . import arrays, elementwise, indexing, linear, reductions
 from .rule import Maker, Rule, unary, widened
 
@@ -119,13 +120,25 @@ class Program(_Tree):
         return tuple(at(number) for number in self._inputs)
 
 
-def program(jaxpr: Any, form: Any = _ONE, nodes: Sequence[reference.Node] = ()) -> Program:
+class Placed(NamedTuple):
+    """What stands for one use of a layer: its node, and how many of the use's last operands are its inputs."""
+
+    node: reference.Node
+    inputs: int
+
+
+#: from the equation of a layer, and the numbers of the running copies in the loops around it, to what stands for it
+Layers = Callable[[Any, tuple[int, ...]], Placed]
+
+
+def program(jaxpr: Any, form: Any = _ONE, layers: Layers | None = None, fixed: Sequence[Any] = ()) -> Program:
     """Translate a traced function of arrays.
 
     Args:
         jaxpr: the function, a closed jaxpr.
-        form: the structure of its output.
-        nodes: what stands for the primitive ``layer``, by its parameter ``use``.
+        form: the structure of its output; results beyond it are left out.
+        layers: what stands for the primitive ``layer``; loops with layers inside are written out turn by turn.
+        fixed: the first arguments, where they are constants.
 
     Returns:
         The node.
@@ -133,12 +146,24 @@ def program(jaxpr: Any, form: Any = _ONE, nodes: Sequence[reference.Node] = ()) 
     Raises:
         NotImplementedError: a primitive without a derivative here.
     """
-    from jax.extend import core  # heavy to import, and only gradient checks need it
+    writer = _Writer(layers)
+    inputs = [next(writer.counter) for _ in body(jaxpr).invars[len(fixed) :]]
+    outputs = writer.run(body(jaxpr), constants(jaxpr), [*fixed, *inputs], ())
+    return Program(inputs, writer.steps, jax.tree.unflatten(form, outputs[: form.num_leaves]))
 
-    steps: list[Step] = []
-    counter = itertools.count()
 
-    def run(inner: Any, consts: Sequence[Any], arguments: list[Any]) -> list[Any]:
+class _Writer:
+    """What stays the same from program to inner program: the nodes so far, and the next number of a value."""
+
+    def __init__(self, layers: Layers | None) -> None:
+        self.layers = layers
+        self.steps: list[Step] = []
+        self.counter = itertools.count()
+
+    def run(self, inner: Any, consts: Sequence[Any], arguments: list[Any], copies: tuple[int, ...]) -> list[Any]:
+        """Write out a program; gives its results: numbers of values, or arrays that are constant."""
+        from jax.extend import core  # heavy to import, and only gradient checks need it
+
         known: dict[Any, Any] = dict(zip(inner.invars, arguments, strict=True))
         known.update(zip(inner.constvars, map(_constant, consts), strict=True))
 
@@ -149,18 +174,81 @@ def program(jaxpr: Any, form: Any = _ONE, nodes: Sequence[reference.Node] = ()) 
             sources = [read(atom) for atom in equation.invars]
             program = None if _named(equation) else called(equation)
             if program is not None:
-                outs = run(body(program), constants(program), sources)
-            elif equation.primitive.name != "layer" and not any(isinstance(source, int) for source in sources):
-                outs = _folded(equation, sources, nodes)
+                outs = self.run(body(program), constants(program), sources, copies)
+            elif equation.primitive.name == "layer":
+                outs = self._layer(equation, sources, copies)
+            elif equation.primitive.name == "scan" and _has_layers(equation.params["jaxpr"]):
+                outs = self._turns(equation, sources, copies)
             else:
-                outs = [next(counter) for _ in equation.outvars]
-                steps.append(Step(_node(equation, nodes), sources, outs))
+                outs = self._made(equation, sources, copies)
             known.update(zip(equation.outvars, outs, strict=True))
         return [read(atom) for atom in inner.outvars]
 
-    inputs = [next(counter) for _ in body(jaxpr).invars]
-    outputs = run(body(jaxpr), constants(jaxpr), list(inputs))
-    return Program(inputs, steps, jax.tree.unflatten(form, outputs))
+    def _made(self, equation: Any, sources: list[Any], copies: tuple[int, ...]) -> list[Any]:
+        if not any(isinstance(source, int) for source in sources):
+            return _folded(equation, sources)
+        layers = self.layers
+        inner = None if layers is None else lambda equation, turns: layers(equation, (*copies, *turns))
+        return self._step(_node(equation, inner), sources, len(equation.outvars))
+
+    def _step(self, node: reference.Node, sources: list[Any], count: int) -> list[Any]:
+        outs = [next(self.counter) for _ in range(count)]
+        self.steps.append(Step(node, sources, outs))
+        return outs
+
+    def _layer(self, equation: Any, sources: list[Any], copies: tuple[int, ...]) -> list[Any]:
+        if self.layers is None:
+            raise NotImplementedError("no derivative by hand for a layer inside a function")
+        node, inputs = self.layers(equation, copies)
+        state = equation.params["state"]  # of new state a reference node says itself what it is
+        made = self._step(node, sources[len(sources) - inputs :], len(equation.outvars) - state)
+        return [*made, *(np.zeros(atom.aval.shape) for atom in equation.outvars[len(made) :])]
+
+    def _turns(self, equation: Any, sources: list[Any], copies: tuple[int, ...]) -> list[Any]:
+        """A loop, written out turn by turn."""
+        params, program = equation.params, equation.params["jaxpr"]
+        consts, carried = parts_of_scan(params)
+        kept, carry, slices = sources[:consts], sources[consts : consts + carried], sources[consts + carried :]
+        order = range(params["length"])
+        turns: dict[int, list[Any]] = {}
+        for i in reversed(order) if params["reverse"] else order:
+            own = [self._joined(_item(i), [source]) for source in slices]
+            inner = (*copies, i) if named(program, COPIES) else copies
+            made = self.run(body(program), constants(program), [*kept, *carry, *own], inner)
+            carry, turns[i] = made[:carried], made[carried:]
+        series = zip(*(turns[i] for i in order), strict=True)
+        return [*carry, *(self._joined(_STACK, list(each)) for each in series)]
+
+    def _joined(self, rule: Rule, sources: list[Any]) -> Any:
+        if any(isinstance(source, int) for source in sources):
+            return self._step(Arithmetic(rule), sources, 1)[0]
+        return np.asarray(rule[0](*sources))
+
+
+def _has_layers(program: Any) -> bool:
+    """Whether layers are among the operations of a program, however deep."""
+    for equation in body(program).eqns:
+        if equation.primitive.name == "layer":
+            return True
+        inner = called(equation) or (equation.primitive.name == "scan" and equation.params["jaxpr"])
+        if inner and _has_layers(inner):
+            return True
+    return False
+
+
+def _item(i: int) -> Rule:
+    """The slice of an array along its first axis."""
+
+    def back(g: Any, y: Any, x: Any) -> tuple[Any]:
+        whole = np.zeros(np.shape(x))
+        whole[i] = g
+        return (whole,)
+
+    return (lambda x: x[i]), back
+
+
+#: arrays as slices of one
+_STACK: Rule = (lambda *xs: np.stack(xs)), (lambda g, y, *xs: tuple(g))
 
 
 def _constant(value: Any) -> Any:
@@ -172,12 +260,12 @@ def _is_key(value: Any) -> bool:
     return jax.numpy.issubdtype(getattr(value, "dtype", np.float64), jax.dtypes.extended)
 
 
-def _folded(equation: Any, sources: list[Any], nodes: Sequence[reference.Node]) -> list[Any]:
+def _folded(equation: Any, sources: list[Any]) -> list[Any]:
     """The results of an operation on constants alone: they need no derivative, so what has no rule is left to JAX."""
     if any(_is_key(atom.aval) for atom in (*equation.invars, *equation.outvars)):
         return _by_jax(equation)(*sources)
     try:
-        node = _node(equation, nodes)
+        node = _node(equation)
     except NotImplementedError:
         return _by_jax(equation)(*sources)
     return jax.tree.leaves(node.forward(*sources))
@@ -230,19 +318,17 @@ def _chain(program: Any) -> tuple[tuple[str, float], ...] | None:
     return found
 
 
-def _node(equation: Any, nodes: Sequence[reference.Node]) -> reference.Node:
+def _node(equation: Any, layers: Layers | None = None) -> reference.Node:
     from .loops import LOOPS
 
     name, params = equation.primitive.name, equation.params
-    if name == "layer":
-        return nodes[params["use"]]
     named = _named(equation)
     if named is not None:
         return Arithmetic(named)
     if name in RULES:
         return Arithmetic(RULES[name])
     if name in LOOPS:
-        return LOOPS[name](params, nodes)
+        return LOOPS[name](params, layers)
     if name in MAKERS:
         try:
             return Arithmetic(MAKERS[name](params, *(tuple(atom.aval.shape) for atom in equation.invars)))
