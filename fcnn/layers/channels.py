@@ -8,12 +8,13 @@ from typing import Any
 import jax
 
 from .. import ops
+from ..facts import EachPosition, Locality
 from ..geometry import Shape
 from ..given import Parameter, Params
 from ..layer import Layer
+from .checks import check_number
 from .conv import check_flag
 from .initial import Initial, check, resolve
-from .norm import check_number
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,7 +57,17 @@ class PReLU(Layer):
         }
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
-        return {"slope": Parameter(shapes[0][-1:] if self.per_channel else (), resolve(self.slope_init))}
+        return {
+            "slope": Parameter(
+                shapes[0][-1:] if self.per_channel else (), resolve(self.slope_init), ("out",) * self.per_channel
+            )
+        }
+
+    def locality(self, shape: Shape) -> Locality:
+        return EachPosition(vectors=self.per_channel)
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return 0
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         return ops.prelu(inputs[0], params["slope"])
@@ -96,7 +107,13 @@ class ScaleChannels(Layer):
         return {"initial": check_number(self.initial, "initial")}
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
-        return {"scale": Parameter(shapes[0][-1:], jax.nn.initializers.constant(self.initial))}
+        return {"scale": Parameter(shapes[0][-1:], jax.nn.initializers.constant(self.initial), ("out",))}
+
+    def locality(self, shape: Shape) -> Locality:
+        return EachPosition()
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return 0
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         return ops.scale_channels(inputs[0], params["scale"])

@@ -9,7 +9,7 @@ from ..compose.neighbours import is_elementwise
 from ..errors import shown
 from ..geometry import Shape, is_shape
 from ..layer import Layer
-from ..layers import BatchNorm, Dropout, InstanceNorm, LayerNorm, PReLU
+from ..layers import BatchNorm, Dropout, InstanceNorm, LayerNorm
 from ..layers.function import Function
 from ..layers.norm import BY_ALL
 from .fields import AtPositions, OverlappingBatchNorm
@@ -38,11 +38,6 @@ def part_wise(layer: Layer, value: Value, way: Way) -> Part:
     if value.kind == POINT and len(value.shape) != 1:
         return at_positions(layer, value, way)
     return Part(layer, value._replace(shape=layer.infer_shape(value.shape)))
-
-
-def prelu(layer: PReLU, value: Value, way: Way) -> Part:
-    """With one slope for all it is a function of single numbers, else it works along the channels."""
-    return part_wise(layer, value, way) if layer.per_channel else Part(layer, value)
 
 
 def layer_norm(layer: LayerNorm, value: Value, way: Way) -> Part:
