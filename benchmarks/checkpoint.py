@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from machine import provenance
 
-from fcnn.training.checkpoint import Store
+from fcnn.training.store import Store
 
 SIZES = {"1 million parameters": 1_000_000, "10 million parameters": 10_000_000}
 LAYERS = 8

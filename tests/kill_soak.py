@@ -36,7 +36,7 @@ import optax
 import fcnn
 from fcnn.data import augment
 from fcnn.training import CheckpointDamagedWarning, Checkpoints, serialization
-from fcnn.training.loop import Loop
+from fcnn.training.session import Session
 
 KINDS = ("arrays", "batches", "ensemble")
 EVERY = 5  # steps between checkpoints
@@ -69,7 +69,7 @@ def train(kind, seed=0, *, epochs=EPOCHS, **options):
         **options,
     }
     if kind == "ensemble":
-        return fcnn.training.fit_ensemble(NET, (x, y), members=2, batch_size=5, **settings)
+        return fcnn.fit(NET, (x, y), members=2, batch_size=5, **settings)
     settings = {"keep_best": True, "patience": epochs, **settings}
     if kind == "arrays":
         return fcnn.fit(NET, (x, y), batch_size=5, **settings)
@@ -118,31 +118,19 @@ def child(kind, seed, epochs, folder, every=EVERY):
     folder = Path(folder)
     handle = os.open(folder / "reached", os.O_CREAT | os.O_WRONLY)
 
-    def noting(method):
-        def noted(loop, *arguments):
-            answer = method(loop, *arguments)
-            os.pwrite(handle, f"{loop.taken:>12}".encode(), 0)
-            return answer
+    def counted(session, progress, chunk, between=Session.between):
+        os.pwrite(handle, f"{progress.taken:>12}".encode(), 0)  # before a checkpoint of these steps is written
+        return between(session, progress, chunk)
 
-        return noted
-
-    def before(method):
-        def noted(loop, *arguments):
-            os.pwrite(handle, f"{loop.taken:>12}".encode(), 0)
-            return method(loop, *arguments)
-
-        return noted
-
-    def taken_up(loop, take_up=Loop._take_up):
+    def resumed_from(session, resume=Session.resume):
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            take_up(loop)
+            resume(session)
         damaged = sum(issubclass(warning.category, CheckpointDamagedWarning) for warning in said)
-        (folder / "resumed.part").write_text(json.dumps({"step": loop.taken, "damaged": damaged}))
+        (folder / "resumed.part").write_text(json.dumps({"step": session.progress.taken, "damaged": damaged}))
         (folder / "resumed.part").replace(folder / "resumed")
 
-    # where data are on the device steps are counted before _between, else in _read
-    Loop._take_up, Loop._read, Loop._between = taken_up, noting(Loop._read), before(Loop._between)
+    Session.resume, Session.between = resumed_from, counted
     store = Checkpoints(folder / "run", every_seconds=None, every_steps=every)
     keep(folder / "result.npz", train(kind, seed, epochs=epochs, checkpoint=store, resume=True))
 

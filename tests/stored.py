@@ -29,7 +29,8 @@ def names(folder):
 CHILD = """
 import sys, warnings, resource
 import numpy as np
-from fcnn.training.checkpoint import Store, CheckpointError
+from fcnn.training.checkpoint import CheckpointError
+from fcnn.training.store import Store
 def tree(n):
     return {str(i): np.full((40, 1000 + i), n, np.float32) for i in range(8)} | {"step": np.int64(n).reshape(())}
 folder = sys.argv[1]

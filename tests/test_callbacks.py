@@ -105,7 +105,7 @@ def test_a_rate_that_cannot_be_known_is_left_out(optimizer):
 
 
 def test_the_rate_of_an_ensemble():
-    run = fcnn.training.fit_ensemble(
+    run = fcnn.fit(
         NET, DATA, members=2, epochs=2, optimizer=optax.adam(SCHEDULE), key=jax.random.key(0), batch_size=4,
         progress=False,
     )  # fmt: skip

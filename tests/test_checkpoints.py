@@ -18,7 +18,8 @@ import pytest
 from stored import child, leaves, names, small
 
 from fcnn.training import serialization
-from fcnn.training.checkpoint import CheckpointError, Checkpoints, Store
+from fcnn.training.checkpoint import CheckpointError, Checkpoints
+from fcnn.training.store import Store
 
 pytest.importorskip("orbax.checkpoint", reason="checkpoints need orbax-checkpoint")
 
@@ -287,7 +288,8 @@ import os, sys
 import jax, jax.numpy as jnp, numpy as np
 folder, port, index = sys.argv[1], sys.argv[2], int(sys.argv[3])
 jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=index)
-from fcnn.training.checkpoint import CheckpointError, Store
+from fcnn.training.checkpoint import CheckpointError
+from fcnn.training.store import Store
 mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 def placed(x, *axes):
     return jax.make_array_from_callback(x.shape, jax.NamedSharding(mesh, jax.P(*axes)), lambda i: x[i])

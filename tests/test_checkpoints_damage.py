@@ -14,7 +14,8 @@ import pytest
 from stored import child, leaves, names, small
 
 from fcnn.training import serialization
-from fcnn.training.checkpoint import CheckpointDamagedWarning, CheckpointError, CheckpointFailedWarning, Store
+from fcnn.training.checkpoint import CheckpointDamagedWarning, CheckpointError, CheckpointFailedWarning
+from fcnn.training.store import Store
 
 pytest.importorskip("orbax.checkpoint", reason="checkpoints need orbax-checkpoint")
 

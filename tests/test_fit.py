@@ -14,7 +14,6 @@ from fcnn.training import (
     EpochInfo,
     decay_mask,
     evaluate_ensemble,
-    fit_ensemble,
     label_smoothing,
     make_step,
     order_of,
@@ -393,7 +392,7 @@ def test_schedules_clipping_decay_and_smoothing_are_arguments(x64):
 
 def test_each_member_of_an_ensemble_is_a_run_of_its_own(x64):
     data = labelled(dtype=np.float64)
-    run = fit_ensemble(
+    run = fcnn.fit(
         NET, data, members=3, optimizer=SGD, epochs=3, key=KEY, batch_size=16, validation=data, progress=False
     )
     for i, key in enumerate(jax.random.split(KEY, 3)):
@@ -407,7 +406,7 @@ def test_the_vote_of_an_ensemble_gains_on_its_members():
     data, test = labelled(60), labelled(300, seed=1)
     noisy = (data[0] + np.random.default_rng(2).normal(0, 0.8, data[0].shape).astype(np.float32), data[1])
     hard = (test[0] + np.random.default_rng(3).normal(0, 0.8, test[0].shape).astype(np.float32), test[1])
-    run = fit_ensemble(NET, noisy, members=5, optimizer=SGD, epochs=10, key=KEY, batch_size=16, progress=False)
+    run = fcnn.fit(NET, noisy, members=5, optimizer=SGD, epochs=10, key=KEY, batch_size=16, progress=False)
     found = evaluate_ensemble(NET, run.params, hard, state=run.state)
     probabilities = np.mean(
         [
@@ -430,7 +429,7 @@ def test_the_vote_of_an_ensemble_gains_on_its_members():
 def test_data_that_do_not_fit_the_device_come_from_the_host(monkeypatch, x64):
     data = labelled(dtype=np.float64)
     run = fit(data)
-    monkeypatch.setattr("fcnn.training.batches.on_device", lambda *given: False)
+    monkeypatch.setattr("fcnn.training.arrays.on_device", lambda *given: False)
     assert_close(run.params, fit(data).params)
 
 

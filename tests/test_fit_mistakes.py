@@ -7,8 +7,7 @@ import optax
 import pytest
 
 import fcnn
-from fcnn.training import cross_entropy, fit_ensemble, label_smoothing
-from fcnn.training.history import History
+from fcnn.training import cross_entropy, label_smoothing
 
 KEY = jax.random.key(0)
 SGD = optax.sgd(0.05, momentum=0.9)
@@ -90,7 +89,7 @@ MISTAKES = {
     "a mesh of numbers": (lambda: fit(mesh=8), TypeError, r"jax\.make_mesh"),
     "what to do with NaN": (lambda: fit(non_finite="ignore"), ValueError, "expected 'stop' or 'skip'"),
     "an ensemble of batches": (
-        lambda: fit_ensemble(NET, [(X, Y)], members=2, optimizer=SGD, epochs=1, key=KEY),
+        lambda: fcnn.fit(NET, [(X, Y)], members=2, optimizer=SGD, epochs=1, key=KEY),
         TypeError,
         "every member goes through them",
     ),
@@ -196,18 +195,3 @@ def test_a_run_that_reports_its_accuracy_goes_by_it(name):
     values = run.history[options["monitor"]]
     assert len(values) == 3
     assert run.best_epoch == np.argmax(values) + 1
-
-
-def test_the_latest_numbers_are_those_of_the_last_step_that_was_taken():
-    history = History()
-    assert history.latest() == {}
-    history.add({"loss": np.array([3.0, 2.0]), "accuracy": np.array([0.5, 0.25])}, np.array([True, True]))
-    assert history.latest() == {"loss": 2.0, "accuracy": 0.25}
-    history.add({"loss": np.array([1.0, np.nan]), "accuracy": np.array([0.75, 0.0])}, np.array([True, False]))
-    assert history.latest() == {"loss": 1.0, "accuracy": 0.75}
-    history.add({"loss": np.array([[7.0, 8.0]])}, np.array([True]))  # of an ensemble's members
-    assert history.latest()["loss"] == [7.0, 8.0]
-    history.close({"loss": 2.0})
-    assert history.latest() == {}
-    history.add({"loss": np.array([np.nan])}, np.array([False]))  # nothing but skipped
-    assert history.latest() == {}

@@ -145,9 +145,7 @@ def test_no_gradient_of_what_is_frozen_is_computed():
 def test_members_of_an_ensemble_are_frozen_alike_and_a_run_goes_on(tmp_path):
     x, y = data()
     settings = {"optimizer": optax.adam(0.01), "batch_size": 8, "key": jax.random.key(0), "progress": False}
-    ensemble = fcnn.training.fit_ensemble(
-        NET, (x.astype("float32"), y), members=2, epochs=2, trainable="head", **settings
-    )
+    ensemble = fcnn.fit(NET, (x.astype("float32"), y), members=2, epochs=2, trainable="head", **settings)
     begun = jax.vmap(lambda key: start(NET, optax.sgd(0.1), key, SHAPE).params)(jax.random.split(jax.random.key(0), 2))
     assert same(ensemble.params["trunk"], begun["trunk"])
     assert not same(ensemble.params["head"], begun["head"])

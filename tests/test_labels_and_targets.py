@@ -271,7 +271,7 @@ def test_places_are_known_where_data_come_from_the_host(monkeypatch):
     options = {"net": fcnn.serial(fcnn.Flatten(), fcnn.Dense(3)), "augment": augment.AlternatingFlip()}
     options |= {"epochs": 3, "batch_size": 8}
     run = fit((x, Y[:24]), **options)
-    monkeypatch.setattr("fcnn.training.batches.on_device", lambda *given: False)
+    monkeypatch.setattr("fcnn.training.arrays.on_device", lambda *given: False)
     other = fit((x, Y[:24]), **options)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), run.params, other.params)
 

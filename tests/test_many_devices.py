@@ -104,9 +104,9 @@ said["errors"] = [
 wide = fcnn.serial(fcnn.Conv(32, 3, padding="SAME"), fcnn.BatchNorm(), fcnn.Conv(32, 3), fcnn.Flatten(), fcnn.Dense(3))
 jax.config.update("jax_enable_x64", False)
 sharding = Sharding.over(eight)
-train = sharding.everywhere(fcnn.training.start(wide, momentum, jax.random.key(0), (8, 8, 2)))
+train = sharding.replicate(fcnn.training.start(wide, momentum, jax.random.key(0), (8, 8, 2)))
 step = fcnn.training.make_step(wide, momentum)
-data = jax.device_put(((x.astype("float32"),), y, np.arange(40, dtype="int32")), sharding.whole)
+data = jax.device_put(((x.astype("float32"),), y, np.arange(40, dtype="int32")), sharding.replicated)
 scalars = [np.int32(0)] * 3
 text = compiled_loop.resident(step, 16, sharding, False, False).lower(train, *data, *scalars).compile().as_text()
 said["outputs"] = re.findall(r" = f32\\[(\\d+),[68],[68],32\\]\\S* convolution\\(", text)

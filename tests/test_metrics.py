@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import fcnn
-from fcnn.training import evaluate_ensemble, fit_ensemble, make_step, metrics, start
+from fcnn.training import evaluate_ensemble, make_step, metrics, start
 
 KEY = jax.random.key(0)
 NET = fcnn.Dense(4)
@@ -208,7 +208,7 @@ def test_a_step_of_ones_own_takes_the_metrics_of_fit():
 def test_members_of_an_ensemble_have_each_their_own():
     wanted = {"f1": metrics.f1(), "confusion": metrics.confusion_matrix(), "most": FOLD}
     settings = {"members": 2, "optimizer": optax.sgd(0.1), "epochs": 2, "key": KEY, "progress": False}
-    run = fit_ensemble(NET, (X, Y), metrics=wanted, validation=(X, Y), batch_size=13, **settings)
+    run = fcnn.fit(NET, (X, Y), metrics=wanted, validation=(X, Y), batch_size=13, **settings)
     assert run.history["f1"].shape == (2, 2)
     assert run.history["confusion"].shape == (2, 2, 4, 4)
     found = evaluate_ensemble(NET, run.params, (X, Y), metrics=wanted, batch_size=10)
@@ -276,8 +276,12 @@ def test_which_way_is_good_can_be_said(mode):
 
 
 MISTAKES = {
-    "nobody says which way": ({"metrics": {"f1": greatest}, "monitor": "f1"}, ValueError, "nothing says whether"),
-    "a mode of nothing": ({"mode": "max"}, ValueError, "say which, monitor="),
+    "nobody says which way": (
+        {"metrics": {"f1": greatest}, "monitor": "f1"},
+        ValueError,
+        "unknown whether a high or a low",
+    ),
+    "a mode of nothing": ({"mode": "max"}, ValueError, "name the number: monitor="),
     "an unknown mode": ({"monitor": "loss", "mode": "up"}, ValueError, "mode is 'up'"),
     "a matrix to go by": (
         {"metrics": {"c": metrics.confusion_matrix()}, "monitor": "c", "mode": "max", "patience": 2},

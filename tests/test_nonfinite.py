@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import fcnn
-from fcnn.training import Checkpoints, NonFiniteError, checkpoint, make_step, order_of, start
+from fcnn.training import Checkpoints, NonFiniteError, make_step, order_of, start, store
 
 pytest.importorskip("orbax.checkpoint", reason="checkpoints need orbax-checkpoint")
 
@@ -103,7 +103,7 @@ def test_the_run_stops_before_the_bad_step(tmp_path):
     expected, _ = by_hand(steps)
     assert int(error.run.train.step) == steps
     alike(error.run.train, expected)
-    stored = checkpoint.Store(tmp_path, read_only=True).latest({"train": error.run.train})
+    stored = store.Store(tmp_path, read_only=True).latest({"train": error.run.train})
     assert stored is not None
     assert stored[0] == steps
     for one, two in zip(*map(jax.tree.leaves, (stored[1]["train"], error.run.train)), strict=True):
@@ -220,9 +220,7 @@ def test_parameters_that_are_not_finite_from_the_start():
 def test_a_member_of_an_ensemble():
     """Its members go through the data in orders of their own; one bad batch stops all."""
     with pytest.raises(NonFiniteError, match=rf"in member \d 1 NaN of 30 values in x of the batch, example {BAD} of"):
-        fcnn.training.fit_ensemble(
-            NET, data(), members=2, optimizer=ADAM, epochs=1, key=KEY, batch_size=5, progress=False
-        )
+        fcnn.fit(NET, data(), members=2, optimizer=ADAM, epochs=1, key=KEY, batch_size=5, progress=False)
 
 
 def test_a_gradient_that_no_scale_of_the_loss_makes_finite():

@@ -27,9 +27,9 @@ from fcnn.training import (
     CheckpointFailedWarning,
     Checkpoints,
     NonFiniteError,
-    checkpoint,
-    resume,
+    processes,
     serialization,
+    store,
 )
 
 pytestmark = pytest.mark.slow
@@ -310,7 +310,7 @@ def test_checkpoints_of_another_run_are_refused_and_stay(tmp_path, name):
 
 
 def test_two_runs_in_one_folder_are_one_too_many(tmp_path):
-    with checkpoint.Store(tmp_path), pytest.raises(CheckpointError, match="in use by another run"):
+    with store.Store(tmp_path), pytest.raises(CheckpointError, match="in use by another run"):
         fitted(tmp_path)
 
 
@@ -320,7 +320,7 @@ def test_resume_needs_a_folder():
 
 
 def test_a_signal_while_the_last_checkpoint_is_written_ends_the_program_too(tmp_path, monkeypatch, capsys):
-    wait, waited = checkpoint.Store.wait, []
+    wait, waited = store.Store.wait, []
 
     def interrupted(store):
         if not waited:
@@ -328,7 +328,7 @@ def test_a_signal_while_the_last_checkpoint_is_written_ends_the_program_too(tmp_
         return wait(store)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.Store, "wait", interrupted)
+        patch.setattr(store.Store, "wait", interrupted)
         with pytest.raises(SystemExit) as ended:
             fitted(tmp_path)
     assert ended.value.code == 143
@@ -338,7 +338,7 @@ def test_a_signal_while_the_last_checkpoint_is_written_ends_the_program_too(tmp_
 
 def test_what_one_process_reads_reaches_the_others():
     for raw in (b"", b"a", b"abcd", bytes(range(256)) * 3 + b"."):
-        assert resume._told(raw) == raw
+        assert processes.broadcast(raw) == raw
 
 
 # Damage.
@@ -402,7 +402,7 @@ def test_nothing_is_deleted_or_begun_anew_where_all_is_damaged(tmp_path):
 
 def full_after(monkeypatch, writes):
     """Let the disk have room for so many checkpoints more."""
-    write, left = checkpoint.write, iter(range(writes))
+    write, left = store.write, iter(range(writes))
 
     def filling(folder, *arguments):
         if next(left, None) is None:
@@ -411,7 +411,7 @@ def full_after(monkeypatch, writes):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(folder, *arguments)
 
-    monkeypatch.setattr(checkpoint, "write", filling)
+    monkeypatch.setattr(store, "write", filling)
 
 
 def test_a_full_disk_costs_no_training(tmp_path, monkeypatch):

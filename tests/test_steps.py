@@ -91,7 +91,7 @@ def test_arrays_and_mistakes():
     run = fit((X, Y), steps=7)
     assert int(run.train.step) == 21
     for steps, data, message in (
-        (16, (X, Y), "steps is 16, and the data are 15 batches"),
+        (16, (X, Y), "steps is 16, but the data have only 15 batches"),
         (10, iter(PARTS), "ended after 15 batches, and every epoch takes 10"),
         (0, PARTS, "steps"),
         (3, [], "data"),

@@ -11,8 +11,7 @@ import pytest
 
 import fcnn
 from fcnn.training.ensemble import count_members, evaluate_ensemble, vote
-from fcnn.training.losses import label_smoothing
-from fcnn.training.objective import cross_entropy
+from fcnn.training.losses import cross_entropy, label_smoothing
 from fcnn.training.optimizers import averaged, averaged_params, decay_mask, loss_scale, loss_scaling
 from fcnn.training.statistics import recompute_statistics
 

@@ -1,12 +1,12 @@
 """Learning: a pure step, the loop around it, checkpoints, and what helps a network to learn."""
 
 from . import metrics
-from .batches import order_of
+from .arrays import order_of
 from .callbacks import every
 from .checkpoint import CheckpointDamagedWarning, CheckpointError, CheckpointFailedWarning, Checkpoints
 from .ensemble import evaluate_ensemble, vote
 from .evaluate import evaluate
-from .fit import fit, fit_ensemble
+from .fit import fit
 from .losses import cross_entropy, label_smoothing
 from .nonfinite import NonFiniteError
 from .optimizers import averaged, averaged_params, decay_mask, loss_scale, loss_scaling
@@ -34,7 +34,6 @@ __all__ = [
     "evaluate_ensemble",
     "every",
     "fit",
-    "fit_ensemble",
     "frozen",
     "label_smoothing",
     "loss_scale",

@@ -1,30 +1,23 @@
-"""Where batches come from: arrays in a random order, or whatever the user iterates over."""
+"""Batches that a user hands in: lists, loaders, any other iterable, or a function of the epoch."""
 
 from __future__ import annotations
 
 import contextlib
 import inspect
 import itertools
-import queue
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..errors import at
-from ..given import fold
 from ..layer import Layer
-from .examples import check_data, count_of, taken
-from .mapped import in_file, lazy
-from .objective import Objective
+from .examples import check_data, count_of
+from .measures import Measures
 from .sharding import Sharding
 
-#: batches that are made ready while a step computes
-AHEAD = 2
 #: examples whose values are looked at before training
 LOOKED_AT = 256
 
@@ -41,24 +34,6 @@ def are_batches(data: Any) -> bool:
     if isinstance(data, list):
         return bool(data) and all(isinstance(batch, (tuple, list)) and len(batch) in (2, 3) for batch in data)
     return callable(data) or isinstance(data, Iterable)
-
-
-def order_of(key: jax.Array, epoch: int, count: int) -> jax.Array:
-    """The order in which an epoch of ``fit`` goes through the examples.
-
-    Args:
-        key: the random key of the run; of an ensemble's member, its own.
-        epoch: number of the epoch, from 0.
-        count: number of examples.
-
-    Returns:
-        Places of the examples, each of them once, (count,) int32.
-
-    Example:
-        >>> sorted(order_of(jax.random.key(0), 3, 5).tolist())
-        [0, 1, 2, 3, 4]
-    """
-    return jax.random.permutation(jax.random.fold_in(fold(key, "order"), epoch), count)
 
 
 class Batches:
@@ -209,7 +184,7 @@ class Batches:
         return iter(made)
 
 
-def checked(net: Layer, batch: Any, objective: Objective, sharding: Sharding, what: str) -> tuple[tuple[Any, ...], Any]:
+def checked(net: Layer, batch: Any, measures: Measures, sharding: Sharding, what: str) -> tuple[tuple[Any, ...], Any]:
     """A batch, checked, as ((x, ...), y).
 
     Raises:
@@ -222,8 +197,8 @@ def checked(net: Layer, batch: Any, objective: Objective, sharding: Sharding, wh
                 f"a batch must be a pair (x, y), not a dict with {', '.join(map(repr, batch))}; "
                 "make pairs of them: ((b['x'], b['y']) for b in loader)"
             )
-        inputs, targets = check_data(net, batch, "batch", objective)
-        sharding.check_batch(count_of(inputs) * sharding.processes)
+        inputs, targets = check_data(net, batch, "batch", measures)
+        sharding.check_batch(count_of(inputs) * sharding.processes.count)
     return inputs, targets
 
 
@@ -252,120 +227,6 @@ def check_sizes(step: Any, train: Any, first: Any, sizes: dict[int, str], shardi
         if size == count_of(first[0]):
             continue
         with at(f"fit: data: {which}, of {size} example{'s' * (size != 1)}"):
-            sharding.check_batch(size * sharding.processes)
+            sharding.check_batch(size * sharding.processes.count)
             batch = jax.tree.map(lambda a, n=size: jax.ShapeDtypeStruct((n, *a.shape[1:]), a.dtype), first)
             jax.eval_shape(step, train, batch)
-
-
-def shapes_of(inputs: tuple[Any, ...]) -> list[tuple[int, ...]]:
-    """The shape of one example of each input."""
-    return [tuple(a.shape[1:]) for a in inputs]
-
-
-def from_arrays(inputs: tuple[Any, ...], targets: Any, order: np.ndarray, size: int, done: int) -> Iterator[Any]:
-    """Batches of arrays on the host in a given order, without the first ``done``, and the places of their examples."""
-    for first in range(done * size, len(order) - size + 1, size):
-        chosen = order[first : first + size]
-        yield taken((inputs, targets), chosen), chosen
-
-
-class Prefetcher:
-    """An iterator's next items, made ready on a thread while the present one is used.
-
-    Args:
-        items: the iterator.
-        prepare: what is done with an item on the thread, such as the way to the device.
-    """
-
-    _END = object()
-
-    def __init__(self, items: Iterator[Any], prepare: Callable[[Any], Any]) -> None:
-        self._queue: queue.Queue[Any] = queue.Queue(AHEAD)
-        self._closed = threading.Event()
-        # settings made by "with" hold for the thread that made them
-        self._wide, self._device = (getattr(jax.config, f"jax_{name}") for name in ("enable_x64", "default_device"))
-        self._thread = threading.Thread(target=self._work, args=(items, prepare), daemon=True, name="fcnn batches")
-        self._thread.start()
-
-    def _work(self, items: Iterator[Any], prepare: Callable[[Any], Any]) -> None:
-        try:
-            with jax.enable_x64(self._wide), jax.default_device(self._device):
-                for item in items:
-                    if not self._put(prepare(item)):
-                        return
-            self._put(self._END)
-        except BaseException as error:  # raised where the items are used
-            self._put(_Failure(error))
-
-    def _put(self, item: Any) -> bool:
-        while not self._closed.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def __iter__(self) -> Iterator[Any]:
-        while (item := self._queue.get()) is not self._END:
-            if isinstance(item, _Failure):
-                raise item.error
-            yield item
-
-    def close(self) -> None:
-        """Let the thread end; items that nobody took are dropped."""
-        self._closed.set()
-        self._thread.join(timeout=5)
-
-
-class _Failure:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-def placed(arrays: Any, sharding: Sharding, members: int | None) -> Any:
-    """Arrays on the device, or on every one of a mesh; None where they are to stay on the host or in their files."""
-    device = jnp.zeros(()).device if sharding.mesh is None else sharding.mesh.devices.flat[0]
-    inputs, targets = arrays
-    if members is None and not on_device(inputs, targets, device):
-        return None
-    whole = jax.tree.map(lambda a: jnp.asarray(np.asarray(a) if lazy(a) else a), arrays)
-    return whole if sharding.mesh is None else jax.device_put(whole, sharding.whole)
-
-
-def orders(key: jax.Array, epoch: int, count: int, members: int | None, sharding: Sharding) -> jax.Array:
-    """:func:`order_of` an epoch on the devices, for each member of an ensemble its own."""
-    if members is None:
-        order = order_of(key, epoch, count)
-    else:
-        order = jax.vmap(lambda key: order_of(key, epoch, count))(jax.random.split(key, members))
-    return order if sharding.mesh is None else jax.device_put(order, sharding.whole)
-
-
-def check_steps(wanted: int | None, there: int) -> int:
-    """The steps of an epoch on arrays, all that there are or fewer.
-
-    Raises:
-        ValueError: more are wanted than there are.
-    """
-    if wanted is not None and wanted > there:
-        raise ValueError(
-            f"fit: steps is {wanted}, and the data are {there} batches; leave it out and give more epochs, or "
-            "a smaller batch_size"
-        )
-    return there if wanted is None else wanted
-
-
-def on_device(inputs: tuple[Any, ...], targets: Any, device: Any) -> bool:
-    """Whether the data are to be on the device.
-
-    Those in files are not. Others are where they fit beside a network: on the CPU always, else in 40 % of its free
-    memory.
-    """
-    if any(in_file(a) for a in jax.tree.leaves((inputs, targets))):
-        return False
-    statistics = device.memory_stats() if device.platform != "cpu" else None
-    if not statistics or "bytes_limit" not in statistics:
-        return True
-    free = statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
-    return sum(a.nbytes for a in jax.tree.leaves((inputs, targets))) <= 0.4 * free

@@ -1,8 +1,8 @@
 """Many steps in one call of a compiled function.
 
-A call from Python costs as much as a small network's step, and while it waits for numbers the device waits too.
-So where the data are on the device the loop is compiled: one program that takes any number of steps, up to a
-limit, and notes down the metrics of each. The number is an argument, so every call of a run is one compilation.
+A call from Python costs as much as a step of a small network, and reading a result on the host makes the device wait.
+If the data are on the device, the loop itself is compiled: one program takes any number of steps up to a limit and
+stores the sums of each. The number is an argument, so a run compiles once.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from .optimizers import still_overflows
 from .sharding import Sharding
 from .step import TrainState
 
-#: most steps in a call; the memory for their sums is set aside
+#: the most steps in a call, whose sums memory is set aside for
 SLOTS = 1024
-#: bytes of it, at most; a step that has many sums, such as a large confusion matrix, has fewer slots
+#: the most bytes of that memory; steps with large sums, such as a large confusion matrix, have fewer slots
 SLOTS_BYTES = 1 << 24
 
 
 class Steps(NamedTuple):
-    """What a call gives back.
+    """The result of a call.
 
     Attributes:
         train: the train state after the last good step.
         done: the number of steps taken, without the one that stopped them.
-        stopped: whether a step came out with a value that is not finite, and that was to stop the run.
-        good: for each slot whether its step was taken, (slots,).
-        sums: for each slot the sums of its batch, (slots, ...).
-        folds: accumulators after the last good step.
+        stopped: whether a step came out with a value that is not finite, and such steps stop the run.
+        good: for each slot, whether its step was taken, (slots,).
+        sums: for each slot, the sums of its batch, (slots, ...).
+        accumulators: accumulators of metrics after the last good step.
     """
 
     train: TrainState
@@ -43,39 +43,37 @@ class Steps(NamedTuple):
     stopped: jax.Array
     good: jax.Array
     sums: dict[str, Any]
-    folds: dict[str, Any]
+    accumulators: dict[str, Any]
 
 
 def guarded(step: Callable[..., Any], skip: bool, members: bool) -> Callable[..., Any]:
-    """A step that keeps the old train state where the loss, or what comes of it, is not finite.
+    """A step that keeps the old train state if the loss or the new train state is not finite.
 
     Args:
-        step: (train state, batch, examples=, epoch=, folds=) to (train state, found); or one of ``make_step``.
-        skip: whether the step counter goes on, so that the next step has another key.
-        members: whether arrays have a first axis of an ensemble's members.
+        step: (train state, batch, examples=, epoch=, accumulators=) to (train state, measured), as ``make_measured``
+            returns it, or a step of ``make_step``.
+        skip: whether the step counter advances over such a step, so that the next one has another key.
+        members: whether arrays have a first axis of members of an ensemble.
 
     Returns:
-        (train state, batch, examples, epoch, folds, idle) to (train state, good, sums, folds); where ``idle`` is true
-        nothing changes, whatever comes of the step.
+        A function of (train state, batch, examples, epoch, accumulators, idle) that returns (train state, good, sums,
+        accumulators). If ``idle`` is true, the train state and the accumulators stay as they are.
     """
     step = getattr(step, "measured", step)
 
-    def take(before: TrainState, batch: Any, examples: Any, epoch: Any, folds: Any, idle: Any = None) -> Any:
-        if members:
-            one = lambda train, batch, examples, folds: step(  # noqa: E731
-                train, batch, examples=examples, epoch=epoch, folds=folds
-            )
-            after, (sums, moved) = jax.vmap(one)(before, batch, examples, folds)
-        else:
-            after, (sums, moved) = step(before, batch, examples=examples, epoch=epoch, folds=folds)
+    def take(before: TrainState, batch: Any, examples: Any, epoch: Any, accumulators: Any, idle: Any = None) -> Any:
+        def one(train: Any, batch: Any, examples: Any, accumulators: Any) -> Any:
+            return step(train, batch, examples=examples, epoch=epoch, accumulators=accumulators)
+
+        after, (sums, moved) = (jax.vmap(one) if members else one)(before, batch, examples, accumulators)
         good = jnp.ones((), bool)
-        for name, tally in sums.items():
+        for name, parts in sums.items():
             if name == "loss" or name.startswith("loss/"):
-                good &= jnp.all(jnp.isfinite(tally["sum"]))
+                good &= jnp.all(jnp.isfinite(parts["sum"]))
         for new, old in zip(*(jax.tree.leaves(t.params) for t in (after, before)), strict=True):
             if new is not old:  # else it is frozen
                 good &= jnp.all(jnp.isfinite(new))
-        # an optimizer may begin with infinity; what was finite has to stay so, or steps of no effect would follow
+        # an optimizer state may start at infinity; a value that was finite has to stay so, or later steps do nothing
         for new, old in zip(*(jax.tree.leaves((t.state, t.optimizer_state)) for t in (after, before)), strict=True):
             if jnp.issubdtype(new.dtype, jnp.floating):
                 good &= jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old))
@@ -86,8 +84,8 @@ def guarded(step: Callable[..., Any], skip: bool, members: bool) -> Callable[...
         )
         if skip:
             kept = kept._replace(step=after.step if idle is None else jnp.where(idle, before.step, after.step))
-        folds = jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, folds)
-        return kept._replace(key=before.key), good, sums, folds
+        moved = jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, accumulators)
+        return kept._replace(key=before.key), good, sums, moved
 
     return take
 
@@ -100,20 +98,20 @@ def resident(step: Callable[..., Any], batch_size: int, sharding: Sharding, skip
         step: as for :func:`guarded`.
         batch_size: examples in a step.
         sharding: where arrays live.
-        skip: whether a step that is not finite is left out, instead of stopping the run.
-        members: whether train state, order, sums and folds have a first axis of an ensemble's members.
+        skip: whether steps with values that are not finite are left out instead of stopping the run.
+        members: whether train state, order, sums and accumulators have a first axis of members of an ensemble.
 
     Returns:
-        Compiled (train state, inputs, targets, order, epoch, first, count, folds) to :class:`Steps`: from the batch
-        number ``first`` of the order, ``count`` steps, fewer where their sums need more memory than is set aside. It
-        takes over the train state's memory.
+        A compiled function of (train state, inputs, targets, order, epoch, first, count, accumulators) that returns
+        :class:`Steps`. It takes ``count`` steps, starting at batch ``first`` of the order; fewer if there are fewer
+        slots. It takes over the memory of the train state.
     """
     take = guarded(step, skip, members)
 
-    def one(train: TrainState, inputs: Any, targets: Any, order: jax.Array, epoch: Any, index: Any, folds: Any) -> Any:
+    def one(train: TrainState, inputs: Any, targets: Any, order: Any, epoch: Any, index: Any, accumulators: Any) -> Any:
         examples = lax.dynamic_slice_in_dim(order, index * batch_size, batch_size, axis=order.ndim - 1)
-        batch = sharding.keep_divided(jax.tree.map(lambda a: a[examples], (inputs, targets)))
-        return take(train, batch, examples, epoch, folds)
+        batch = sharding.keep_split(jax.tree.map(lambda a: a[examples], (inputs, targets)))
+        return take(train, batch, examples, epoch, accumulators)
 
     def many(
         train: TrainState,
@@ -123,11 +121,11 @@ def resident(step: Callable[..., Any], batch_size: int, sharding: Sharding, skip
         epoch: Any,
         first: Any,
         count: Any,
-        folds: Any = None,
+        accumulators: Any = None,
     ) -> Steps:
-        given, folds = (inputs, targets, order, epoch), {} if folds is None else folds
+        given, accumulators = (inputs, targets, order, epoch), {} if accumulators is None else accumulators
         # traced once, for the form of the sums and for the loop
-        traced, shapes = jax.make_jaxpr(one, return_shape=True)(train, *given, first, folds)
+        traced, shapes = jax.make_jaxpr(one, return_shape=True)(train, *given, first, accumulators)
         run = jaxpr_as_fun(traced)
         tree = jax.tree.structure(shapes)
         sums = shapes[2]
@@ -135,11 +133,11 @@ def resident(step: Callable[..., Any], batch_size: int, sharding: Sharding, skip
         slots = max(1, min(SLOTS, SLOTS_BYTES // max(size, 1)))
         count = jnp.minimum(count, slots)
         blank = jax.tree.map(lambda leaf: jnp.zeros((slots, *leaf.shape), leaf.dtype), sums)
-        before = Steps(train, jnp.zeros((), "int32"), jnp.zeros((), bool), jnp.zeros(slots, bool), blank, folds)
+        before = Steps(train, jnp.zeros((), "int32"), jnp.zeros((), bool), jnp.zeros(slots, bool), blank, accumulators)
 
         def body(now: Steps) -> Steps:
-            flat = run(*jax.tree.leaves((now.train, *given, first + now.done, now.folds)))
-            train, good, found, folds = jax.tree.unflatten(tree, flat)
+            flat = run(*jax.tree.leaves((now.train, *given, first + now.done, now.accumulators)))
+            train, good, found, accumulators = jax.tree.unflatten(tree, flat)
             stopped = ~good & (not skip)
             return Steps(
                 train,
@@ -147,29 +145,32 @@ def resident(step: Callable[..., Any], batch_size: int, sharding: Sharding, skip
                 stopped,
                 now.good.at[now.done].set(good),
                 jax.tree.map(lambda slot, value: slot.at[now.done].set(value), now.sums, found),
-                folds,
+                accumulators,
             )
 
         return lax.while_loop(lambda now: (now.done < count) & ~now.stopped, body, before)
 
-    return jax.jit(many, donate_argnums=0, out_shardings=sharding.whole)
+    return jax.jit(many, donate_argnums=0, out_shardings=sharding.replicated)
 
 
 @lru_cache(maxsize=8)
 def fed(step: Callable[..., Any], sharding: Sharding, skip: bool) -> Any:
-    """One step on a batch that is handed in.
+    """One step on a batch that comes from the host.
 
     Returns:
-        Compiled (train state, stopped, batch, examples, epoch, told, folds) to (train state, stopped, good, sums, told,
-        folds). Once ``stopped``, further steps change nothing, so several may be on their way before anyone looks.
-        With several processes ``told`` has a number of each, and a step in which one is not 0 changes nothing; else it
-        is None. ``examples`` are the places of the batch's examples in the data, None where nobody knows them.
+        A compiled function of (train state, stopped, batch, examples, epoch, told, accumulators) that returns (train
+        state, stopped, good, sums, told, accumulators). After ``stopped``, steps change nothing, so several can be in
+        flight before a result is read. ``told`` has a number of each of several processes, and a step in which one of
+        them is not 0 changes nothing; for one process it is None. ``examples`` are the indices of the batch's examples
+        in the data, or None.
     """
     take = guarded(step, skip, members=False)
 
-    def one(train: TrainState, stopped: jax.Array, batch: Any, examples: Any, epoch: Any, told: Any, folds: Any) -> Any:
+    def one(
+        train: TrainState, stopped: jax.Array, batch: Any, examples: Any, epoch: Any, told: Any, accumulators: Any
+    ) -> Any:
         idle = stopped if told is None else stopped | jnp.any(told != 0)
-        after, good, sums, folds = take(train, batch, examples, epoch, folds, idle)
-        return after, stopped | (~good & ~idle & (not skip)), good & ~idle, sums, told, folds
+        after, good, sums, accumulators = take(train, batch, examples, epoch, accumulators, idle)
+        return after, stopped | (~good & ~idle & (not skip)), good & ~idle, sums, told, accumulators
 
-    return jax.jit(one, donate_argnums=0, out_shardings=sharding.whole)
+    return jax.jit(one, donate_argnums=0, out_shardings=sharding.replicated)

@@ -16,8 +16,8 @@ from ..layer import Layer
 from ..ops.dtypes import wide
 from .evaluate import add
 from .examples import check_data, check_net, count_of, taken
-from .history import numbers
-from .objective import Found, Objective, check_objective
+from .measure_arguments import check_measures
+from .measures import Measured, Measures
 
 
 def _scores(net: Layer, params: Params, state: State, inputs: tuple[Any, ...]) -> jax.Array:
@@ -110,16 +110,16 @@ def count_members(params: Params, state: State) -> int:
     return members
 
 
-@partial(jax.jit, static_argnames=("net", "objective"))
+@partial(jax.jit, static_argnames=("net", "measures"))
 def _measured(
-    net: Layer, objective: Objective, params: Params, state: State, inputs: Any, targets: Any, folds: Any
-) -> tuple[Found, Found]:
+    net: Layer, measures: Measures, params: Params, state: State, inputs: Any, targets: Any, accumulators: Any
+) -> tuple[Measured, Measured]:
     """What was found of every member, and of their vote."""
     scores = _scores(net, params, state, inputs)
-    of_members, of_vote = folds
-    each = jax.vmap(lambda z, fold: objective.measure(z, targets, fold)[1])(scores, of_members)
+    of_members, of_vote = accumulators
+    each = jax.vmap(lambda z, fold: measures.measure(z, targets, fold)[1])(scores, of_members)
     # log-probabilities are scores that sum to one already
-    return each, objective.measure(_vote(scores), targets, of_vote)[1]
+    return each, measures.measure(_vote(scores), targets, of_vote)[1]
 
 
 def evaluate_ensemble(
@@ -164,21 +164,21 @@ def evaluate_ensemble(
         check_net(net)
         state = {} if state is None else state
         members = count_members(params, state)
-        objective = check_objective(None, None, metrics, ignore_label)
-        inputs, labels = check_data(net, data, "data", objective)
+        measures = check_measures(None, None, metrics, ignore_label)
+        inputs, labels = check_data(net, data, "data", measures)
         batch_size = integer(batch_size, "batch_size")
-    folds: Any = (objective.folds(members), objective.folds())
+    accumulators: Any = (measures.accumulators(members), measures.accumulators())
     parts = []
     for first in range(0, count_of(inputs), batch_size):
         x, y = jax.tree.map(jnp.asarray, taken((inputs, labels), slice(first, first + batch_size)))
-        each, voted = _measured(net, objective, params, state, x, y, folds)
-        folds = (each.folds, voted.folds)
+        each, voted = _measured(net, measures, params, state, x, y, accumulators)
+        accumulators = (each.accumulators, voted.accumulators)
         parts.append((each.sums, voted.sums))
     sums: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
     for part in parts:  # read at the end, so that batches do not wait for each other
         for total, more in zip(sums, part, strict=True):
             add(total, more)
-    found = numbers(objective, sums[0], folds[0], members)
-    for name, value in numbers(objective, sums[1], folds[1]).items():
+    found = measures.numbers(sums[0], accumulators[0], members)
+    for name, value in measures.numbers(sums[1], accumulators[1]).items():
         found[f"vote_{name}"] = np.asarray(value).tolist() if np.ndim(value) == 0 else np.asarray(value)
     return {**found, "gain": found["vote_accuracy"] - float(np.mean(found["accuracy"]))}

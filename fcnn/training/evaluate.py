@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,9 +16,9 @@ from ..layer import Layer
 from ..native import native
 from .batches import Batches, are_batches, checked
 from .examples import check_data, check_net, count_of, taken
-from .history import numbers
 from .mapped import in_file
-from .objective import Found, Objective, check_objective
+from .measure_arguments import check_measures
+from .measures import Measured, Measures
 from .precision import check_precision, lowered
 from .sharding import Sharding
 
@@ -26,23 +26,23 @@ from .sharding import Sharding
 WAITING = 16
 
 
-@partial(jax.jit, static_argnames=("net", "objective", "members", "precision"))
+@partial(jax.jit, static_argnames=("net", "measures", "members", "precision"))
 def _measured(
     net: Layer,
-    objective: Objective,
+    measures: Measures,
     members: bool,
     precision: str | None,
     params: Params,
     state: State,
     inputs: Any,
     targets: Any,
-    folds: Any,
-) -> Found:
-    def one(params: Params, state: State, folds: Any) -> Found:
+    accumulators: Any,
+) -> Measured:
+    def one(params: Params, state: State, accumulators: Any) -> Measured:
         low, x = lowered((params, inputs), precision)
-        return objective.measure(net.apply(low, *x, state=state), targets, folds)[1]
+        return measures.measure(net.apply(low, *x, state=state), targets, accumulators)[1]
 
-    return (jax.vmap(one) if members else one)(params, state, folds)
+    return (jax.vmap(one) if members else one)(params, state, accumulators)
 
 
 def evaluate(
@@ -98,23 +98,23 @@ def evaluate(
     """
     with at("evaluate"):
         check_net(net)
-        objective = check_objective(loss, loss_weights, metrics, ignore_label)
+        measures = check_measures(loss, loss_weights, metrics, ignore_label)
         batch_size = integer(batch_size, "batch_size")
         sharding = Sharding.over(mesh)
         precision = check_precision(precision)
         given = data
         if not are_batches(data):
-            given = check_data(net, data, "data", objective)
+            given = check_data(net, data, "data", measures)
     if are_batches(data):
-        given = batches_of(net, Batches(data, 1, "evaluate: data"), objective, "evaluate: data", 0)
-    found = measured(net, params, state, given, objective, batch_size, sharding, precision=precision)
-    for name in objective.further:
+        given = batches_of(net, Batches(data, 1, "evaluate: data"), measures, "evaluate: data", 0)
+    found = measured(net, params, state, given, measures, batch_size, sharding, precision=precision)
+    for name in measures.further:
         if name not in found:
             raise ValueError(f"evaluate: the metric {name} takes labels of classes, and the targets are shares of them")
     return {name: np.asarray(value).tolist() if np.ndim(value) == 0 else value for name, value in found.items()}
 
 
-def batches_of(net: Layer, batches: Batches, objective: Objective, what: str, epoch: int) -> Iterator[Any]:
+def batches_of(net: Layer, batches: Batches, measures: Measures, what: str, epoch: int) -> Iterator[Any]:
     """The batches of an epoch, checked one after the other.
 
     Raises:
@@ -122,7 +122,7 @@ def batches_of(net: Layer, batches: Batches, objective: Objective, what: str, ep
     """
     number = 0
     for number, batch in enumerate(batches.epoch(epoch), start=1):
-        yield checked(net, batch, objective, Sharding(), f"{what}: batch {number}")
+        yield checked(net, batch, measures, Sharding(), f"{what}: batch {number}")
     if not number:
         raise ValueError(f"{what}: there are no batches")
 
@@ -132,7 +132,7 @@ def measured(
     params: Params,
     state: State | None,
     data: Any,
-    objective: Objective,
+    measures: Measures,
     batch_size: int = 512,
     sharding: Sharding = Sharding(),  # noqa: B008 (a value)
     members: int | None = None,
@@ -145,7 +145,7 @@ def measured(
         params: likewise.
         state: likewise.
         data: (inputs, targets), or an iterable of such batches.
-        objective: what is measured.
+        measures: what is measured.
         batch_size: as for ``evaluate``.
         sharding: where arrays live.
         members: members of an ensemble; None: there is one network.
@@ -155,31 +155,32 @@ def measured(
     params, kept = jax.tree.map(native, (params, kept))
     place = sharding.own  # each process has devices of its own for its part
     if place.mesh is not None:
-        params = jax.device_put(sharding.local(params), place.whole)
-        kept = jax.device_put(sharding.local(kept), place.whole)
+        params = jax.device_put(sharding.processes.local(params), place.replicated)
+        kept = jax.device_put(sharding.processes.local(kept), place.replicated)
     else:
-        params, kept = sharding.local((params, kept))
+        params, kept = sharding.processes.local((params, kept))
     sums: dict[str, Any] = {}
-    folds = objective.folds(members)
+    accumulators = measures.accumulators(members)
     waiting: list[Any] = []
     # batches on their way hold their memory, which those of a file are to have little of
     most = 1 if isinstance(data, tuple) and any(map(in_file, jax.tree.leaves(data))) else WAITING
     # the first process that fails tells the others, which wait for its sums
-    with sharding.together():
+    with sharding.processes.share_errors():
         for inputs, targets in _split(data, batch_size):
-            x, y = place.batch((inputs, targets)) if place.mesh is not None else (inputs, targets)
-            found = _measured(net, objective, members is not None, precision, params, kept, x, y, folds)
-            folds = found.folds
+            x, y = place.put((inputs, targets)) if place.mesh is not None else (inputs, targets)
+            found = _measured(net, measures, members is not None, precision, params, kept, x, y, accumulators)
+            accumulators = found.accumulators
             waiting.append(found.sums)
             if len(waiting) > most:  # read late, so that batches do not wait for each other
                 add(sums, waiting.pop(0))
         for found in waiting:
             add(sums, found)
-    if sharding.processes > 1:
-        leaves, form = jax.tree.flatten(sums)
-        sums = jax.tree.unflatten(form, [np.sum(sharding.agree(leaf), 0) for leaf in leaves])
-        folds = _merged(objective, folds, sharding, members)
-    return numbers(objective, sums, folds, members)
+    sums = sharding.processes.add(sums)
+    for name, _, metric in measures.metrics:
+        if name in accumulators:
+            merge = metric.merge if members is None or metric.merge is None else jax.vmap(metric.merge)
+            accumulators[name] = sharding.processes.merge(accumulators[name], merge, metric.name)
+    return measures.numbers(sums, accumulators, members)
 
 
 def _split(data: Any, batch_size: int) -> Iterable[Any]:
@@ -196,21 +197,3 @@ def add(sums: dict[str, Any], more: dict[str, Any]) -> None:
     for name, tally in more.items():
         before = sums.setdefault(name, dict.fromkeys(tally, 0.0))
         sums[name] = {part: before[part] + np.asarray(value, np.float64) for part, value in tally.items()}
-
-
-def _merged(objective: Objective, folds: Any, sharding: Sharding, members: int | None) -> Any:
-    """The accumulators of all processes as one."""
-    known = {name: metric for name, _, metric in objective.metrics}
-    found = {}
-    for name, tree in folds.items():
-        merge = known[name].merge
-        if merge is None:
-            raise ValueError(
-                f"{known[name].name}: each process has an accumulator of its own part; say how two become one: "
-                "(start, update, result, merge)"
-            )
-        leaves, form = jax.tree.flatten(tree)
-        told = [sharding.agree(np.asarray(leaf)) for leaf in leaves]
-        each = [jax.tree.unflatten(form, [leaf[i] for leaf in told]) for i in range(sharding.processes)]
-        found[name] = reduce(merge if members is None else jax.vmap(merge), each)
-    return found

@@ -16,7 +16,7 @@ from ..layer import Layer
 from ..native import native
 from .losses import cross_entropy
 from .mapped import lazy, pieces, read
-from .objective import Objective, Part, Weighted
+from .measures import LossTerm, Measures, Weighted
 
 
 def check_net(net: Any) -> None:
@@ -30,12 +30,17 @@ def count_of(inputs: tuple[Any, ...]) -> int:
     return inputs[0].shape[0]
 
 
+def array_types(batch: Any) -> str:
+    """Shapes and dtypes of a batch's arrays, as text for messages."""
+    return ", ".join(f"{a.dtype}{shown(a.shape)}" for a in jax.tree.leaves(batch))
+
+
 def taken(tree: Any, chosen: Any) -> Any:
     """Some of the examples of every array."""
     return jax.tree.map(lambda a: read(a, chosen), tree)
 
 
-def check_data(net: Layer, data: Any, what: str, objective: Objective) -> tuple[tuple[Any, ...], Any]:
+def check_data(net: Layer, data: Any, what: str, measures: Measures) -> tuple[tuple[Any, ...], Any]:
     """Raise unless data are (x, y) or (x, y, w) that the network and the losses can take.
 
     Returns:
@@ -66,11 +71,11 @@ def check_data(net: Layer, data: Any, what: str, objective: Objective) -> tuple[
     if not count_of(inputs):
         raise ValueError(f"{what}: there are no examples")
     out = out_shape(net, tuple(tuple(a.shape[1:]) for a in inputs))
-    for part in objective.parts:
-        _check_part(part, objective, targets, out, what)
+    for part in measures.parts:
+        _check_part(part, measures, targets, out, what)
     if weights is None:
         return inputs, targets
-    _check_weights(weights, targets, objective, what)
+    _check_weights(weights, targets, measures, what)
     return inputs, Weighted(targets, weights)
 
 
@@ -160,11 +165,11 @@ def out_shape(net: Layer, shapes: tuple[Shape, ...]) -> Any:
 # weights
 
 
-def _check_weights(weights: Any, targets: Any, objective: Objective, what: str) -> None:
+def _check_weights(weights: Any, targets: Any, measures: Measures, what: str) -> None:
     if hasattr(weights, "dtype"):
         pairs = [("w", weights, targets)]
     else:
-        places = [part.place for part in objective.parts]
+        places = [part.place for part in measures.parts]
         if places == [None] or not isinstance(weights, (Mapping, tuple)):
             raise TypeError(f"{what}: w must be an array of weights, one for each example")
         given = list(weights) if isinstance(weights, Mapping) else list(range(len(weights)))
@@ -193,7 +198,7 @@ def _check_weights(weights: Any, targets: Any, objective: Objective, what: str) 
 # labels
 
 
-def _check_part(part: Part, objective: Objective, targets: Any, out: Any, what: str) -> None:
+def _check_part(part: LossTerm, measures: Measures, targets: Any, out: Any, what: str) -> None:
     """Raise unless the targets of a loss are there, and labels of classes where it takes such."""
     name = "y"
     if part.place is not None:
@@ -214,9 +219,9 @@ def _check_part(part: Part, objective: Objective, targets: Any, out: Any, what: 
         )
     if not default and jnp.issubdtype(targets.dtype, jnp.floating):
         return
-    if default and jnp.issubdtype(targets.dtype, jnp.floating) and objective.shares_of_classes:
+    if default and jnp.issubdtype(targets.dtype, jnp.floating) and measures.shares_of_classes:
         return
-    _check_labels(name, targets, out, objective.ignore_label, what)
+    _check_labels(name, targets, out, measures.ignore_label, what)
 
 
 def _is_shape(out: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,13 +14,14 @@ import numpy as np
 from ..context import Observed
 from ..given import fold
 from ..layer import Context, Layer
-from .objective import Objective, Weighted
+from .augmentation import Augment, Batch, augmented
+from .measures import Measures, Weighted
 from .precision import lowered
-from .step import Augment, Batch, TrainState, augmented
+from .step import TrainState
 from .trainable import Trainable
 
 if TYPE_CHECKING:
-    from .run import Options
+    from .config import FitConfig
 
 
 class NonFiniteError(FloatingPointError):
@@ -39,41 +41,43 @@ class NonFiniteError(FloatingPointError):
         return type(self), (self.args[0], self.run, self.where), self.__dict__
 
 
-def search(net: Layer, train: TrainState, batch: Batch, options: Options, examples: Any, epoch: Any) -> tuple[str, str]:
-    """:func:`first_place` for a run: in the first member of an ensemble that has one, and whatever happens."""
+def search(config: FitConfig, train: TrainState, batch: Batch, examples: Any, epoch: Any) -> tuple[str, str]:
+    """:func:`first_place` for a run; for an ensemble, in the first member that has one. It never raises."""
     where, found = "optimizer", ""
-    for member in range(options.members or 1):
+    for member in range(config.members or 1):
         given = (train, batch, examples)
-        if options.members is not None:
+        if config.members is not None:
             given = jax.tree.map(lambda a, m=member: a[m], given)
         try:
             before, data, places = given
-            where, found = first_place(
-                net,
-                before,
-                data,
-                options.objective,
-                options.augment,
-                options.precision,
-                places,
-                epoch,
-                options.trainable,
-            )
-        except Exception as error:  # looking takes more memory than the step did
+            how = (config.measures, config.augment, config.precision)
+            where, found = first_place(config.net, before, data, *how, places, epoch, config.trainable)
+        except Exception as error:  # the search takes more memory than the step did
             return "unknown", f"where could not be found out ({type(error).__name__})"
-        found = found if options.members is None else f"in member {member} {found}"
+        found = found if config.members is None else f"in member {member} {found}"
         if where != "optimizer":
             return where, found
-    if options.accumulate > 1:
-        return "unknown", f"the batch as a whole is finite, one of its {options.accumulate} parts is not"
+    if config.accumulate > 1:
+        return "unknown", f"the batch as a whole is finite, one of its {config.accumulate} parts is not"
     return where, found
+
+
+def failure_message(what: str, where: str, path: Path | None, skips: bool) -> str:
+    """What happened, where the state before it is, and what to do."""
+    kept = "the state before it is in this error's .run" + (f" and in {path}" if path else "")
+    advice = "lower the learning rate, clip gradients (optax.clip_by_global_norm)"
+    if "batch" in where:
+        advice = "look at the data"
+    if not skips:
+        advice += ", or leave such steps out: non_finite='skip'"
+    return f"fit: {what}; {kept}. To go on, {advice}"
 
 
 def first_place(
     net: Layer,
     train: TrainState,
     batch: Batch,
-    objective: Objective,
+    measures: Measures,
     augment: Augment | None,
     precision: str | None,
     examples: Any = None,
@@ -89,7 +93,7 @@ def first_place(
         net: the network.
         train: the train state before the step.
         batch: ((x, ...), y), as the step got it.
-        objective: what is minimised.
+        measures: what is minimised.
         augment: likewise.
         precision: likewise.
         examples: places of the batch's examples in the data.
@@ -131,12 +135,12 @@ def first_place(
             return path, f"the first is the output of {path}: {bad}"
     if bad := next(filter(None, map(_count, jax.tree.leaves(outputs))), None):
         return net.label, f"the first is the output of {net.label}: {bad}"
-    if bad := _count(objective.measure(outputs, targets)[0]):
+    if bad := _count(measures.measure(outputs, targets)[0]):
         return "loss", f"the outputs are finite, the loss of them is not: {bad}"
 
     def lost(params: Any) -> jax.Array:
         low, x = lowered((params, inputs), precision)
-        return objective.measure(net.start_walk(context, low, train.state, x)[0], targets)[0]
+        return measures.measure(net.start_walk(context, low, train.state, x)[0], targets)[0]
 
     # the gradient goes backwards: the last parameter with such a value is the first that was computed
     for path, leaf in reversed(_named(jax.grad(lost)(train.params)).items()):

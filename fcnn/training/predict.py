@@ -80,7 +80,8 @@ def predict(
         params, kept = jax.tree.map(native, (params, kept))
         count, batches = _batches(net, x, batch_size)
     if place.mesh is not None:
-        params, kept = (jax.device_put(Sharding.over(mesh).local(tree), place.whole) for tree in (params, kept))
+        local = Sharding.over(mesh).processes.local
+        params, kept = (jax.device_put(local(tree), place.replicated) for tree in (params, kept))
     found: Any = []  # of arrays that are filled, or of every batch's outputs
     waiting: Any = None
     first = 0
@@ -96,7 +97,7 @@ def predict(
             whole[start : start + len(part)] = part
 
     for inputs in batches:
-        given = place.batch(inputs) if place.mesh is not None else inputs
+        given = place.put(inputs) if place.mesh is not None else inputs
         outputs = _given(net, precision, params, kept, given)
         if waiting is not None:  # read one batch behind, so that the device has something to do meanwhile
             note(*waiting)

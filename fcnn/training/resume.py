@@ -1,22 +1,22 @@
-"""Taking up a run where its newest checkpoint left it."""
+"""Continuing a run from its newest checkpoint."""
 
 from __future__ import annotations
 
-import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
-from ..layer import Layer
-from .checkpoint import CheckpointError, Store
-from .sharding import Sharding
+from .checkpoint import CheckpointError
+from .config import FitConfig
+from .core import EpochSums, Progress
+from .history import History
+from .measures import Measures
+from .store import Store
 
-if TYPE_CHECKING:
-    from .run import Options
-
-#: what the parts of a run's identity are called in messages
+#: how messages name the parts of a run's identity
 _WORDS = {
     "network": "another network",
     "key": "another key",
@@ -31,70 +31,45 @@ _WORDS = {
 }
 
 
-def identity(net: Layer, key: jax.Array, examples: int, batch_size: int, options: Options) -> dict[str, Any]:
+def identity(config: FitConfig, examples: int, batch_size: int) -> dict[str, Any]:
     """What has to be the same for a run to be continued bit for bit, as JSON holds it."""
-    words = re.sub(r" at 0x[0-9a-f]+", "", repr(net))  # addresses differ from process to process
+    words = re.sub(r" at 0x[0-9a-f]+", "", repr(config.net))  # addresses differ from process to process
     return {
         "network": words,
-        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "key": np.asarray(jax.random.key_data(config.key)).tolist(),
         "examples": examples,
         "batch_size": batch_size,
-        "processes": options.sharding.processes,
-        "members": options.members,
-        "keep_best": options.keep_best,
-        "average": options.averaging,
-        "trainable": None if options.trainable is None else repr(options.trainable),
-        "steps": options.steps,
+        "processes": config.sharding.processes.count,
+        "members": config.members,
+        "keep_best": config.keep_best,
+        "average": config.averages,
+        "trainable": None if config.trainable is None else repr(config.trainable),
+        "steps": config.steps,
     }
 
 
 def latest(
-    store: Store | None, like: Any, options: Options, identity: dict[str, Any], sharding: Sharding
+    store: Store | None, like: Any, resume: bool, identity: dict[str, Any]
 ) -> tuple[int, Any, dict[str, Any]] | None:
-    """The newest whole checkpoint of a run; the first process reads it and tells the others.
+    """The newest whole checkpoint of a run.
 
     Args:
-        store: where checkpoints are; None in all processes but the first.
-        like: the tree that is wanted.
-        options: the run's settings.
-        identity: what has to be the same in the run that wrote it.
-        sharding: the processes.
+        store: where checkpoints are; None: nowhere.
+        like: a tree with the structure, shapes and types of the one that is wanted.
+        resume: whether the run is to be continued.
+        identity: what has to be the same in the run that wrote the checkpoint.
 
     Returns:
-        (steps taken, tree, what is known about it), or None where the folder has no checkpoint.
+        (steps taken, tree, what is known about it), or None if the folder has no checkpoint.
 
     Raises:
         CheckpointError: there are checkpoints and ``resume`` is not set, or they belong to another run, or none
             is whole.
     """
-    if sharding.processes == 1:
-        return None if store is None else _read(store, like, options, identity)
-    found = None
-    with sharding.together(CheckpointError):
-        if store is not None:
-            found = _read(store, like, options, identity)
-    head = {} if found is None else {"step": found[0], "about": found[2]}
-    head = json.loads(_told(json.dumps(head).encode()))
-    if "step" not in head:
+    if store is None:
         return None
-    leaves, form = jax.tree.flatten(like if found is None else found[1])
-    plain = [np.asarray(_data(leaf)) for leaf in leaves]
-    raw = _told(b"".join(a.tobytes() for a in plain))
-    whole, at = [], 0
-    for leaf, array in zip(leaves, plain, strict=True):
-        value = np.frombuffer(raw[at : at + array.nbytes], array.dtype).reshape(array.shape)
-        at += array.nbytes
-        if _is_key(leaf):
-            value = jax.random.wrap_key_data(jax.numpy.asarray(value), impl=jax.random.key_impl(leaf))
-        whole.append(value)
-    return head["step"], jax.tree.unflatten(form, whole), head["about"]
-
-
-def _read(
-    store: Store, like: Any, options: Options, identity: dict[str, Any]
-) -> tuple[int, Any, dict[str, Any]] | None:
     folder = store.folder
-    if not options.resume:
+    if not resume:
         newest = store.newest()
         if newest is not None:
             raise CheckpointError(
@@ -115,23 +90,37 @@ def _read(
     return found
 
 
-def _told(raw: bytes) -> bytes:
-    """Bytes of the first process, in all."""
-    from jax.experimental import multihost_utils
+def written(progress: Progress, accumulators: Any, history: History) -> dict[str, Any]:
+    """Progress without the train state, and history, as JSON holds them."""
+    sums = progress.sums
+    return {
+        "epoch": progress.epoch,
+        "done": progress.done,
+        "history": {
+            "epochs": history.epochs,
+            "sums": {name: {part: a.tolist() for part, a in parts.items()} for name, parts in sums.sums.items()},
+            "accumulators": {
+                name: [np.asarray(a).tolist() for a in jax.tree.leaves(tree)] for name, tree in accumulators.items()
+            },
+            "skipped": sums.skipped,
+            "seconds": history.seconds,
+        },
+    }
 
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(raw))))
-    # four bytes at a time, as integers, whose sums over processes are exact
-    words = np.zeros(-(-length // 4), np.uint32)
-    if jax.process_index() == 0:
-        words = np.frombuffer(raw.ljust(4 * len(words), b"\0"), np.uint32)
-    return np.asarray(multihost_utils.broadcast_one_to_all(words)).tobytes()[:length]
 
-
-def _is_key(leaf: Any) -> bool:
-    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _data(leaf: Any) -> Any:
-    """The numbers of an array, which every process has whole."""
-    leaf = jax.random.key_data(leaf) if _is_key(leaf) else leaf
-    return leaf.addressable_data(0) if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable else leaf
+def sums_of(about: Mapping[str, Any], measures: Measures) -> tuple[EpochSums, History]:
+    """The sums of the epoch that was interrupted, and the history, from what :func:`written` returned."""
+    given = about["history"]
+    sums = {
+        name: {part: np.asarray(values, np.float64) for part, values in parts.items()}
+        for name, parts in given["sums"].items()
+    }
+    accumulators = {}
+    for name, first in measures.accumulators().items():
+        if name in given["accumulators"]:
+            leaves, form = jax.tree.flatten(first)
+            leaves = [np.asarray(a, b.dtype) for a, b in zip(given["accumulators"][name], leaves, strict=True)]
+            accumulators[name] = jax.tree.unflatten(form, leaves)
+    history = History(given["epochs"])
+    history.start(given["seconds"])
+    return EpochSums(sums, accumulators, given["skipped"]), history

@@ -2,47 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..given import Params, State
-from .checkpoint import Checkpoints
-from .objective import Objective
-from .sharding import Sharding
-from .step import Augment, TrainState
-from .trainable import Trainable
-
-
-@dataclass(frozen=True)
-class Options:
-    """What ``fit`` was asked for, checked; see there."""
-
-    optimizer: Any
-    epochs: int
-    batch_size: int
-    objective: Objective
-    validation: Any
-    augment: Augment | None
-    checkpoint: Checkpoints | None
-    resume: bool
-    progress: bool
-    sharding: Sharding
-    callbacks: tuple[Callable[[EpochInfo], Any], ...]
-    monitor: str
-    mode: str | None
-    patience: int | None
-    keep_best: bool
-    averaging: bool
-    precision: str | None
-    skip: bool
-    accumulate: int
-    members: int | None
-    trainable: Trainable | None
-    steps: int | None
-    step: Callable[..., Any]
+from .step import TrainState
 
 
 class EpochInfo(NamedTuple):

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from .checkpoint import CheckpointError, CheckpointFailedWarning, Checkpoints, Store
+from .checkpoint import CheckpointError, CheckpointFailedWarning, Checkpoints
 from .compiled_loop import SLOTS
-from .sharding import Sharding
+from .processes import OneProcess
+from .store import Store
 
 
 class Saving:
@@ -20,20 +19,25 @@ class Saving:
 
     Args:
         given: where and how often; None: never.
-        sharding: the processes.
+        processes: the processes of the run.
     """
 
-    def __init__(self, given: Checkpoints | None, sharding: Sharding) -> None:
-        self.given, self.sharding = given, sharding
+    def __init__(self, given: Checkpoints | None, processes: OneProcess) -> None:
+        self.given, self.processes = given, processes
         self.store: Store | None = None
         self.written = (-1, -1)  # steps and finished epochs of the last checkpoint
         self._written_at = time.monotonic()
 
     def open(self) -> None:
         """Take hold of the folder."""
-        with self.sharding.together(CheckpointError):
-            if self.given is not None and (jax.process_index() == 0 or self.sharding.processes == 1):
+        with self.processes.share_errors(CheckpointError):
+            if self.given is not None and self.processes.leads:
                 self.store = Store(self.given.folder, self.given.keep)
+
+    def prepare(self, tree: Any) -> None:
+        """Make memory for copies of such a tree."""
+        if self.store is not None:
+            self.store.prepare(tree)
 
     def close(self) -> None:
         """Wait for what is being written, and let others use the folder."""
@@ -74,8 +78,4 @@ class Saving:
         """Where the newest checkpoint is, and the way on from it, as a sentence."""
         path = self.wait("Earlier ones may be there")
         folder = self.store.folder if self.store is not None else self.given and self.given.folder
-        if path is None and self.sharding.processes == 1:
-            return f"There is no checkpoint in {folder} yet."
-        where = f"The newest checkpoint is {path}" if path else f"Checkpoints are in {folder}, as process 0 sees it"
-        every = " in every process" if self.sharding.processes > 1 else ""
-        return f"{where}; the same command{every} with resume=True goes on from the newest."
+        return self.processes.newest(path, folder)

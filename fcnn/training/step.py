@@ -16,18 +16,17 @@ from ..identity import cached
 from ..layer import Context, Layer
 from ..native import native
 from ..ops.dtypes import wide
-from .objective import Found, Objective, Weighted, check_objective, cross_entropy
+from .accumulation import in_parts
+from .augmentation import Augment, Batch, augmented, check_unmixed
+from .losses import cross_entropy
+from .measure_arguments import check_measures
+from .measures import Measured, Measures, Weighted
 from .optimizers import loss_scale
 from .precision import check_precision, lowered, restored
 from .trainable import Trainable, check_trainable
 
 if TYPE_CHECKING:
     import optax
-
-#: (key, (x, y)) -> (x, y)
-Augment = Callable[..., Any]
-#: ((x, ...), y), or (x, y) for networks of one input; (x, y, w) where examples have weights
-Batch = tuple[Any, ...]
 
 
 class TrainState(NamedTuple):
@@ -164,13 +163,13 @@ def make_step(
         >>> after.params["bias"].tolist(), metrics["loss"].item()
         ([1.0], 1.0)
     """
-    objective = check_objective(loss, loss_weights, metrics, ignore_label)
+    measures = check_measures(loss, loss_weights, metrics, ignore_label)
     return _reporting(
-        objective,
+        measures,
         make_measured(
             net,
             optimizer,
-            objective,
+            measures,
             augment,
             integer(accumulate, "accumulate"),
             check_precision(precision),
@@ -180,14 +179,14 @@ def make_step(
 
 
 @cached(maxsize=8)
-def _reporting(objective: Objective, step: Callable[..., Any]) -> Callable[..., Any]:
+def _reporting(measures: Measures, step: Callable[..., Any]) -> Callable[..., Any]:
     """A step that tells results instead of what they are computed from."""
 
     def reporting(
         before: TrainState, batch: Batch, *, examples: Any = None, epoch: Any = None
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         after, found = step(before, batch, examples=examples, epoch=epoch)
-        return after, objective.results(*found)
+        return after, measures.results(*found)
 
     reporting.measured = step  # type: ignore[attr-defined]
     return reporting
@@ -197,17 +196,17 @@ def _reporting(objective: Objective, step: Callable[..., Any]) -> Callable[..., 
 def make_measured(
     net: Layer,
     optimizer: optax.GradientTransformation,
-    objective: Objective,
+    measures: Measures,
     augment: Augment | None = None,
     accumulate: int = 1,
     precision: str | None = None,
     chosen: Trainable | None = None,
-) -> Callable[..., tuple[TrainState, Found]]:
+) -> Callable[..., tuple[TrainState, Measured]]:
     """The step of :func:`make_step`, which tells sums over the batch, for numbers of many batches.
 
     Returns:
-        (train state, batch, examples=, epoch=, folds=) to (train state, found). ``folds`` are the accumulators of
-        metrics before the step; None: before the first.
+        A function of (train state, batch, examples=, epoch=, accumulators=) that returns (train state, measured).
+        ``accumulators`` are those of metrics before the step; None: before the first.
     """
 
     def trained(params: Params) -> Any:
@@ -227,13 +226,13 @@ def make_measured(
         targets: Any,
         key: jax.Array,
         scale: Any,
-        folds: Any,
+        accumulators: Any,
         shares: Any = None,
-    ) -> tuple[Params, jax.Array, Found, State]:
-        def lost(part: Any) -> tuple[jax.Array, tuple[jax.Array, Found, State]]:
+    ) -> tuple[Params, jax.Array, Measured, State]:
+        def lost(part: Any) -> tuple[jax.Array, tuple[jax.Array, Measured, State]]:
             low, x = lowered((whole(part, params), inputs), precision)
             outputs, after = net.start_walk(call(key, params, state), low, state, x)
-            value, found = objective.measure(outputs, targets, folds, shares)
+            value, found = measures.measure(outputs, targets, accumulators, shares)
             scaled = value if scale is None else value * scale.astype(value.dtype)
             return scaled, (value, found, restored(after, state))
 
@@ -241,35 +240,35 @@ def make_measured(
         return gradient, value, found, after
 
     def step(
-        before: TrainState, batch: Batch, *, examples: Any = None, epoch: Any = None, folds: Any = None
-    ) -> tuple[TrainState, Found]:
+        before: TrainState, batch: Batch, *, examples: Any = None, epoch: Any = None, accumulators: Any = None
+    ) -> tuple[TrainState, Measured]:
         key = jax.random.fold_in(before.key, before.step)
         inputs, targets = augmented(augment, fold(key, "augment"), batch, examples, epoch)
-        if objective.ignore_label is not None or isinstance(targets, Weighted):
-            _check_unmixed(batch, targets)
+        if measures.ignore_label is not None or isinstance(targets, Weighted):
+            check_unmixed(batch, targets)
         scale = loss_scale(before.optimizer_state)
         dropout = fold(key, "dropout")
         if accumulate == 1:
             gradient, value, found, state = gradient_of(
-                before.params, before.state, inputs, targets, dropout, scale, folds
+                before.params, before.state, inputs, targets, dropout, scale, accumulators
             )
         else:
-            gradient, value, found, state = _in_parts(
-                lambda state, x, y, i, folds, shares: gradient_of(
-                    before.params, state, x, y, jax.random.fold_in(dropout, i), scale, folds, shares
+            gradient, value, found, state = in_parts(
+                lambda state, x, y, i, accumulators, shares: gradient_of(
+                    before.params, state, x, y, jax.random.fold_in(dropout, i), scale, accumulators, shares
                 ),
-                objective,
+                measures,
                 before,
                 inputs,
                 targets,
-                objective.folds() if folds is None else folds,
+                measures.accumulators() if accumulators is None else accumulators,
                 accumulate,
             )
 
         def value_of(part: Any) -> jax.Array:
             walk = call(dropout, before.params, before.state)
             outputs, _ = net.start_walk(walk, whole(part, before.params), before.state, inputs)
-            return objective.measure(outputs, targets)[0]
+            return measures.measure(outputs, targets)[0]
 
         found = found._replace(sums={**found.sums, "gradient_norm": _norm(gradient, scale)})
         # optax counts on JAX's standard promotion, whatever the program has set
@@ -294,101 +293,6 @@ def _norm(gradient: Any, scale: Any) -> dict[str, jax.Array]:
     norm = norm if scale is None else norm / scale
     finite = jnp.isfinite(norm)
     return {"sum": jnp.where(finite, norm, jnp.zeros_like(norm)), "weight": finite.astype("float32")}
-
-
-def augmented(augment: Augment | None, key: jax.Array, batch: Batch, examples: Any = None, epoch: Any = None) -> Batch:
-    """A batch ((x, ...), y), augmented.
-
-    Args:
-        augment: (key, batch) to batch; one with the attribute ``by_example`` is also told ``examples`` and ``epoch``.
-        key: random key.
-        batch: ((x, ...), y), or (x, y), or with weights (x, y, w), which no augmentation changes.
-        examples: the places of the examples in the data, (batch,) int32; None: 0, 1, ..., as if they were all.
-        epoch: times that the data have been gone through before.
-
-    Returns:
-        The batch, its inputs a tuple, its targets Weighted where there are weights.
-    """
-    inputs, targets = batch if len(batch) == 2 else (batch[0], Weighted(*batch[1:]))
-    inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    if augment is None:
-        return inputs, targets
-    told: dict[str, Any] = {}
-    if getattr(augment, "by_example", False):
-        told["examples"] = jnp.arange(inputs[0].shape[0], dtype="int32") if examples is None else examples
-        told["epoch"] = jnp.zeros((), "int32") if epoch is None else epoch
-    weights = targets.weights if isinstance(targets, Weighted) else None
-    made = augment(key, (inputs, targets if weights is None else targets.targets), **told)
-    if not isinstance(made, (tuple, list)) or len(made) != 2:
-        raise TypeError(f"augment returned a {type(made).__name__}, it must return the batch as a pair (x, y)")
-    inputs, targets = made
-    inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    return inputs, targets if weights is None else Weighted(targets, weights)
-
-
-def _check_unmixed(batch: Batch, targets: Any) -> None:
-    """Raise where labels became shares of classes, which neither have one weight nor show that one does not count."""
-    before, after = (t.targets if isinstance(t, Weighted) else t for t in (batch[1], targets))
-    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=False):
-        if jnp.issubdtype(old.dtype, jnp.integer) and jnp.issubdtype(new.dtype, jnp.floating):
-            raise ValueError(
-                "augment mixes the labels of examples, and weights or an ignored label belong to each of them alone; "
-                "leave out the mixing (Mixup, CutMix), or the weights and ignore_label"
-            )
-
-
-#: what is said where an augmentation asks for places that nobody knows
-BY_EXAMPLE = (
-    "augment goes by the examples' places in the data (by_example), as AlternatingFlip does, and batches that are "
-    "handed in have none; give the data as arrays, do this part in the loader, or use one that draws at random, such "
-    "as Flip; a loop of your own tells them: step(train, batch, examples=places, epoch=epoch)"
-)
-
-
-def _in_parts(
-    gradient_of: Callable[..., Any],
-    objective: Objective,
-    before: TrainState,
-    inputs: tuple[Any, ...],
-    targets: Any,
-    folds: Any,
-    count: int,
-) -> tuple[Params, jax.Array, Found, State]:
-    """Gradient, loss and sums of a batch from its parts, one after another in a loop; the state goes through all."""
-    size = inputs[0].shape[0]
-    if size % count:
-        raise ValueError(
-            f"accumulate is {count}, which does not divide a batch of {size} examples; "
-            "give a batch_size that is a multiple of it, and leave out an incomplete last batch (drop_last=True)"
-        )
-    # every count-th example is a part: on a mesh each device then has its share of each
-    parts = jax.tree.map(lambda a: a.reshape(size // count, count, *a.shape[1:]).swapaxes(0, 1), (inputs, targets))
-    shares = objective.shares(parts[1], count)
-
-    def part(carry: Any, given: Any) -> Any:
-        (total, value, sums, state, folds), ((x, y), i, shares) = carry, given
-        gradient, more, found, state = gradient_of(state, x, y, i, folds, shares)
-        # in float32 or wider: a sum of many parts in a half stands still
-        wider = jax.tree.map(
-            lambda old, new: old + new.astype(old.dtype), (total, value, sums), (gradient, more, found.sums)
-        )
-        return (*wider, state, found.folds), None
-
-    one = jax.tree.map(lambda a: a[0], (parts, shares))
-    first = jax.eval_shape(gradient_of, before.state, *one[0], 0, folds, one[1])
-    told = (first[0], first[1], first[2].sums)
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, _summed_in(a.dtype)), told)
-    (total, value, sums, state, folds), _ = jax.lax.scan(
-        part, (*zeros, before.state, folds), (parts, jnp.arange(count), shares)
-    )
-    if shares is None:  # parts of equal weight
-        total, value = jax.tree.map(lambda a: a / jnp.asarray(count, a.dtype), (total, value))
-    total, value = jax.tree.map(lambda a, one: a.astype(one.dtype), (total, value), told[:2])
-    return total, value, Found(sums, folds), state
-
-
-def _summed_in(dtype: Any) -> Any:
-    return wide(dtype) if jnp.issubdtype(dtype, jnp.floating) else dtype
 
 
 def _wanted(optimizer: Any, **extra: Any) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class Mean(Metric):
 
 
 @dataclass(frozen=True)
-class Fold:
+class Accumulator:
     """A metric of the user's own: (start, update, result), and merge where processes have parts of the examples."""
 
     first: Any

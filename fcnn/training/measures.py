@@ -14,15 +14,13 @@ import numpy as np
 from ..identity import Value
 from ..ops.dtypes import wide
 from .losses import cross_entropy as cross_entropy
-from .metrics import READY, Accuracy
-from .tally import Fold, Mean, Metric, are_labels, check_ignore, check_shape, combined, leading, ratio, weighed, without
+from .metrics import Accuracy
+from .tally import Accumulator, Mean, are_labels, check_shape, combined, leading, ratio, weighed, without
 
 #: (outputs, targets) -> one number for each example, or one for the batch
 Loss = Callable[[Any, Any], jax.Array]
 
 _MEAN = Mean(lambda outputs, targets: outputs)
-#: names that an epoch's numbers have already
-_TAKEN = ("loss", "seconds", "skipped", "learning_rate", "gradient_norm")
 
 
 class Weighted(NamedTuple):
@@ -37,20 +35,20 @@ class Weighted(NamedTuple):
     weights: Any
 
 
-class Found(NamedTuple):
+class Measured(NamedTuple):
     """What was measured, as what it is computed from.
 
     Attributes:
         sums: sums over the examples, by name.
-        folds: accumulators of the metrics that go from batch to batch, by name.
+        accumulators: accumulators of the metrics that go from batch to batch, by name.
     """
 
     sums: dict[str, Any]
-    folds: dict[str, Any]
+    accumulators: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Part:
+class LossTerm:
     """One of the losses.
 
     Attributes:
@@ -70,7 +68,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Objective(Value):
+class Measures(Value):
     """Losses, metrics, and which labels count; equal for equal ones, so that what is compiled with it is found again.
 
     Attributes:
@@ -81,7 +79,7 @@ class Objective(Value):
             the classes as targets then.
     """
 
-    parts: tuple[Part, ...] = (Part(None, cross_entropy),)
+    parts: tuple[LossTerm, ...] = (LossTerm(None, cross_entropy),)
     metrics: tuple[tuple[str, Any, Any], ...] = ()
     ignore_label: int | None = None
     shares_of_classes: bool = False
@@ -89,14 +87,14 @@ class Objective(Value):
     # in a compiled step
 
     def measure(
-        self, outputs: Any, targets: Any, folds: Mapping[str, Any] | None = None, shares: Any = None
-    ) -> tuple[jax.Array, Found]:
+        self, outputs: Any, targets: Any, accumulators: Mapping[str, Any] | None = None, shares: Any = None
+    ) -> tuple[jax.Array, Measured]:
         """What is minimised, and what is reported, for a batch.
 
         Args:
             outputs: what the network gave; bfloat16 and float16 are measured in float32.
             targets: what was wanted; or Weighted.
-            folds: accumulators before this batch; None: of the first.
+            accumulators: accumulators before this batch; None: of the first.
             shares: for each loss the share of the whole batch's weight that this part of it has; None: it is whole.
 
         Returns:
@@ -118,21 +116,21 @@ class Objective(Value):
             said, wanted = _at(outputs, place), _at(targets, place)
             if name not in named and are_labels(said, wanted):
                 sums[name] = Accuracy(self.ignore_label).tally(said, wanted, _at(weights, place))
-        now = self.folds() if folds is None else dict(folds)
+        now = self.accumulators() if accumulators is None else dict(accumulators)
         for name, place, metric in self.metrics:
             said, wanted, weighing = (_at(a, place) for a in (outputs, targets, weights))
             if isinstance(weighing, (Mapping, tuple)):
                 raise ValueError(f"the metric {name}: there are weights for each target; give metrics for each as well")
             if getattr(metric, "ignore_label", None) is None:
                 wanted, weighing = _left_out(wanted, self.ignore_label, weighing)
-            if isinstance(metric, Fold):
+            if isinstance(metric, Accumulator):
                 now[name] = metric.update(now[name], said, wanted, weighing)
             elif (tally := metric.tally(said, wanted, weighing)) is not None:
                 sums[name] = tally
-        return total, Found(sums, now)  # type: ignore[return-value]
+        return total, Measured(sums, now)  # type: ignore[return-value]
 
     def _lost(
-        self, part: Part, outputs: Any, targets: Any, weights: Any, examples: int
+        self, part: LossTerm, outputs: Any, targets: Any, weights: Any, examples: int
     ) -> tuple[jax.Array, dict[str, Any]]:
         """The mean loss of a batch, and sum and weight of it."""
         said, wanted, weights = (_at(a, part.place) for a in (outputs, targets, weights))
@@ -161,7 +159,7 @@ class Objective(Value):
         """
         targets, weights = targets if isinstance(targets, Weighted) else (targets, None)
 
-        def weight(part: Part, wanted: Any, weighing: Any) -> Any:
+        def weight(part: LossTerm, wanted: Any, weighing: Any) -> Any:
             wanted, weighing = (_at(a, part.place) for a in (wanted, weighing))
             wanted, weighing = _left_out(wanted, self.ignore_label, weighing)
             weighing = combined(_own_weights(part.loss, wanted), weighing)
@@ -179,14 +177,14 @@ class Objective(Value):
             return None
         return [jnp.full(count, 1 / count, jnp.result_type(float)) if s is None else s for s in found]
 
-    def folds(self, members: int | None = None) -> dict[str, Any]:
+    def accumulators(self, members: int | None = None) -> dict[str, Any]:
         """Accumulators before the first batch, of every member of an ensemble where there are any."""
-        found = {name: metric.start() for name, _, metric in self.metrics if isinstance(metric, Fold)}
+        found = {name: metric.start() for name, _, metric in self.metrics if isinstance(metric, Accumulator)}
         return found if members is None else jax.tree.map(lambda a: jnp.stack([a] * members), found)
 
     # numbers
 
-    def results(self, sums: Mapping[str, Any], folds: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def results(self, sums: Mapping[str, Any], accumulators: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The numbers by name, from sums and accumulators; those of a step or an epoch, compiled or on the host."""
         known = {name: metric for name, _, metric in self.metrics}
         found = {name: known.get(name, _MEAN).result(tally) for name, tally in sums.items()}
@@ -194,9 +192,16 @@ class Objective(Value):
         if self.several and all(name in found for name in names):
             total = reduce(lambda a, b: a + b, (found[part.name] * part.weight for part in self.parts))
             found = {"loss": total, **found}
-        for name, accumulator in (folds or {}).items():
+        for name, accumulator in (accumulators or {}).items():
             found[name] = known[name].finish(accumulator)
         return found
+
+    def numbers(self, sums: Mapping[str, Any], accumulators: Any = None, members: int | None = None) -> dict[str, Any]:
+        """:meth:`results` on the host; for an ensemble, an array with one entry for each member."""
+        if members is None:
+            return self.results(sums, accumulators)
+        each = [self.results(*jax.tree.map(lambda a, i=i: a[i], (sums, accumulators or {}))) for i in range(members)]
+        return {name: np.stack([np.asarray(found[name]) for found in each]) for name in each[0]}
 
     @property
     def several(self) -> bool:
@@ -243,128 +248,3 @@ def _at(tree: Any, place: Any) -> Any:
     if place is None or tree is None or hasattr(tree, "dtype"):
         return tree
     return tree[place]
-
-
-def check_objective(loss: Any, loss_weights: Any = None, metrics: Any = None, ignore_label: Any = None) -> Objective:
-    """What is asked for as an objective, checked.
-
-    Raises:
-        TypeError: losses or metrics of the wrong kind.
-        ValueError: names that are taken, weights that belong to no loss.
-    """
-    from .losses import CrossEntropy
-
-    ignored = check_ignore(ignore_label)
-    if isinstance(loss, Mapping):
-        named: list[tuple[Any, Any]] = list(loss.items())
-    elif isinstance(loss, (tuple, list)):
-        named = list(enumerate(loss))
-    else:
-        named = [(None, loss)]
-    if not named:
-        raise ValueError("loss is empty; give a function, or a dict of them by the names of the outputs")
-    weights = _loss_weights(loss_weights, [place for place, _ in named])
-    parts = []
-    for place, function in named:
-        what = "loss" if place is None else f"loss[{place!r}]"
-        check_function(what, function)
-        parts.append(Part(place, cross_entropy if function is None else function, weights.get(place, 1.0)))
-        own = function.ignore_label if isinstance(function, CrossEntropy) else None
-        if None not in (ignored, own) and ignored != own:
-            raise ValueError(f"ignore_label is {ignored}, and the loss ignores {own}; give one of them")
-    own = {p.loss.ignore_label for p in parts if isinstance(p.loss, CrossEntropy)} - {None}
-    if ignored is None and len(own) == 1:
-        ignored = own.pop()
-    return Objective(tuple(parts), check_metrics(metrics), ignored, all(given is not None for _, given in named))
-
-
-def _loss_weights(given: Any, places: list[Any]) -> dict[Any, float]:
-    if given is None:
-        return {}
-    if places == [None]:
-        raise ValueError("loss_weights are those of several losses; give loss as a dict or tuple of functions")
-    if isinstance(given, (tuple, list)) and len(given) == len(places):
-        given = dict(zip(places, given, strict=True))
-    if not isinstance(given, Mapping):
-        raise TypeError(f"loss_weights must have a number for each loss, as loss has a function, not {given!r}")
-    for place, value in given.items():
-        if place not in places:
-            raise ValueError(f"loss_weights has {place!r}, and the losses are {', '.join(map(repr, places))}")
-        if isinstance(value, (bool, str)) or not np.isscalar(value) or not np.isfinite(float(value)):  # type: ignore
-            raise TypeError(f"loss_weights[{place!r}] must be a finite number, not {value!r}")
-    return {place: float(value) for place, value in given.items()}
-
-
-def check_function(name: str, given: Any) -> None:
-    """Raise unless it is None or a function, and one by which the compiled step is found again."""
-    if given is None:
-        return
-    if not callable(given):
-        way_out = "; put several into one by data.augment.compose" if isinstance(given, (tuple, list)) else ""
-        way_out = '; such as optax.losses.squared_error for "mse"' if isinstance(given, str) else way_out
-        raise TypeError(f"{name} must be a function, not {given!r}{way_out}")
-    check_hashable(name, given)
-
-
-def check_hashable(name: str, given: Any) -> None:
-    """Raise unless a compiled step can be found again by it."""
-    try:
-        hash(given)
-    except TypeError:
-        raise TypeError(
-            f"{name} is a {type(given).__name__} that cannot be hashed, and the compiled step is found by it; "
-            "make the class a dataclass(frozen=True), or give a function"
-        ) from None
-
-
-def check_metrics(metrics: Any) -> tuple[tuple[str, Any, Any], ...]:
-    """Raise unless metrics are metrics by name; returns triples of a name, a place among outputs, and a metric."""
-    if metrics is None:
-        return ()
-    if not isinstance(metrics, Mapping) or not all(
-        isinstance(name, str) or isinstance(metric, Mapping) for name, metric in metrics.items()
-    ):
-        raise TypeError(
-            "metrics must be a dict from a name to a function (outputs, targets) or to one of training.metrics, such "
-            f"as {{'f1': training.metrics.f1()}}, not {metrics!r}"
-        )
-    found: list[tuple[str, Any, Any]] = []
-    for name, given in metrics.items():
-        if isinstance(given, Mapping):  # for one of several outputs
-            found += [_metric(f"{own}/{name}", name, metric) for own, metric in given.items()]
-        else:
-            found.append(_metric(name, None, given))
-    return tuple(found)
-
-
-def _metric(name: str, place: Any, given: Any) -> tuple[str, Any, Any]:
-    if name in _TAKEN or name.startswith(("validation_", "loss/")):
-        raise ValueError(f"metrics: the name {name!r} is taken; use another")
-    if any(given is ready for ready in READY):
-        raise TypeError(f"metrics: {name} is a function that makes a metric; call it, {given.__name__}(...)")
-    if isinstance(given, Metric):
-        metric: Any = given
-    elif isinstance(given, (tuple, list)):
-        if len(given) not in (3, 4) or not all(map(callable, given[1:])):
-            raise TypeError(
-                f"metrics: {name} must be (start, update, result): what is there before the first batch, a function "
-                f"(accumulator, outputs, targets) to accumulator, and one from it to the number; not {given!r}"
-            )
-        metric = Fold(*given, name=f"the metric {name}")
-        for value in given:
-            check_hashable(f"metrics: {name}", value)
-    elif callable(given) and not isinstance(given, type):
-        metric = Mean(given, f"the metric {name}", _stated(name, getattr(given, "mode", None)))
-        check_hashable(f"metrics: {name}", given)
-    else:
-        raise TypeError(
-            f"metrics: {name} must be a function (outputs, targets), (start, update, result), or one of "
-            f"training.metrics, not {given!r}"
-        )
-    return name, place, metric
-
-
-def _stated(name: str, mode: Any) -> str | None:
-    if mode not in (None, "max", "min"):
-        raise ValueError(f"metrics: the mode of {name} is {mode!r}, expected 'max' or 'min'")
-    return mode

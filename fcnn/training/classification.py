@@ -1,0 +1,167 @@
+"""Metrics of labels of classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+
+from ..errors import shown
+from ..ops.dtypes import together
+from .tally import Metric, Sums, are_labels, are_shares, check_ignore, leading, one_score, ratio, weighed, without
+
+
+@dataclass(frozen=True)
+class _Classes(Metric):
+    """What metrics of labels have in common.
+
+    Attributes:
+        ignore_label: a label that does not count.
+    """
+
+    ignore_label: int | None = None
+
+    def __post_init__(self) -> None:
+        check_ignore(self.ignore_label)
+
+    def pairs(self, outputs: Any, targets: Any, weights: Any) -> tuple[Any, Any, Any, int] | None:
+        """Class said and class wanted for every label, their weights, and the number of classes."""
+        if are_shares(outputs, targets):
+            return None
+        if one_score(outputs, targets):
+            said = (outputs.reshape(targets.shape) > 0).astype("int32")
+            classes = 2
+        elif are_labels(outputs, targets):
+            said, classes = jnp.argmax(outputs, -1).astype("int32"), outputs.shape[-1]
+        else:
+            given = [f"{kind}{shown(tuple(a.shape))}" for a in (outputs, targets) for kind in (str(a.dtype),)]
+            raise ValueError(
+                f"{type(self).__name__} takes scores (batch, *space, classes) and integer labels (batch, *space), or "
+                f"one score for each label of 0 or 1, not {given[0]} and {given[1]}"
+            )
+        wanted, weights = without(targets, self.ignore_label, weights)
+        if wanted.dtype == bool:
+            wanted = wanted.astype("int32")
+        # labels of few bits are widened: 259 is not 3
+        said, wanted = together(said, wanted)
+        return said, wanted, _for_labels(weights, wanted.shape), classes
+
+
+def _for_labels(weights: Any, shape: tuple[int, ...]) -> Any:
+    if weights is None:
+        return None
+    return jnp.broadcast_to(weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim)), shape)
+
+
+def _counted(places: Any, weights: Any, length: int) -> Any:
+    """For each of 0, 1, ..., length - 1 the weight of the places that have it; whole numbers where all count alike."""
+    places = places.reshape(-1)
+    if weights is None or weights.dtype == bool:
+        if weights is not None:
+            places = jnp.where(weights.reshape(-1), places, length)
+        return jnp.zeros(length, "int32").at[places].add(1, mode="drop")
+    weights = weights.reshape(-1)
+    return jnp.zeros(length, weights.dtype).at[places].add(weights, mode="drop")
+
+
+@dataclass(frozen=True)
+class Accuracy(_Classes):
+    """What :func:`accuracy` and :func:`top_k` return."""
+
+    k: int = 1
+    mode: ClassVar[str | None] = "max"
+
+    def tally(self, outputs: Any, targets: Any, weights: Any = None) -> Sums | None:
+        found = self.pairs(outputs, targets, weights)
+        if found is None:
+            return None
+        said, wanted, weights, classes = found
+        right = said == wanted
+        if self.k > 1:
+            if not are_labels(outputs, targets):
+                raise ValueError(f"top_k({self.k}) needs a score for each class, (batch, *space, classes)")
+            # scores that are not below the label's stand before it; of equal ones those of lower classes, as in argmax
+            place = jnp.clip(wanted, 0, classes - 1).astype("int32")[..., None]
+            own = jnp.take_along_axis(outputs, place, -1)
+            behind = (outputs < own) | ((outputs == own) & (jnp.arange(classes, dtype="int32") >= place))
+            right = (jnp.sum(~behind, -1, dtype="int32") < self.k) & (wanted >= 0) & (wanted < classes)
+        return weighed(right, weights, leading(targets), "accuracy")
+
+    def result(self, sums: Sums) -> Any:
+        return ratio(sums["sum"], sums["weight"])
+
+
+@dataclass(frozen=True)
+class ConfusionMatrix(_Classes):
+    """What :func:`confusion_matrix` returns."""
+
+    def tally(self, outputs: Any, targets: Any, weights: Any = None) -> Sums | None:
+        found = self.pairs(outputs, targets, weights)
+        if found is None:
+            return None
+        said, wanted, weights, classes = found
+        inside = (wanted >= 0) & (wanted < classes)
+        place = jnp.where(inside, wanted * classes + said, classes**2)
+        return {"count": _counted(place, weights, classes**2).reshape(classes, classes)}
+
+    def result(self, sums: Sums) -> Any:
+        return sums["count"]
+
+
+#: how one number is made of those of the classes
+AVERAGES = ("macro", "micro", "weighted", "binary", None)
+
+
+@dataclass(frozen=True)
+class ByClass(_Classes):
+    """What :func:`precision`, :func:`recall`, :func:`f1` and :func:`iou` return."""
+
+    kind: str = "f1"
+    average: str | None = "macro"
+    mode: ClassVar[str | None] = "max"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.average not in AVERAGES:
+            raise ValueError(f"average is {self.average!r}, expected one of {', '.join(map(repr, AVERAGES))}")
+
+    def tally(self, outputs: Any, targets: Any, weights: Any = None) -> Sums | None:
+        found = self.pairs(outputs, targets, weights)
+        if found is None:
+            return None
+        said, wanted, weights, classes = found
+        if self.average == "binary" and classes != 2:
+            raise ValueError(f"average='binary' is for two classes, and the network scores {classes}; use 'macro'")
+        both = jnp.where(said == wanted, wanted, classes)
+        return {
+            "both": _counted(both, weights, classes),
+            "said": _counted(said, weights, classes),
+            "wanted": _counted(jnp.where(wanted < 0, classes, wanted), weights, classes),
+        }
+
+    def result(self, sums: Sums) -> Any:
+        both, said, wanted = sums["both"], sums["said"], sums["wanted"]
+        occurs = (said + wanted) != 0
+        if self.average == "micro":
+            both, said, wanted = both.sum(), said.sum(), wanted.sum()
+        value = ratio(*self._quotient(both, said, wanted), otherwise=0.0)
+        if self.average == "micro":
+            return value
+        if self.average == "binary":
+            return value[1]
+        occurs, wanted = occurs.astype(value.dtype), wanted.astype(value.dtype)
+        if self.average == "weighted":
+            return ratio((value * wanted).sum(), wanted.sum())
+        if self.average == "macro":
+            return ratio((value * occurs).sum(), occurs.sum())  # as in scikit-learn: over classes that occur
+        return ratio(value * occurs, occurs)
+
+    def _quotient(self, both: Any, said: Any, wanted: Any) -> tuple[Any, Any]:
+        if self.kind == "precision":
+            return both, said
+        if self.kind == "recall":
+            return both, wanted
+        if self.kind == "f1":
+            return 2 * both, said + wanted
+        return both, said + wanted - both

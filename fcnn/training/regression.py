@@ -1,0 +1,46 @@
+"""Metrics of targets that are numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+
+from ..errors import shown
+from ..ops.dtypes import wide
+from .tally import Metric, Sums, ratio, weighed
+
+
+@dataclass(frozen=True)
+class Error(Metric):
+    """What :func:`mean_absolute_error`, :func:`mean_squared_error` and :func:`psnr` return."""
+
+    kind: str = "absolute"
+    peak: float = 1.0
+    mode: ClassVar[str | None] = "min"
+
+    def tally(self, outputs: Any, targets: Any, weights: Any = None) -> Sums:
+        if tuple(outputs.shape) != tuple(targets.shape):
+            raise ValueError(
+                f"{self.kind} error: outputs have shape {shown(tuple(outputs.shape))} and targets "
+                f"{shown(tuple(targets.shape))}; give targets the shape of the outputs"
+            )
+        dtype = wide(jnp.result_type(outputs.dtype, "float32"))
+        gap = outputs.astype(dtype) - targets.astype(dtype)
+        values = jnp.abs(gap) if self.kind == "absolute" else gap * gap
+        if self.kind == "psnr":
+            values = jnp.mean(values.reshape(len(values), -1), 1)
+            values = 10 * jnp.log10(jnp.asarray(self.peak**2, dtype) / values)
+        return weighed(values, weights, len(values), f"{self.kind} error")
+
+    def result(self, sums: Sums) -> Any:
+        return ratio(sums["sum"], sums["weight"])
+
+
+@dataclass(frozen=True)
+class SignalToNoise(Error):
+    """What :func:`psnr` returns."""
+
+    kind: str = "psnr"
+    mode: ClassVar[str | None] = "max"
