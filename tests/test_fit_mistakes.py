@@ -27,7 +27,7 @@ MISTAKES = {
     "an iterator for several epochs": (
         lambda: fit(iter([(X, Y)])),
         ValueError,
-        "^fit: data is a list_iterator, which can be gone through once",
+        "^fit: data is a list_iterator, which can be used only once",
     ),
     "a batch as a dict": (lambda: fit(lambda epoch: [{"x": X, "y": Y}]), TypeError, "pair .*not a dict with 'x', 'y'"),
     "a batch of four": (

@@ -163,7 +163,7 @@ FORMS = {
     "an iterator for validation": (
         lambda: fit((X, Y), validation=iter([(X, Y)]), epochs=2),
         ValueError,
-        "validation is a list_iterator, which can be gone through once",
+        "validation is a list_iterator, which can be used only once",
     ),
     "a batch of validation": (
         lambda: fit((X, Y), validation=lambda epoch: [(X, Y + 5)]),

@@ -51,7 +51,7 @@ def test_the_next_epoch_goes_on_where_one_ended(kind):
     assert run.history["loss"].shape == (3,)
     if kind == "endless":
         assert data.started == 1
-        with pytest.raises(ValueError, match="data never ends; say how many batches are an epoch: steps=1000"):
+        with pytest.raises(ValueError, match="data never ends; set the number of batches in an epoch: steps=1000"):
             fit(data)
 
 
@@ -65,7 +65,7 @@ def test_a_function_gives_the_batches_of_each_epoch():
     run = fit(batches, steps=4)
     stream = [PARTS[i] for i in (0, 1, 2, 3, 1, 2, 3, 4, 2, 3, 4, 5)]
     assert fit(stream, epochs=1).params["kernel"].tobytes() == run.params["kernel"].tobytes()
-    with pytest.raises(ValueError, match="epoch 2 has 14 batches, and steps is 15"):
+    with pytest.raises(ValueError, match="epoch 2 has only 14 batches, but steps is 15"):
         fit(lambda epoch: PARTS[epoch:], steps=15)
 
 

@@ -18,12 +18,12 @@ from .examples import check_data, count_of
 from .measures import Measures
 from .sharding import Sharding
 
-#: examples whose values are looked at before training
+#: examples whose values are checked before training
 LOOKED_AT = 256
 
 
 def are_batches(data: Any) -> bool:
-    """Whether data are batches to go through, rather than the pair (x, y) of all examples.
+    """Whether data are batches, rather than a pair (x, y) of all examples.
 
     Example:
         >>> are_batches((np.ones((5, 1)), np.ones(5))), are_batches([(np.ones((5, 1)), np.ones(5))])
@@ -41,13 +41,13 @@ class Batches:
 
     Args:
         data: an iterable of batches (x, y), or a function from the epoch, 0, 1, ..., to one.
-        epochs: how often it will be gone through.
-        what: what they are, for messages.
-        limit: batches in an epoch; the next goes on where it ended, and what ends begins anew. A function of the epoch
-            gives those of each. None: an epoch is all that the data give.
+        epochs: number of passes through it.
+        what: name of the data in messages.
+        limit: batches in an epoch. The next epoch continues where one ended, and data that end start again. A function
+            of the epoch gives the batches of each epoch. None: all batches.
 
     Raises:
-        ValueError: an iterator, which can be gone through once, for several epochs, or what never ends.
+        ValueError: an iterator, which can be used once, for several epochs, or data that never end.
     """
 
     def __init__(self, data: Any, epochs: int, what: str = "fit: data", limit: int | None = None) -> None:
@@ -59,17 +59,17 @@ class Batches:
         self._first: Iterator[Any] | None = None
         if isinstance(data, Iterator) and epochs > 1:
             raise ValueError(
-                f"{what.split(': ')[-1]} is a {type(data).__name__}, which can be gone through once, and epochs is "
-                f"{epochs}; give a list, a loader, or a function (epoch) that returns the batches of an epoch, or say "
-                "how many of its batches are an epoch: steps=1000"
+                f"{what.split(': ')[-1]} is a {type(data).__name__}, which can be used only once, but epochs is "
+                f"{epochs}; give a list, a loader, or a function (epoch) that returns the batches of an epoch, or set "
+                "the number of batches in an epoch: steps=1000"
             )
 
     def peek(self) -> Any:
-        """The first batch; it is still there for the first epoch.
+        """The first batch, which the first epoch has as well.
 
         Raises:
             ValueError: there is none.
-            TypeError: data are a function that does not take the epoch, or that returns no batches.
+            TypeError: a function that does not take the epoch, or does not return batches.
         """
         batches = self._start(0)
         for batch in batches:
@@ -78,7 +78,7 @@ class Batches:
         raise ValueError(f"{self._what}: there are no batches")
 
     def epoch(self, number: int, done: int = 0) -> Iterator[Any]:
-        """The batches of an epoch, without those that have been done."""
+        """The batches of an epoch, without those that have been used."""
         if self._limit is not None:
             return self._part(number, done, self._limit)
         first, self._first = self._first, None
@@ -87,10 +87,10 @@ class Batches:
         return itertools.islice(batches, done, None)
 
     def steps(self) -> int | None:
-        """The number of batches in an epoch, where the iterable knows.
+        """The number of batches in an epoch; None if the iterable does not know it.
 
         Raises:
-            ValueError: it knows that it never ends.
+            ValueError: the iterable never ends.
         """
         if self._limit is not None:
             return self._limit
@@ -100,12 +100,12 @@ class Batches:
             return None
         except OverflowError:
             found = sys.maxsize
-        if found > sys.maxsize // 2:  # as repeat() of Grain has it
-            raise ValueError(f"{self._what} never ends; say how many batches are an epoch: steps=1000")
+        if found > sys.maxsize // 2:  # the length of repeat() in Grain
+            raise ValueError(f"{self._what} never ends; set the number of batches in an epoch: steps=1000")
         return found
 
     def _part(self, number: int, done: int, limit: int) -> Iterator[Any]:
-        """The batches of an epoch of ``limit``, without those that have been done."""
+        """The batches of an epoch that has ``limit`` of them, without those that have been used."""
         if self._by_epoch():
             first, self._first = self._first, None
             given = 0
@@ -115,10 +115,13 @@ class Batches:
                     yield batch
                 if given == limit:
                     return
-            raise ValueError(f"{self._what}: epoch {number + 1} has {given} batches, and steps is {limit}")
+            raise ValueError(
+                f"{self._what}: epoch {number + 1} has only {given} batches, but steps is {limit}; give at least "
+                "that many batches, or a smaller steps"
+            )
         if self._stream is None:
             self._stream = self._endless()
-        while self._position < number * limit + done:  # what a run that goes on has seen
+        while self._position < number * limit + done:  # those before a resumed run
             next(self._stream)
             self._position += 1
         while self._position < (number + 1) * limit:
@@ -127,7 +130,7 @@ class Batches:
             yield batch
 
     def _endless(self) -> Iterator[Any]:
-        """All batches, from the first again whenever they end."""
+        """All batches, again and again."""
         given = True
         while given:
             given = False
@@ -137,7 +140,7 @@ class Batches:
                 yield batch
             if isinstance(self._data, Iterator):
                 raise ValueError(
-                    f"{self._what} is a {type(self._data).__name__} that ended after {self._position} batches, and "
+                    f"{self._what} is a {type(self._data).__name__} that ended after {self._position} batches, but "
                     f"every epoch takes {self._limit} (steps); give a list, a loader or a function (epoch)"
                 )
         raise ValueError(f"{self._what}: there are no batches")
@@ -146,7 +149,7 @@ class Batches:
         return callable(self._data) and not isinstance(self._data, Iterable)
 
     def sizes(self) -> dict[int, str]:
-        """Sizes of the batches of an epoch as far as they are known beforehand, each with a batch that has it."""
+        """Sizes of batches that are known in advance, each with words for a batch of that size."""
         data = self._data
         if isinstance(data, list):
             found: dict[int, str] = {}
@@ -155,7 +158,7 @@ class Batches:
                 if getattr(x, "shape", None):
                     found.setdefault(int(x.shape[0]), f"batch {number}")
             return found
-        # loaders of PyTorch, whose samplers may choose otherwise
+        # loaders of PyTorch; their samplers may yield fewer examples than there are
         size = getattr(data, "batch_size", None)
         if type(data).__module__.startswith("torch.utils.data") and isinstance(size, int) and not data.drop_last:
             try:
@@ -173,7 +176,7 @@ class Batches:
                     inspect.signature(self._data).bind(number)
                 except TypeError:
                     raise TypeError(
-                        f"{self._what} is a function that does not take the epoch; write def batches(epoch), or give "
+                        f"{self._what} is a function that does not take the epoch; write def batches(epoch), or pass "
                         "lambda epoch: batches()"
                     ) from None
             made = self._data(number)
@@ -185,7 +188,7 @@ class Batches:
 
 
 def checked(net: Layer, batch: Any, measures: Measures, sharding: Sharding, what: str) -> tuple[tuple[Any, ...], Any]:
-    """A batch, checked, as ((x, ...), y).
+    """A batch as ((x, ...), y), checked.
 
     Raises:
         TypeError: not a pair (x, y), or not of arrays.
@@ -203,7 +206,7 @@ def checked(net: Layer, batch: Any, measures: Measures, sharding: Sharding, what
 
 
 def check_augmented(augment: Any, inputs: tuple[Any, ...]) -> None:
-    """Raise where the values of the first examples do not suit an augmentation; in the step they cannot be seen."""
+    """Raise if an augmentation cannot take the values of the first examples; inside the step they are unknown."""
     check = getattr(augment, "check_values", None)
     if check is not None:
         with at("fit: augment"):
@@ -211,17 +214,17 @@ def check_augmented(augment: Any, inputs: tuple[Any, ...]) -> None:
 
 
 def check_sizes(step: Any, train: Any, first: Any, sizes: dict[int, str], sharding: Sharding) -> None:
-    """Raise for batches of another size than the first that the step will not take; nothing is computed.
+    """Raise if the step cannot take batches whose size differs from the first one's; nothing is computed.
 
     Args:
         step: (train state, batch) to anything.
         train: the train state before the first step.
         first: the first batch.
-        sizes: the sizes that are known, each with words for a batch that has it.
+        sizes: the known sizes, each with words for a batch of that size.
         sharding: where arrays live.
 
     Raises:
-        ValueError: the step raises it for such a batch.
+        ValueError: the step raises it for a batch of that size.
     """
     for size, which in sizes.items():
         if size == count_of(first[0]):

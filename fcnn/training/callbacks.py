@@ -1,4 +1,4 @@
-"""Functions that are told how a training goes, after an epoch or after some steps."""
+"""Callbacks: functions that ``fit`` calls after an epoch or after some steps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..geometry import integer
 
 @dataclass(frozen=True)
 class Every:
-    """A callback that is called after every so many steps; made by :func:`every`.
+    """A callback that is called every few steps; made by :func:`every`.
 
     Attributes:
-        steps: from one call to the next.
+        steps: steps between two calls.
         callback: the function of a ``training.EpochInfo``.
     """
 
@@ -33,16 +33,16 @@ class Every:
 
 
 def every(steps: int, callback: Callable[..., Any]) -> Every:
-    """Call a callback of ``fit`` after every so many steps of the run instead of after every epoch.
+    """Call a callback of ``fit`` every few steps of the run instead of after every epoch.
 
-    It is told a ``training.EpochInfo``: ``step`` is the number of steps so far, ``epoch`` that of the running epoch and
-    ``metrics`` are the numbers of the last step. Where it returns True, training ends with that step; the epoch is
-    then not in the history, and ``resume=True`` goes on within it. A call of the compiled program ends where a
-    callback is due, so one after every step costs what a Python loop does. Of several processes each calls its own,
-    and none ends the run.
+    It receives a ``training.EpochInfo``: ``step`` is the number of steps so far, ``epoch`` the number of the current
+    epoch, and ``metrics`` are the values of the last step. If it returns True, training ends with that step; the epoch
+    is then not in the history, and ``resume=True`` continues within it. A call of the compiled program ends when a
+    callback is due, so a callback after every step costs as much as a Python loop. Each of several processes calls its
+    own callbacks, which cannot end the run.
 
     Args:
-        steps: from one call to the next.
+        steps: steps between two calls.
         callback: the function of a ``training.EpochInfo``.
 
     Returns:
@@ -61,7 +61,7 @@ def every(steps: int, callback: Callable[..., Any]) -> Every:
         >>> seen
         [(1, 8), (2, 16)]
 
-        What a writer for TensorBoard takes, such as ``torch.utils.tensorboard.SummaryWriter("runs/1")``:
+        Values for a TensorBoard writer, such as ``torch.utils.tensorboard.SummaryWriter("runs/1")``:
 
         >>> class Writer:
         ...     def add_scalar(self, name, value, step):
@@ -83,22 +83,22 @@ def every(steps: int, callback: Callable[..., Any]) -> Every:
 
 
 def name_of(callback: Any) -> str:
-    """What a callback is called in messages."""
+    """The name of a callback in messages."""
     return str(getattr(callback, "__name__", callback))
 
 
 def until_next(callbacks: Iterable[Any], taken: int, most: int) -> int:
-    """Steps until a callback by steps is due, at most ``most``."""
+    """Steps until the next callback by steps is due, at most ``most``."""
     return min([most, *(c.steps - taken % c.steps for c in callbacks if isinstance(c, Every))])
 
 
 def due(callbacks: Sequence[Any], taken: int) -> list[Every]:
-    """The callbacks by steps that are due after so many steps."""
+    """The callbacks by steps that are due after this number of steps."""
     return [c for c in callbacks if isinstance(c, Every) and taken and taken % c.steps == 0]
 
 
 def answers(callbacks: Iterable[Any], moment: Any) -> str | None:
-    """Call callbacks; the first that wants the training to end, in words."""
+    """Call callbacks; the first that ends the training, in words, or None."""
     stopped = None
     for callback in callbacks:
         answer = callback(moment)

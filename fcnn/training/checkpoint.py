@@ -11,27 +11,27 @@ from ..paths import path_of
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written or used; the text says why and what to do."""
+    """A checkpoint cannot be written or used; the message says why and what to do."""
 
 
 class CheckpointDamagedWarning(UserWarning):
-    """A checkpoint is not what was written, and an earlier one takes its place."""
+    """A checkpoint is damaged, and an earlier one is used instead."""
 
 
 class CheckpointFailedWarning(UserWarning):
-    """A checkpoint could not be written; the run goes on, and the earlier ones are there."""
+    """A checkpoint could not be written. The run goes on, and earlier checkpoints are intact."""
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where and how often a run is saved.
+    """Where and how often the checkpoints of a run are written.
 
     Args:
-        folder: the folder that the checkpoints are in; made where it is missing. ``~`` is the home folder; a relative
-            path counts from where the program is when ``fit`` is called.
-        every_seconds: one when so many seconds have passed since the last; None: never by time.
-        every_steps: one after so many steps; None: never by steps.
-        keep: the newest so many are kept, older ones deleted.
+        folder: the folder for the checkpoints, created if missing. ``~`` is the home folder; a relative path starts at
+            the working directory when ``fit`` is called.
+        every_seconds: seconds between checkpoints; None: not by time.
+        every_steps: steps between checkpoints; None: not by steps.
+        keep: number of checkpoints that are kept; older ones are deleted.
 
     Raises:
         ValueError: a number out of range.
@@ -54,7 +54,7 @@ class Checkpoints:
                 if isinstance(self.every_seconds, bool) or not isinstance(self.every_seconds, (int, float)):
                     raise TypeError(f"every_seconds must be a number of seconds or None, not {self.every_seconds!r}")
                 if not self.every_seconds > 0:
-                    raise ValueError(f"every_seconds must be more than 0, not {self.every_seconds!r}; None: never")
+                    raise ValueError(f"every_seconds is {self.every_seconds!r}, it must be above 0; None: not by time")
             if self.every_steps is not None:
                 integer(self.every_steps, "every_steps")
             integer(self.keep, "keep")

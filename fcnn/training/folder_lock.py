@@ -19,7 +19,7 @@ _LOCK = ".fcnn-lock"
 
 
 def locked(folder: Path) -> int:
-    """A handle on the folder's lock file, locked until it is closed or the process ends."""
+    """Lock a folder until the handle that is returned is closed or the process ends."""
     handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     if fcntl is None:
         return handle
@@ -33,7 +33,7 @@ def locked(folder: Path) -> int:
                 f"{folder} is in use by another run ({who or 'it did not say which'}); "
                 "wait until it ends, or give another folder"
             ) from None
-        return handle  # a file system without locks
+        return handle  # the file system has no locks
     os.ftruncate(handle, 0)
     os.write(handle, f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%F %T')}\n".encode())
     return handle

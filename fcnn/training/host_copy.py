@@ -16,12 +16,12 @@ _WORTH_A_THREAD = 1 << 18
 
 
 class Unsuitable(Exception):
-    """A whole checkpoint of something else; the text says which leaves differ."""
+    """A whole checkpoint of another tree; the message says which leaves differ."""
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One array of a tree: its path, as JAX and as people write it, its name among the stored arrays, its kind."""
+    """One array of a tree: its path (for JAX, and readable), its name among the stored arrays, its shape and dtype."""
 
     path: str
     shown: str
@@ -33,17 +33,17 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A tree on the host: what the leaves are, and the arrays by name, which no later step can change."""
+    """A tree on the host: descriptions of the leaves, and the arrays by name."""
 
     leaves: tuple[Leaf, ...]
     arrays: dict[str, np.ndarray]
 
 
 class HostCopy:
-    """Copies trees to the host, each into the memory of the one before.
+    """Copies trees to the host, each into the memory of the copy before.
 
-    Fresh memory costs several times as much as the copy: the system has to hand out every page. So whoever takes
-    a second snapshot must be done with the first, or call :meth:`forget`.
+    Fresh memory costs several times as much as the copy, because the system has to map every page. So finish with one
+    snapshot before you take the next, or call :meth:`forget`.
     """
 
     def __init__(self) -> None:
@@ -51,28 +51,28 @@ class HostCopy:
         self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "fcnn-copy")
 
     def plan(self, tree: Any) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Shapes and types of the copies that such a tree needs."""
+        """Shapes and dtypes of the copies that such a tree needs."""
         leaves = zip(described(tree), jax.tree_util.tree_leaves(tree), strict=True)
         return {leaf.name: (value.shape, value.dtype) for leaf, value in leaves if _on_host(value)}
 
     def prepare(self, plan: dict[str, tuple[tuple[int, ...], Any]]) -> None:
-        """Make the memory for copies before the first one is due."""
+        """Allocate the memory for copies before the first one is due."""
         buffers = {name: np.empty(shape, dtype) for name, (shape, dtype) in plan.items()}
         for buffer in buffers.values():
             buffer.fill(0)  # touches every page
         self._buffers = buffers
 
     def take(self, tree: Any) -> Snapshot:
-        """A snapshot of a tree whose arrays may be changed or donated as soon as this returns."""
+        """Copy a tree, whose arrays may be changed or donated once this returns."""
         leaves = described(tree)
         values = [_local(leaf, value) for leaf, value in zip(leaves, jax.tree_util.tree_leaves(tree), strict=True)]
         for value in values:
             if isinstance(value, jax.Array):
-                value.copy_to_host_async()  # all transfers at once, not one after the other; on the CPU nothing
+                value.copy_to_host_async()  # start all transfers at once; does nothing on a CPU
         arrays, copies = {}, []
         for leaf, value in zip(leaves, values, strict=True):
             seen = np.asarray(value)
-            if isinstance(value, np.ndarray) or not seen.flags.owndata:  # a view of memory that others may change
+            if isinstance(value, np.ndarray) or not seen.flags.owndata:  # a view of memory that may change
                 buffer = self._buffers.get(leaf.name)
                 if buffer is None or (buffer.shape, buffer.dtype) != (seen.shape, seen.dtype):
                     buffer = np.empty(seen.shape, seen.dtype)
@@ -88,17 +88,17 @@ class HostCopy:
         return Snapshot(leaves, arrays)
 
     def forget(self) -> None:
-        """Leave the memory of the last snapshot to whoever still holds it."""
+        """Give up the memory of the last snapshot, which may still be in use."""
         self._buffers = {}
 
     def close(self) -> None:
-        """Give memory and threads back."""
+        """Release memory and threads."""
         self.forget()
         self._pool.shutdown()
 
 
 def _on_host(value: Any) -> bool:
-    """Whether NumPy sees the value where it is; arrays on accelerators arrive as copies."""
+    """Whether NumPy would see the value without a copy; arrays on accelerators are copied."""
     if not isinstance(value, jax.Array):
         return isinstance(value, np.ndarray)
     if jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
@@ -107,18 +107,20 @@ def _on_host(value: Any) -> bool:
 
 
 def _local(leaf: Leaf, value: Any) -> Any:
-    """The value as an array of this process alone, keys as their numbers."""
+    """The value as an array of this process; a random key as its numbers."""
     if not isinstance(value, jax.Array):
         return value if isinstance(value, np.ndarray) else np.asarray(value)
     if value.is_fully_replicated:
         value = value.addressable_data(0)
     elif not value.is_fully_addressable:
-        raise Unsuitable(f"{leaf.shown} is spread over several processes; only arrays that each process holds whole")
+        raise Unsuitable(
+            f"{leaf.shown} is divided over several processes; every process has to hold the whole array: replicate it"
+        )
     return value if leaf.key_impl is None else np.array(jax.random.key_data(value))
 
 
 def described(tree: Any) -> tuple[Leaf, ...]:
-    """What the leaves of a tree are, without looking at their values."""
+    """Descriptions of the leaves of a tree, without reading their values."""
     leaves, taken = [], set()
     for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]:
         readable = jax.tree_util.keystr(path, simple=True, separator="/") or "value"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop, which the loop grants at the next safe moment."""
+"""Ctrl-C and SIGTERM as requests to stop, which a run acts on at the next safe point."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 
 def interactive() -> bool:
-    """Whether someone types at this program: a notebook, IPython, or Python's own prompt, now or after the script."""
+    """Whether the program is interactive: a notebook, IPython, or Python's own prompt, now or after the script."""
     if hasattr(sys, "ps1") or sys.flags.interactive:
         return True
     ipython = sys.modules.get("IPython")
@@ -19,9 +19,9 @@ def interactive() -> bool:
 
 
 class Interrupt:
-    """While entered, the first Ctrl-C or SIGTERM is noted instead of ending the program; the second ends it.
+    """While entered, the first Ctrl-C or SIGTERM is recorded instead of ending the program; the second ends it.
 
-    Signals can only be caught on the main thread; elsewhere this does nothing.
+    Signals can only be caught on the main thread; on other threads this does nothing.
 
     Args:
         watch: whether to catch them at all.
@@ -46,22 +46,22 @@ class Interrupt:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._restore()
-        # print could be in the middle of another print
+        # the signal may have interrupted another print
         os.write(2, f"\n{self.name}: saving after this step; once more ends at once\n".encode())
 
     def end(self, message: str) -> NoReturn:
-        """End what runs: the program, with the status of the signal, or where someone types, what was typed."""
+        """End the program with the status of the signal; after Ctrl-C in an interactive one, only what was running."""
         if self.received == signal.SIGINT and interactive():
             raise KeyboardInterrupt(message)
         raise SystemExit(128 + (self.received or 0))
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
-            # None: one that Python did not install, and cannot put back
+            # None: a handler that Python did not install and cannot restore
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before = {}
 
     @property
     def name(self) -> str:
-        """What was received, in words."""
+        """The name of the signal that was received."""
         return "Ctrl-C" if self.received == signal.SIGINT else "SIGTERM"

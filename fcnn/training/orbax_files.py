@@ -1,4 +1,4 @@
-"""Arrays in files by Orbax, which is quiet while fcnn uses it."""
+"""Arrays in files, written and read by Orbax, whose log messages are suppressed meanwhile."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SPECIAL = re.compile(r"[\[\]\\*?{}]")
 
 
 def check_orbax() -> None:
-    """Raise ImportError, naming the extra, where Orbax is not installed; takes no time."""
+    """Raise ImportError, naming the extra, if Orbax is not installed; does not import it."""
     try:
         found = importlib.util.find_spec("orbax.checkpoint")
     except ModuleNotFoundError:
@@ -31,7 +31,7 @@ def check_orbax() -> None:
 
 
 def import_orbax() -> None:
-    """Import Orbax, which takes up to seconds; later uses find it there."""
+    """Import Orbax in advance, which can take seconds."""
     with _orbax():
         pass
 
@@ -57,7 +57,7 @@ def load_arrays(folder: Path, name: str) -> dict[str, Any]:
 
 @contextmanager
 def _orbax() -> Iterator[Any]:
-    """Orbax, quiet while it is used."""
+    """Orbax, with its log messages suppressed."""
     with _QUIET:
         import orbax.checkpoint
 
@@ -66,7 +66,7 @@ def _orbax() -> Iterator[Any]:
 
 @contextmanager
 def _plainly(folder: Path) -> Iterator[Path]:
-    """The folder under a path without characters that Orbax takes for patterns or separators."""
+    """The folder under a path without characters that Orbax reads as patterns or separators."""
     folder = folder.absolute()
     if not _SPECIAL.search(folder.as_posix()):
         yield folder
@@ -75,23 +75,23 @@ def _plainly(folder: Path) -> Iterator[Path]:
         link = Path(place) / "checkpoint"
         try:
             link.symlink_to(folder, target_is_directory=True)
-        except (OSError, NotImplementedError):  # such as on Windows, where not everybody may
+        except (OSError, NotImplementedError):  # on Windows links need a privilege
             yield folder
         else:
             yield link
 
 
 def _checkpointer(ocp: Any, failures: list[Exception]) -> Any:
-    """What Orbax is asked for.
+    """A checkpointer of Orbax.
 
-    Process 0 writes alone: no barrier with the others. No compression: weights barely shrink, and it takes cores.
-    Arrays are not copied again before they are written: a snapshot is a copy already. What goes wrong with single
-    arrays is added to ``failures``.
+    This process writes on its own, without a barrier. There is no compression, which takes cores and hardly shrinks
+    weights. Arrays are not copied again before they are written, because a snapshot is a copy. Errors of single arrays
+    are appended to ``failures``.
     """
 
     class Patient(ocp.type_handlers.NumpyHandler):
         async def _open_and_write(self, *args: Any, **kwargs: Any) -> None:
-            # Orbax would give up at the first failure and close the event loop that the other writes report to
+            # Orbax would stop at the first failure and close the event loop that the other writes report to
             try:
                 await super()._open_and_write(*args, **kwargs)
             except Exception as error:
@@ -111,10 +111,10 @@ def _checkpointer(ocp: Any, failures: list[Exception]) -> Any:
 
 
 class _Quiet(logging.Filter):
-    """Keeps Orbax's log to itself while fcnn uses Orbax; failures reach the user in fcnn's words.
+    """Suppresses Orbax's log messages while fcnn uses it; fcnn reports failures itself.
 
-    Orbax logs through absl, which gives the root logger a handler of its own where there is none. A stand-in that
-    does what Python does without handlers, warnings to stderr, keeps absl from it.
+    Orbax logs through absl, which adds a handler to the root logger if it has none. A stand-in prevents that: it does
+    what Python does without handlers, which is to print warnings to stderr.
     """
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class _Quiet(logging.Filter):
         return f"{os.sep}orbax{os.sep}" not in record.pathname
 
     def __enter__(self) -> None:
-        import absl.logging  # comes with Orbax, and has to make its logger itself
+        import absl.logging  # a dependency of Orbax; importing it creates its logger
 
         with self._lock:
             self._users += 1

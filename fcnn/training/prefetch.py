@@ -14,11 +14,11 @@ AHEAD = 2
 
 
 class Prefetcher:
-    """An iterator's next items, made ready on a thread while the present one is used.
+    """The next items of an iterator, prepared on a thread while the current one is used.
 
     Args:
         items: the iterator.
-        prepare: what is done with an item on the thread, such as the way to the device.
+        prepare: applied to every item on the thread, for example to copy it to the device.
     """
 
     _END = object()
@@ -26,7 +26,7 @@ class Prefetcher:
     def __init__(self, items: Iterator[Any], prepare: Callable[[Any], Any]) -> None:
         self._queue: queue.Queue[Any] = queue.Queue(AHEAD)
         self._closed = threading.Event()
-        # settings made by "with" hold for the thread that made them
+        # settings made by "with" are local to a thread
         self._wide, self._device = (getattr(jax.config, f"jax_{name}") for name in ("enable_x64", "default_device"))
         self._thread = threading.Thread(target=self._work, args=(items, prepare), daemon=True, name="fcnn batches")
         self._thread.start()
@@ -38,7 +38,7 @@ class Prefetcher:
                     if not self._put(prepare(item)):
                         return
             self._put(self._END)
-        except BaseException as error:  # raised where the items are used
+        except BaseException as error:  # raised again where the items are used
             self._put(_Failure(error))
 
     def _put(self, item: Any) -> bool:
@@ -57,7 +57,7 @@ class Prefetcher:
             yield item
 
     def close(self) -> None:
-        """Let the thread end; items that nobody took are dropped."""
+        """End the thread, and drop the items that were not taken."""
         self._closed.set()
         self._thread.join(timeout=5)
 

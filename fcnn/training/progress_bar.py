@@ -1,4 +1,4 @@
-"""A bar for each epoch in a terminal or notebook where tqdm is installed; lines, seconds apart, everywhere else."""
+"""Progress of an epoch: a bar in a terminal or notebook with tqdm, else lines that are seconds apart."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 
 
 class EpochBar:
-    """Shows one epoch as it goes: loss, metrics, examples per second.
+    """Shows the loss, the metrics and the examples per second of an epoch while it runs.
 
-    A bar that draws itself anew fills a log with thousands of copies. So where nobody watches, and where tqdm is not
-    installed, there is a line every ten seconds and one for the whole epoch. All of it goes to stderr.
+    A bar that is redrawn would fill a log with thousands of copies. So if stderr is neither a terminal nor a notebook,
+    or tqdm is not installed, there is a line every ten seconds and one for the whole epoch. All output goes to stderr.
 
     Args:
         epoch: number of the epoch, from 1.
         epochs: number of epochs.
-        steps: steps in the epoch, None where nobody knows.
-        done: steps that were taken before this bar, in a run that is continued.
+        steps: steps in the epoch; None: unknown.
+        done: steps that were taken before, in a resumed run.
         show: whether to show anything.
     """
 
-    #: seconds between updates of the numbers, so that reading them does not slow the device
+    #: seconds between updates of the values; reading them more often would slow the device down
     EVERY = 0.25
     #: seconds between two lines
     LINES = 10.0
@@ -43,25 +43,25 @@ class EpochBar:
             self._bar = tqdm(total=steps, initial=done, desc=self._title, unit="step", dynamic_ncols=True, leave=True)
 
     def say(self, text: str) -> None:
-        """Show what is going on, such as compiling."""
+        """Show an activity, such as compiling."""
         if self._bar is not None:
             self._bar.set_postfix_str(text)
 
     def restart(self) -> None:
-        """Count examples per second from now on."""
+        """Measure examples per second from now on."""
         self._begun = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time to show new numbers."""
+        """Whether it is time to show new values."""
         return self._show and time.monotonic() - self._last > (self.LINES if self._bar is None else self.EVERY)
 
     def count(self, examples: int) -> None:
-        """Add examples that have been computed."""
+        """Add examples that have been processed."""
         self._examples += examples
         self._counted = time.monotonic()
 
     def update(self, done: int, metrics: Mapping[str, Any]) -> None:
-        """Show the numbers after ``done`` steps of the epoch."""
+        """Show the values after ``done`` steps of the epoch."""
         self._last = time.monotonic()
         if self._bar is not None:
             self._bar.set_postfix_str(self._text(metrics), refresh=False)
@@ -71,7 +71,7 @@ class EpochBar:
             self._line(f"{self._title}, step {done:,}{of}: {self._text(metrics)}")
 
     def close(self, steps: int, metrics: Mapping[str, Any]) -> None:
-        """Show the numbers of the whole epoch."""
+        """Show the values of the whole epoch, and end the bar."""
         if self._bar is not None:
             self.update(steps, metrics)
             self._bar.close()
@@ -82,25 +82,25 @@ class EpochBar:
         print(f"{text}, {self._counted - self._begun:.1f} s", file=sys.stderr, flush=True)
 
     def abandon(self) -> None:
-        """Leave the bar as it stands."""
+        """End the bar as it is."""
         if self._bar is not None:
             self._bar.close()
 
     def _text(self, metrics: Mapping[str, Any]) -> str:
-        """The numbers as text, each loss before its accuracy (a compiled step returns its dict sorted)."""
+        """The values as text, each loss before its accuracy (a compiled step returns a sorted dict)."""
         parts = [
             f"{name.replace('_', ' ')} {np.mean(value):.4f}"
             for name, value in sorted(metrics.items(), key=_place)
-            if np.ndim(value) < 2 and name != "gradient_norm"  # no matrices, and what is looked at when in doubt
+            if np.ndim(value) < 2 and name != "gradient_norm"  # no matrices, and nothing that is rarely of interest
         ]
-        seconds = self._counted - self._begun  # without the validation that comes after
+        seconds = self._counted - self._begun  # without the validation after it
         if self._examples and seconds > 0:
             parts.append(f"{self._examples / seconds:,.0f} examples/s")
         return ", ".join(parts)
 
 
 def _watched() -> bool:
-    """Whether stderr is a terminal, or a notebook that draws bars of its own."""
+    """Whether stderr is a terminal, or the program runs in a notebook."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return sys.stderr.isatty() or hasattr(shell, "kernel")

@@ -1,4 +1,4 @@
-"""What a training is asked for, what it tells on the way, and what comes of it."""
+"""The result of ``fit``, and what it passes to callbacks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .step import TrainState
 
 
 class EpochInfo(NamedTuple):
-    """What a callback is told after an epoch, or after some steps (``training.every``).
+    """What a callback receives after an epoch, or after some steps (``training.every``).
 
     Attributes:
-        epoch: number of the epoch, from 1; of the running one after some steps.
-        epochs: number of epochs asked for.
-        metrics: this epoch's numbers by name, as in the history; after some steps those of the last step.
-        history: for each name a list with one number for each epoch so far.
-        params: the parameters as they would be used now. The next step takes over their memory: copy what you keep.
-        state: the network's state, likewise.
-        step: steps so far, in all epochs.
+        epoch: number of the epoch, from 1; after some steps, of the current one.
+        epochs: number of epochs that ``fit`` was called with.
+        metrics: the values of this epoch by name, as in the history; after some steps, the values of the last step.
+        history: by name, a list with one value for each epoch so far.
+        params: the current parameters, or their average. The next step takes over their memory: copy what you keep.
+        state: the network's current state, likewise.
+        step: number of steps so far, in all epochs.
     """
 
     epoch: int
@@ -40,16 +40,16 @@ class Run:
     Attributes:
         params: the trained parameters.
         state: the state after training; ``{}`` for networks without.
-        history: arrays with one number for each epoch: "loss" and "accuracy" (over the epoch's examples, each batch
-            before its update; batches count by their examples or weights), "loss/class" and so on where there are
-            several losses, further metrics, "validation_loss" and so on where validation data were given, "skipped"
-            where steps may be left out (they count in none of the others), "gradient_norm" (the mean over steps of the
-            norm of the whole gradient, before any clipping), "learning_rate" (that of the epoch's last step, where the
-            optimizer lets it be known), and "seconds". Of a metric that is an array, (epochs, *array).
-        train: the train state after the last step, to go on from in a loop of one's own.
-        stopped: why training ended before its last epoch, in words; None: it did not.
-        best_epoch: the epoch, from 1, that was best by ``monitor``; None before the first has ended.
-        compile_seconds: seconds that the compilation of the step took; contained in the first epoch's "seconds".
+        history: by name, an array with one value for each epoch: "loss" and "accuracy" (over the examples of the epoch,
+            each batch before its update, weighted by its examples or their weights), "loss/class" and so on for several
+            losses, further metrics, "validation_loss" and so on with validation data, "skipped" with
+            ``non_finite="skip"`` (steps left out count in none of the others), "gradient_norm" (the mean over steps of
+            the norm of the whole gradient before clipping), "learning_rate" (of the last step of the epoch, if it can
+            be found in the optimizer), and "seconds". For a metric that is an array, (epochs, *array).
+        train: the train state after the last step, to continue from in a loop of your own.
+        stopped: why training ended before the last epoch, in words; None if it did not.
+        best_epoch: the best epoch by ``monitor``, from 1; None before the first has ended.
+        compile_seconds: seconds that compilation took; contained in the "seconds" of the first epoch.
     """
 
     params: Params

@@ -1,4 +1,4 @@
-"""When a run is written down, and where the way on from there is."""
+"""When the checkpoints of a run are written."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .store import Store
 
 
 class Saving:
-    """The checkpoints of a run; of several processes the first writes them.
+    """The checkpoints of a run; only the first of several processes writes them.
 
     Args:
-        given: where and how often; None: never.
+        given: where and how often to write them; None: never.
         processes: the processes of the run.
     """
 
@@ -29,7 +29,7 @@ class Saving:
         self._written_at = time.monotonic()
 
     def open(self) -> None:
-        """Take hold of the folder."""
+        """Open the folder, and lock it."""
         with self.processes.share_errors(CheckpointError):
             if self.given is not None and self.processes.leads:
                 self.store = Store(self.given.folder, self.given.keep)
@@ -40,17 +40,17 @@ class Saving:
             self.store.prepare(tree)
 
     def close(self) -> None:
-        """Wait for what is being written, and let others use the folder."""
+        """Wait until everything is written, and unlock the folder."""
         if self.store is not None:
             self.store.close()
 
     def until(self, taken: int) -> int:
-        """Steps until a checkpoint that is counted by steps."""
+        """Steps until the next checkpoint by steps."""
         every = None if self.given is None else self.given.every_steps
         return SLOTS if every is None else every - taken % every
 
     def due(self, taken: int) -> bool:
-        """Whether a checkpoint is to be written after so many steps."""
+        """Whether a checkpoint is due after this number of steps."""
         if self.given is None or taken == self.written[0]:
             return False
         if self.given.every_seconds is not None and time.monotonic() - self._written_at >= self.given.every_seconds:
@@ -58,7 +58,7 @@ class Saving:
         return self.given.every_steps is not None and taken % self.given.every_steps == 0
 
     def save(self, taken: int, epoch: int, what: Callable[[], tuple[Any, dict[str, Any]]]) -> None:
-        """Write a checkpoint of this moment, a tree and what is said about it, unless there is one."""
+        """Write a checkpoint, a tree and what is known about it, unless there is one of this progress."""
         now = (taken, epoch)
         if self.given is None or self.written == now:
             return
@@ -67,7 +67,7 @@ class Saving:
         self.written, self._written_at = now, time.monotonic()
 
     def wait(self, instead: str) -> Path | None:
-        """The newest checkpoint, once all are written; what was trained is worth more than an error about files."""
+        """Wait until everything is written; the newest checkpoint. A failure is only a warning."""
         try:
             return None if self.store is None else self.store.wait()
         except CheckpointError as error:
@@ -75,7 +75,7 @@ class Saving:
             return None
 
     def newest(self) -> str:
-        """Where the newest checkpoint is, and the way on from it, as a sentence."""
+        """Where the newest checkpoint is and how to continue from it, as a sentence."""
         path = self.wait("Earlier ones may be there")
         folder = self.store.folder if self.store is not None else self.given and self.given.folder
         return self.processes.newest(path, folder)

@@ -1,7 +1,7 @@
-"""A checkpoint as a folder of files that vouch for each other.
+"""A checkpoint as a folder of files with checksums.
 
-A folder holds ``arrays`` (written by Orbax), ``leaves.json`` (what is where), ``about.json`` (progress and history of
-the run) and ``manifest.json``, which is written last, with size and SHA-256 of every other file.
+The folder holds ``arrays`` (written by Orbax), ``leaves.json`` (descriptions of the arrays), ``about.json`` (progress
+and history of the run) and ``manifest.json``, which is written last and has size and SHA-256 of every other file.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ ARRAYS, LEAVES, ABOUT, MANIFEST = "arrays", "leaves.json", "about.json", "manife
 
 
 class Damaged(Exception):
-    """A checkpoint that is not what was written; the text says which file, and what about it."""
+    """A damaged checkpoint; the message names the file and what is wrong with it."""
 
 
 def write(folder: Path, step: int, snapshot: Snapshot, about: str) -> None:
-    """Write a checkpoint into a new folder, the manifest last, and leave nothing to the system's memory."""
+    """Write a checkpoint into a new folder, the manifest last, and wait until all of it is on disk."""
     folder.mkdir()
     arrays = {name: _storable(array) for name, array in snapshot.arrays.items() if array.size}
     if arrays:
@@ -55,10 +55,11 @@ def write(folder: Path, step: int, snapshot: Snapshot, about: str) -> None:
 
 
 def verify(folder: Path) -> int:
-    """The step of a whole checkpoint.
+    """Check that a checkpoint is whole, and return its step.
 
     Raises:
-        Damaged: which file is missing, cut short or changed.
+        Damaged: a file is missing, truncated or changed.
+        Unsuitable: another format.
     """
     try:
         stored = json.loads((folder / MANIFEST).read_bytes())
@@ -72,7 +73,7 @@ def verify(folder: Path) -> int:
     if not isinstance(body, dict) or stored.get("sha256") != _own_digest(body):
         raise Damaged(f"{MANIFEST} does not have its SHA-256")
     if body["format"] != FORMAT:
-        raise Unsuitable(f"it has format {body['format']}, this version of fcnn reads format {FORMAT}")
+        raise Unsuitable(f"it has format {body['format']}, but this version of fcnn reads format {FORMAT}")
     for name, expected in body["files"].items():
         try:
             if (size := (folder / name).stat().st_size) != expected["bytes"]:
@@ -87,10 +88,10 @@ def verify(folder: Path) -> int:
 
 
 def read(folder: Path, like: Any) -> tuple[Any, dict[str, Any]]:
-    """The tree and what was said about it, from a folder that :func:`verify` found whole.
+    """The tree and what is known about it, from a folder that :func:`verify` found whole.
 
     Raises:
-        Unsuitable: its leaves are not those of ``like``.
+        Unsuitable: its leaves differ from those of ``like``.
     """
     about = json.loads((folder / ABOUT).read_text())
     stored = [Leaf(**{**leaf, "shape": tuple(leaf["shape"])}) for leaf in json.loads((folder / LEAVES).read_text())]
@@ -135,7 +136,7 @@ def _compare(there: dict[str, Leaf], here: dict[str, Leaf]) -> None:
 
 
 def _storable(array: np.ndarray) -> np.ndarray:
-    """The array itself where Orbax can store its type; its bytes where not (4-bit integers and the like)."""
+    """The array itself if Orbax can store its dtype, else its bytes (4-bit integers and the like)."""
     native = array.dtype.char in "?bhilqBHILQefdFD" or array.dtype.name == "bfloat16"
     return array if native else np.frombuffer(array.tobytes(), np.uint8)
 
@@ -150,9 +151,9 @@ def _own_digest(body: dict[str, Any]) -> str:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file, or the directory of a folder, is on disk."""
     if os.name == "nt" and path.is_dir():
-        return  # Windows has no handle for this
+        return  # Windows cannot open a directory for this
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

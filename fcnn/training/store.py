@@ -30,11 +30,11 @@ _WRITING, _DELETING = ".fcnn-writing-", ".fcnn-deleting-"
 
 
 class Store:
-    """A folder of checkpoints, written in the background, the newest ``keep`` of them kept.
+    """A folder of checkpoints that are written in the background; the newest ``keep`` of them are kept.
 
-    A checkpoint is in the folder whole or not at all, whenever the process ends. One store at a time uses a folder
-    for writing; ``read_only`` takes no lock and changes nothing. A store has to be closed: Python's end does not wait
-    for the last write. It needs room for ``keep`` + 1 checkpoints on the disk and for one in the host's memory.
+    A checkpoint is in the folder whole or not at all, whenever the process ends. Only one store at a time writes to a
+    folder; ``read_only`` takes no lock and changes nothing. A store has to be closed, because Python does not wait for
+    the last write when it exits. It needs space for ``keep`` + 1 checkpoints on disk and for one in host memory.
 
     Raises:
         CheckpointError: the folder cannot be used, or another run uses it.
@@ -49,8 +49,8 @@ class Store:
         self._lock: int | None = None
         self._thread: threading.Thread | None = None
         self._preparing: threading.Thread | None = None
-        self._failure: str | None = None  # of the save asked for last
-        self._unsaid: str | None = None  # a failure, or an older folder that stays, that no one has been told of
+        self._failure: str | None = None  # of the last save
+        self._unsaid: str | None = None  # a failure that no warning has been given of yet
         self._copy = HostCopy()
         if not read_only:
             try:
@@ -63,13 +63,13 @@ class Store:
                 raise CheckpointError(
                     f"checkpoints cannot be kept in {self.folder}: {_reason(error)}; give another folder"
                 ) from error
-        # the import takes up to seconds, which the first steps of a run need not wait for
+        # the import can take seconds, and the first steps of a run need not wait for it
         threading.Thread(target=_import_quietly, name="fcnn-import-orbax", daemon=True).start()
 
     def prepare(self, tree: Any) -> None:
-        """Make room for copies of such a tree, in the background, so that the first save is as short as the others."""
+        """Allocate memory for copies of such a tree in the background, so that the first save takes no longer."""
         self._join()
-        plan = self._copy.plan(tree)  # here: the next step may take over the arrays
+        plan = self._copy.plan(tree)  # not on the thread: the next step may take over the arrays
         self._preparing = threading.Thread(target=self._copy.prepare, args=(plan,), name="fcnn-prepare")
         self._preparing.start()
 
@@ -77,12 +77,12 @@ class Store:
         """Copy a tree to the host and write it in the background.
 
         Args:
-            step: the number of steps taken; not fewer than those of the checkpoints in the folder.
-            tree: arrays and numbers; they may be changed or donated as soon as this returns.
-            about: what JSON can hold, and NumPy's numbers.
+            step: the number of steps taken; not below those of the checkpoints in the folder.
+            tree: arrays and numbers; they may be changed or donated once this returns.
+            about: values that JSON can hold, and NumPy's numbers.
 
         Raises:
-            CheckpointError: the folder has a later checkpoint, or an array is spread over several processes.
+            CheckpointError: the folder has a later checkpoint, or an array is divided over several processes.
             TypeError: something in ``tree`` or ``about`` that cannot be stored.
         """
         self._join()
@@ -109,7 +109,7 @@ class Store:
         self._thread.start()
 
     def poll(self) -> bool:
-        """Whether nothing is being written; warns of a failure that has not been told."""
+        """Whether everything is written; warns of a failure of which no warning has been given."""
         if self._thread is not None and self._thread.is_alive():
             return False
         self._join()
@@ -117,18 +117,18 @@ class Store:
         return True
 
     def newest(self) -> int | None:
-        """The step of the newest checkpoint by name, whole or not; None where there is none."""
+        """The step of the newest checkpoint by name, whole or damaged; None if there is none."""
         found = self._found()
         return found[-1][0] if found else None
 
     def wait(self) -> Path | None:
-        """Wait until everything is written; the newest checkpoint.
+        """Wait until everything is written, and return the newest checkpoint.
 
         Raises:
-            CheckpointError: the last one asked for could not be written.
+            CheckpointError: the last save failed.
         """
         self._join()
-        failure, self._failure = self._failure, None  # said once
+        failure, self._failure = self._failure, None  # raised once
         if failure is not None:
             self._unsaid = None
             raise CheckpointError(failure)
@@ -137,16 +137,16 @@ class Store:
         return found[-1][2] if found else None
 
     def latest(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
-        """The newest whole checkpoint; damaged ones before it are named in a warning and set aside.
+        """The newest whole checkpoint. Newer ones that are damaged are renamed, with a warning.
 
         Args:
-            like: a tree of arrays or ``jax.ShapeDtypeStruct`` with the structure, shapes and types of what was saved.
+            like: a tree of arrays or ``jax.ShapeDtypeStruct`` with the structure, shapes and dtypes of the saved tree.
 
         Returns:
-            (step, tree, about), the tree's arrays NumPy's, its random keys JAX's; None where nothing was ever saved.
+            (step, tree, about), with NumPy arrays and JAX random keys in the tree; None if nothing was ever saved.
 
         Raises:
-            CheckpointError: all are damaged, or the newest whole one is of another network or optimizer.
+            CheckpointError: all are damaged, or the newest whole one belongs to another network or optimizer.
         """
         self._join()
         damaged: list[tuple[Path, str]] = []
@@ -189,13 +189,13 @@ class Store:
         return None
 
     def close(self, final: bool = False) -> None:
-        """Wait for what is being written, and let others use the folder.
+        """Wait until everything is written, and unlock the folder.
 
         Args:
-            final: whether a failure of the last save is an error; else it is a warning.
+            final: whether a failure of the last save is an error instead of a warning.
 
         Raises:
-            CheckpointError: the last one asked for could not be written, and ``final``.
+            CheckpointError: the last save failed, and ``final`` is set.
         """
         try:
             if final:
@@ -216,7 +216,7 @@ class Store:
         self.close(final=kind is None)
 
     def _found(self) -> list[tuple[int, int, Path]]:
-        """(step, which of that step, path) of every checkpoint, the oldest first."""
+        """(step, its number among those of the same step, path) of every checkpoint, oldest first."""
         if not self.folder.is_dir():
             return []
         names = ((_STEP.fullmatch(path.name), path) for path in self.folder.iterdir())
@@ -234,13 +234,13 @@ class Store:
             begun.rename(self.folder / name)
             sync(self.folder)
         except Exception as error:
-            self._copy.forget()  # a write that failed may still hold the arrays
+            self._copy.forget()  # a failed write may still hold the arrays
             shutil.rmtree(begun, ignore_errors=True)
             self._fail(step, _reason(error))
             return
         try:
             for _, _, path in self._found()[: -self.keep]:
-                gone = path.with_name(_DELETING + path.name)  # half deleted, it would look damaged
+                gone = path.with_name(_DELETING + path.name)  # half deleted it would look damaged
                 path.rename(gone)
                 shutil.rmtree(gone)
         except OSError as error:
@@ -277,10 +277,10 @@ class Store:
 
 
 def run_folder(given: str | os.PathLike[str]) -> Path:
-    """The folder of a run, for the path of one of its checkpoints too, which is what an interrupted run prints.
+    """The folder of a run, given the folder or its newest checkpoint, whose path an interrupted run prints.
 
     Raises:
-        CheckpointError: a checkpoint that is not the newest there.
+        CheckpointError: the path of a checkpoint that is not the newest.
     """
     path = path_of(given, "folder")
     if not _STEP.fullmatch(path.name) or not (path / MANIFEST).is_file():
@@ -289,14 +289,14 @@ def run_folder(given: str | os.PathLike[str]) -> Path:
     newest = max(found, key=_place)
     if newest != path:
         raise CheckpointError(
-            f"{path} is a checkpoint, and a run goes on from the newest, {newest.name}; give {path.parent}, or copy "
+            f"{path} is a checkpoint, but a run continues from the newest, {newest.name}; give {path.parent}, or copy "
             "the earlier one into a folder of its own"
         )
     return path.parent
 
 
 def _place(path: Path) -> tuple[int, int]:
-    """The step of a checkpoint, and which of that step it is."""
+    """The step of a checkpoint, and its number among those of the same step."""
     found = _STEP.fullmatch(path.name)
     return (int(found[1]), int(found[2] or 1)) if found else (-1, 0)
 
@@ -305,20 +305,20 @@ def _import_quietly() -> None:
     try:
         import_orbax()
     except Exception:
-        return  # the first use says it, on the thread that can
+        return  # the first use raises it, on the main thread
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as JSON has them."""
+    """NumPy's numbers and arrays in types of JSON."""
     if isinstance(value, (np.generic, np.ndarray, jax.Array)):
         return np.asarray(value).tolist()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    raise TypeError(f"about holds a {type(value).__name__}, which JSON does not have: {value!r}")
+    raise TypeError(f"about holds a {type(value).__name__}, which JSON cannot store: {value!r}")
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, in a line; the layers between say it in their own ways."""
+    """What went wrong, in one line, however Orbax and its storage word it."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error)
