@@ -1,4 +1,4 @@
-"""Learning: a pure step, the loop around it, checkpoints, and what helps a network to learn."""
+"""Training: a pure step, the loop around it, checkpoints, losses, metrics and optimizer wrappers."""
 
 from . import metrics
 from .arrays import order_of

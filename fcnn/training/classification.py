@@ -14,10 +14,10 @@ from .tally import Metric, Sums, are_labels, are_shares, check_ignore, leading, 
 
 @dataclass(frozen=True)
 class _Classes(Metric):
-    """What metrics of labels have in common.
+    """The base of metrics of labels.
 
     Attributes:
-        ignore_label: a label that does not count.
+        ignore_label: a label to leave out.
     """
 
     ignore_label: int | None = None
@@ -26,7 +26,7 @@ class _Classes(Metric):
         check_ignore(self.ignore_label)
 
     def pairs(self, outputs: Any, targets: Any, weights: Any) -> tuple[Any, Any, Any, int] | None:
-        """Class said and class wanted for every label, their weights, and the number of classes."""
+        """Predicted and true class of every label, their weights, and the number of classes; None for probabilities."""
         if are_shares(outputs, targets):
             return None
         if one_score(outputs, targets):
@@ -37,13 +37,13 @@ class _Classes(Metric):
         else:
             given = [f"{kind}{shown(tuple(a.shape))}" for a in (outputs, targets) for kind in (str(a.dtype),)]
             raise ValueError(
-                f"{type(self).__name__} takes scores (batch, *space, classes) and integer labels (batch, *space), or "
-                f"one score for each label of 0 or 1, not {given[0]} and {given[1]}"
+                f"{type(self).__name__} needs scores (batch, *space, classes) and integer labels (batch, *space), or "
+                f"one score for each label of 0 or 1, not {given[0]} and {given[1]}; reshape them"
             )
         wanted, weights = without(targets, self.ignore_label, weights)
         if wanted.dtype == bool:
             wanted = wanted.astype("int32")
-        # labels of few bits are widened: 259 is not 3
+        # without widening, 259 would become 3 in 8 bits
         said, wanted = together(said, wanted)
         return said, wanted, _for_labels(weights, wanted.shape), classes
 
@@ -55,7 +55,7 @@ def _for_labels(weights: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _counted(places: Any, weights: Any, length: int) -> Any:
-    """For each of 0, 1, ..., length - 1 the weight of the places that have it; whole numbers where all count alike."""
+    """For each of 0, 1, ..., length - 1 the total weight of its occurrences in ``places``."""
     places = places.reshape(-1)
     if weights is None or weights.dtype == bool:
         if weights is not None:
@@ -80,8 +80,10 @@ class Accuracy(_Classes):
         right = said == wanted
         if self.k > 1:
             if not are_labels(outputs, targets):
-                raise ValueError(f"top_k({self.k}) needs a score for each class, (batch, *space, classes)")
-            # scores that are not below the label's stand before it; of equal ones those of lower classes, as in argmax
+                raise ValueError(
+                    f"top_k({self.k}) needs a score for each class: end the network in outputs (batch, *space, classes)"
+                )
+            # the rank of the label's score; ties are broken in favour of lower classes, as in argmax
             place = jnp.clip(wanted, 0, classes - 1).astype("int32")[..., None]
             own = jnp.take_along_axis(outputs, place, -1)
             behind = (outputs < own) | ((outputs == own) & (jnp.arange(classes, dtype="int32") >= place))
@@ -109,7 +111,7 @@ class ConfusionMatrix(_Classes):
         return sums["count"]
 
 
-#: how one number is made of those of the classes
+#: how the values of the classes are averaged
 AVERAGES = ("macro", "micro", "weighted", "binary", None)
 
 
@@ -132,7 +134,7 @@ class ByClass(_Classes):
             return None
         said, wanted, weights, classes = found
         if self.average == "binary" and classes != 2:
-            raise ValueError(f"average='binary' is for two classes, and the network scores {classes}; use 'macro'")
+            raise ValueError(f"average='binary' is for two classes, but the network scores {classes}; use 'macro'")
         both = jnp.where(said == wanted, wanted, classes)
         return {
             "both": _counted(both, weights, classes),

@@ -1,4 +1,4 @@
-"""Losses as values: equal numbers make equal losses, which compile once."""
+"""Losses as values: losses with equal arguments are equal, so a step with them is compiled once."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from .tally import check_ignore, without
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """What :func:`cross_entropy` returns where it is given no outputs.
+    """What :func:`cross_entropy` returns without outputs.
 
     Attributes:
-        class_weights: what an error about each class weighs; None: all the same.
-        ignore_label: a label that does not count.
-        smoothing: the share of every target that is spread over all classes.
+        class_weights: the weight of each class; None: all are 1.
+        ignore_label: a label to leave out.
+        smoothing: the part of every target that is distributed over all classes.
     """
 
     class_weights: tuple[float, ...] | None = None
     ignore_label: int | None = None
     smoothing: float = 0.0
 
-    #: integer targets are labels of the classes that the outputs score, and are checked as such
+    #: integer targets are checked as labels of the classes that the outputs score
     scores_classes: ClassVar[bool] = True
 
     def __call__(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
-        """The loss of every target, (batch, *space), times the weight of its class; 0 where it does not count."""
+        """The loss of every target, (batch, *space), times the weight of its class; 0 for the ignored label."""
         from optax import losses
 
         shares = self._check(outputs, targets)
@@ -57,9 +57,9 @@ class CrossEntropy:
         return found if there is None else jnp.where(there, found, jnp.zeros((), dtype))
 
     def weights(self, targets: jax.Array) -> jax.Array | None:
-        """What each target counts in the mean, (batch, *space); None: all the same.
+        """The weight of each target in the mean, (batch, *space); None: all are 1.
 
-        The mean of a batch is the sum of the losses over the sum of these, as in PyTorch.
+        The mean of a batch is the sum of the losses divided by the sum of these weights, as in PyTorch.
         """
         if not jnp.issubdtype(targets.dtype, jnp.integer):
             return None
@@ -73,7 +73,7 @@ class CrossEntropy:
         scores, given = tuple(outputs.shape), tuple(targets.shape)
         if self.class_weights is not None and len(self.class_weights) != scores[-1]:
             raise ValueError(
-                f"cross_entropy: class_weights has {len(self.class_weights)} numbers, and the outputs score "
+                f"cross_entropy: class_weights has {len(self.class_weights)} numbers, but the outputs score "
                 f"{scores[-1]} classes; give one for each"
             )
         if given == scores and jnp.issubdtype(targets.dtype, jnp.floating):
@@ -81,8 +81,7 @@ class CrossEntropy:
         if given != scores[:-1] or not jnp.issubdtype(targets.dtype, jnp.integer):
             raise ValueError(
                 f"cross_entropy: targets of {targets.dtype}{shown(given)} do not suit outputs of {shown(scores)}; give "
-                f"integer labels of {shown(scores[:-1])}, or shares of the classes, of floating point, of "
-                f"{shown(scores)}"
+                f"integer labels of {shown(scores[:-1])}, or class probabilities of floating point, {shown(scores)}"
             )
         return False
 
@@ -115,28 +114,28 @@ def cross_entropy(
     ignore_label: int | None = None,
     smoothing: float = 0.0,
 ) -> Any:
-    r"""Softmax cross-entropy, computed in float32 or wider; without outputs, the loss as a value for ``fit``.
+    r"""Softmax cross-entropy, computed in float32 or wider. Without outputs, the loss as a value for ``fit``.
 
     .. math:: \ell = -\sum_k w_k q_k \log \frac{e^{z_k}}{\sum_j e^{z_j}},
         \qquad q = (1 - \epsilon) t + \frac{\epsilon}{K}
 
-    with t = 1 at the label y and 0 elsewhere, or the distribution given. The mean over a batch is
-    :math:`\sum \ell / \sum w_y` over the labels that count, in ``fit`` and ``evaluate`` as in PyTorch.
+    where t is 1 at the label y and 0 elsewhere, or the given class probabilities. The mean over a batch is
+    :math:`\sum \ell / \sum w_y` over the labels that are not ignored, in ``fit`` and ``evaluate`` as in PyTorch.
 
     Args:
         outputs: scores z, (batch, *space, K).
-        labels: classes y, (batch, *space), integers; or distributions over the classes, (batch, *space, K), of floating
-            point, as augmentation makes them that mixes examples.
+        labels: classes y, (batch, *space), integers; or class probabilities, (batch, *space, K), in floating point, as
+            mixing augmentation makes them.
         class_weights: w, a number for each class; None: 1.
-        ignore_label: a label that does not count, such as 255; its loss is 0.
+        ignore_label: a label to leave out, such as 255; its loss is 0.
         smoothing: :math:`\epsilon`, in [0, 1].
 
     Returns:
-        The loss of every label, (batch, *space), by ``optax.losses``. Without outputs a function (outputs, labels) to
-        that, a value that is equal for equal numbers.
+        The loss of every label, (batch, *space), by ``optax.losses``. Without outputs, a function of (outputs, labels)
+        that returns it; functions with equal arguments are equal.
 
     Raises:
-        ValueError: numbers out of range; targets whose shape or dtype is not that of labels or distributions.
+        ValueError: numbers out of range; targets whose shape or dtype is not that of labels or probabilities.
         TypeError: arguments of the wrong kind.
 
     Source:
@@ -157,11 +156,11 @@ def cross_entropy(
     if outputs is None and labels is None:
         return loss
     if outputs is None or labels is None:
-        raise TypeError("cross_entropy: give outputs and labels, or neither of them for a loss that fit takes")
+        raise TypeError("cross_entropy: give outputs and labels, or neither of them for a loss to pass to fit")
     return loss(outputs, labels)
 
 
-#: integer targets are labels of the classes that the outputs score, and are checked as such
+#: integer targets are checked as labels of the classes that the outputs score
 cross_entropy.scores_classes = True  # type: ignore[attr-defined]
 
 
@@ -170,7 +169,7 @@ def _class_weights(given: Any) -> tuple[float, ...]:
     if array.ndim != 1 or array.dtype.kind not in "iuf" or not array.size:
         raise TypeError(f"class_weights must be a number for each class, such as (1.0, 2.0), not {given!r}")
     if not np.isfinite(array).all() or (array < 0).any():
-        raise ValueError(f"class_weights are {array.tolist()}, they must be finite and at least 0")
+        raise ValueError(f"class_weights is {array.tolist()}, the numbers must be finite and at least 0")
     return tuple(array.astype(float).tolist())
 
 
@@ -178,7 +177,7 @@ def _share(smoothing: Any) -> float:
     smoothing = check_number(smoothing, "smoothing")
     if not 0 <= smoothing <= 1:
         raise ValueError(
-            f"smoothing is {smoothing:g}, it must be in [0, 1]: it is the share of a target spread over all classes"
+            f"smoothing is {smoothing:g}, it must be in [0, 1]; it is the part of a target distributed over all classes"
         )
     return float(smoothing)
 
@@ -188,12 +187,12 @@ class LabelSmoothing(Value):
     """What :func:`label_smoothing` returns.
 
     Attributes:
-        smoothing: the share of every target that is spread over all classes.
+        smoothing: the part of every target that is distributed over all classes.
     """
 
     smoothing: float
 
-    #: integer targets are labels of the classes that the outputs score, and are checked as such
+    #: integer targets are checked as labels of the classes that the outputs score
     scores_classes: ClassVar[bool] = True
 
     def __call__(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -203,26 +202,27 @@ class LabelSmoothing(Value):
 
 
 def label_smoothing(smoothing: float = 0.1) -> LabelSmoothing:
-    r"""Softmax cross-entropy whose targets are a little unsure, computed in float32 or wider.
+    r"""Softmax cross-entropy with smoothed targets, computed in float32 or wider.
 
     .. math:: \ell = -\sum_k q_k \log \frac{e^{z_k}}{\sum_j e^{z_j}}, \qquad q = (1 - \epsilon) t + \frac{\epsilon}{K}
 
-    with K classes and t the distribution wanted, 1 at the label. With :math:`\epsilon = 0` it is the cross-entropy.
+    with K classes and target probabilities t, which are 1 at the label. For :math:`\epsilon = 0` this is the plain
+    cross-entropy.
 
     Args:
         smoothing: :math:`\epsilon`, in [0, 1].
 
     Shapes:
         outputs: scores z, (batch, *space, classes).
-        targets: labels (batch, *space), integers; or distributions t, (batch, *space, classes), of floating point,
-            such as mixed labels.
+        targets: labels (batch, *space), integers; or probabilities t, (batch, *space, classes), in floating point, such
+            as mixed labels.
 
     Returns:
-        A function (outputs, targets) to the loss of every target, (batch, *space). It is a value: equal for equal
-        smoothing, so a training that asks for it again compiles nothing.
+        A function (outputs, targets) that returns the loss of every target, (batch, *space). Functions with equal
+        smoothing are equal, so that a second run compiles nothing.
 
     Raises:
-        ValueError: a smoothing out of range; targets whose shape is not that of labels or distributions.
+        ValueError: a smoothing out of range; targets whose shape is not that of labels or probabilities.
         TypeError: a smoothing that is not a number; labels that are not integers.
 
     Source:
@@ -244,8 +244,8 @@ def _check_targets(outputs: Any, targets: Any) -> None:
     if given == scores:
         if not jnp.issubdtype(targets.dtype, jnp.floating):
             raise TypeError(
-                f"label_smoothing: targets {shown(given)} of the shape of the outputs are distributions over classes "
-                f"and must be of floating point, not {targets.dtype}; use .astype('float32')"
+                f"label_smoothing: targets {shown(given)} of the shape of the outputs are class probabilities and "
+                f"must be of floating point, not {targets.dtype}; use .astype('float32')"
             )
     elif given == scores[:-1]:
         if not jnp.issubdtype(targets.dtype, jnp.integer):
@@ -253,5 +253,5 @@ def _check_targets(outputs: Any, targets: Any) -> None:
     else:
         raise ValueError(
             f"label_smoothing: targets of {shown(given)} do not suit outputs of {shown(scores)}; give labels of "
-            f"{shown(scores[:-1])}, or distributions over classes of {shown(scores)}"
+            f"{shown(scores[:-1])}, or class probabilities of {shown(scores)}"
         )

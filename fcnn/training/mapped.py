@@ -1,4 +1,4 @@
-"""Arrays that stay in their files: of a batch only its examples are read."""
+"""Arrays in files, of which only the examples of a batch are read."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from typing import Any
 import jax
 import numpy as np
 
-#: bytes of labels that are looked at together
+#: bytes of labels that are checked at once
 _PIECE = 1 << 24
-#: examples of a map that are read before its pages are let go; the system may map 2 MiB around each of them
+#: examples of a memory map that are read before its pages are released; the system may map 2 MiB around each
 _TOGETHER = 8
 
 
 def in_file(array: Any) -> bool:
-    """Whether an array is a view of a file, or reads from one when it is indexed, as those of h5py and zarr do."""
+    """Whether an array is a view of a file, or is read when it is indexed, as arrays of h5py and zarr are."""
     return lazy(array) or _map_of(array) is not None
 
 
 def lazy(array: Any) -> bool:
-    """Whether an array is none of NumPy's, but has its shape, its dtype and its indices, and reads when it is indexed.
+    """Whether an array is read when it is indexed: it has NumPy's shape, dtype and indexing, but is not in memory.
 
-    Arrays of other libraries that lie in memory say so by ``__array_interface__`` or DLPack, and a table of pandas has
-    indices of its own.
+    Arrays of other libraries in memory have ``__array_interface__`` or DLPack, and tables of pandas their own indexing.
     """
     if isinstance(array, (np.ndarray, np.generic, jax.Array)):
         return False
@@ -38,10 +37,10 @@ def lazy(array: Any) -> bool:
 
 
 def read(array: Any, chosen: Any) -> Any:
-    """Some of the examples of an array, by a slice or by places; of one in a file a copy.
+    """Some examples of an array, by a slice or by indices; from a file, a copy.
 
-    Files are read in their order, which h5py asks for and every disk likes. What was read of a map counts as this
-    process's memory until it is let go.
+    Files are read in increasing order, which h5py requires and disks are fast at. The pages of a memory map that were
+    read count as memory of this process until they are released.
     """
     if not in_file(array):
         return array[chosen]
@@ -62,7 +61,7 @@ def read(array: Any, chosen: Any) -> Any:
 
 
 def _gathered(array: np.ndarray, places: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Examples of a map, in the order of the file, and let go a few at a time."""
+    """Examples of a memory map, read in the order of the file; pages are released after a few examples."""
     plain = np.asarray(array)
     found = np.empty((len(places), *array.shape[1:]), array.dtype)
     for first in range(0, len(order), _TOGETHER):
@@ -73,7 +72,7 @@ def _gathered(array: np.ndarray, places: np.ndarray, order: np.ndarray) -> np.nd
 
 
 def pieces(array: Any) -> Iterator[np.ndarray]:
-    """An array on the host, one after another in parts where it lies in a file."""
+    """An array on the host; in parts, one after another, if it is in a file."""
     if not in_file(array):
         yield np.asarray(array)
         return
@@ -83,18 +82,18 @@ def pieces(array: Any) -> Iterator[np.ndarray]:
 
 
 def release(array: Any) -> None:
-    """Let go of the pages of a map that were read; they stay in the system's cache, and changes in the file."""
+    """Release the pages of a memory map; they stay in the system's cache, and changes stay in the file."""
     found = _map_of(array)
     if found is None or not hasattr(found[0], "madvise"):
         return
-    if found[1] != "c":  # a private copy of what was changed would be lost
+    if found[1] != "c":  # changes in a private copy would be lost
         with contextlib.suppress(ValueError, OSError):
             found[0].madvise(mmap.MADV_DONTNEED)
 
 
 def _map_of(array: Any) -> tuple[mmap.mmap, str | None] | None:
-    """The map of a file that an array is a view of, and the mode it was opened in."""
-    mode = "c"  # where nobody says, nothing is let go
+    """The memory map that an array is a view of, and the mode it was opened in."""
+    mode = "c"  # an unknown mode: release nothing
     while isinstance(array, (np.ndarray, memoryview)):
         mode = getattr(array, "mode", None) or mode
         array = array.base if isinstance(array, np.ndarray) else array.obj

@@ -1,8 +1,8 @@
-"""Numbers that are reported beside the loss, each that of all examples and not a mean over batches.
+"""Metrics, computed over all examples and not as a mean over batches.
 
-A metric is a value with the direction in which it is good: ``metrics={"f1": training.metrics.f1()}``. From each batch
-it takes sums, which are added up; its result is computed from the sums of the whole. So it does not depend on how the
-examples are split into batches, parts, devices or processes.
+A metric is a value that knows whether high or low is better: ``metrics={"f1": training.metrics.f1()}``. Sums over each
+batch are added, and the metric is computed from the totals. So it does not depend on how the examples are split into
+batches, parts, devices or processes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from .regression import Error, SignalToNoise
 
 
 def accuracy(*, ignore_label: int | None = None) -> Accuracy:
-    """The share of labels that have the highest score, or whose one score has the right sign; higher is better.
+    """Accuracy: the fraction of labels whose score is the highest, or whose single score has the right sign.
 
     Args:
-        ignore_label: a label that does not count, such as 255.
+        ignore_label: a label to leave out, such as 255.
 
     Returns:
         A metric.
@@ -32,11 +32,11 @@ def accuracy(*, ignore_label: int | None = None) -> Accuracy:
 
 
 def top_k(k: int, *, ignore_label: int | None = None) -> Accuracy:
-    """The share of labels that are among the k highest scores; higher is better.
+    """Top-k accuracy: the fraction of labels that are among the k highest scores.
 
     Args:
-        k: scores that are looked at; of equal ones those of lower classes come first.
-        ignore_label: a label that does not count.
+        k: number of scores; ties are broken in favour of lower classes.
+        ignore_label: a label to leave out.
 
     Returns:
         A metric.
@@ -53,15 +53,15 @@ def top_k(k: int, *, ignore_label: int | None = None) -> Accuracy:
 
 
 def confusion_matrix(*, ignore_label: int | None = None) -> ConfusionMatrix:
-    r"""How often each class was taken for each other; an array, which is neither better high nor low.
+    r"""Confusion matrix: how often class i was predicted as class j.
 
     .. math:: C_{ij} = \#\{n : y_n = i,\ \operatorname{argmax}_k z_{nk} = j\}
 
     Args:
-        ignore_label: a label that does not count.
+        ignore_label: a label to leave out.
 
     Returns:
-        A metric, whose result is (classes, classes).
+        A metric whose result is an array (classes, classes); it cannot be monitored.
 
     Source:
         ``sklearn.metrics.confusion_matrix``.
@@ -75,17 +75,18 @@ def confusion_matrix(*, ignore_label: int | None = None) -> ConfusionMatrix:
 
 
 def precision(average: str | None = "macro", *, ignore_label: int | None = None) -> ByClass:
-    r"""Of what was taken for a class, the share that is of it; higher is better.
+    r"""Precision: the fraction of the predictions of a class that are right.
 
     .. math:: P_k = \frac{\#\{\hat y = k, y = k\}}{\#\{\hat y = k\}}
 
     Args:
-        average: "macro", the mean over classes that occur; "weighted", by how often they do; "micro", of all counts;
-            "binary", that of class 1; None, an array of all classes, NaN for those that do not occur.
-        ignore_label: a label that does not count.
+        average: "macro", the mean over classes that occur; "weighted", the same weighted by their frequency; "micro",
+            from the counts of all classes together; "binary", the value of class 1; None, an array with a value for
+            each class, NaN for those that do not occur.
+        ignore_label: a label to leave out.
 
     Returns:
-        A metric; 0 where a class was never said.
+        A metric; 0 for a class that was never predicted.
 
     Raises:
         ValueError: an unknown average.
@@ -102,13 +103,13 @@ def precision(average: str | None = "macro", *, ignore_label: int | None = None)
 
 
 def recall(average: str | None = "macro", *, ignore_label: int | None = None) -> ByClass:
-    r"""Of what is of a class, the share that was found; higher is better.
+    r"""Recall: the fraction of the labels of a class that were predicted.
 
     .. math:: R_k = \frac{\#\{\hat y = k, y = k\}}{\#\{y = k\}}
 
     Args:
         average: as for :func:`precision`.
-        ignore_label: a label that does not count.
+        ignore_label: a label to leave out.
 
     Returns:
         A metric.
@@ -128,13 +129,13 @@ def recall(average: str | None = "macro", *, ignore_label: int | None = None) ->
 
 
 def f1(average: str | None = "macro", *, ignore_label: int | None = None) -> ByClass:
-    r"""The harmonic mean of precision and recall; higher is better.
+    r"""F1 score: the harmonic mean of precision and recall.
 
     .. math:: F_k = \frac{2 \#\{\hat y = k, y = k\}}{\#\{\hat y = k\} + \#\{y = k\}}
 
     Args:
         average: as for :func:`precision`.
-        ignore_label: a label that does not count.
+        ignore_label: a label to leave out.
 
     Returns:
         A metric.
@@ -154,13 +155,13 @@ def f1(average: str | None = "macro", *, ignore_label: int | None = None) -> ByC
 
 
 def iou(average: str | None = "macro", *, ignore_label: int | None = None) -> ByClass:
-    r"""Intersection over union of where a class was said and where it is (Jaccard index); higher is better.
+    r"""Intersection over union of predicted and true positions of a class (Jaccard index).
 
     .. math:: J_k = \frac{\#\{\hat y = k, y = k\}}{\#\{\hat y = k\} + \#\{y = k\} - \#\{\hat y = k, y = k\}}
 
     Args:
         average: as for :func:`precision`; "macro" is the mean IoU of segmentation.
-        ignore_label: a label that does not count, such as 255.
+        ignore_label: a label to leave out, such as 255.
 
     Returns:
         A metric.
@@ -182,10 +183,10 @@ def iou(average: str | None = "macro", *, ignore_label: int | None = None) -> By
 
 
 def mean_absolute_error() -> Error:
-    """The mean of the absolute value of output - target over all numbers; lower is better.
+    """Mean absolute error, over all values of all examples.
 
     Returns:
-        A metric, for outputs and targets of one shape.
+        A metric for outputs and targets of the same shape.
 
     Example:
         >>> float(mean_absolute_error()(jnp.array([[1.0], [3.0]]), jnp.array([[0.0], [0.0]])))
@@ -195,10 +196,10 @@ def mean_absolute_error() -> Error:
 
 
 def mean_squared_error() -> Error:
-    """The mean of (output - target) squared over all numbers; lower is better.
+    """Mean squared error, over all values of all examples.
 
     Returns:
-        A metric, for outputs and targets of one shape.
+        A metric for outputs and targets of the same shape.
 
     Example:
         >>> float(mean_squared_error()(jnp.array([[1.0], [3.0]]), jnp.array([[0.0], [0.0]])))
@@ -208,7 +209,7 @@ def mean_squared_error() -> Error:
 
 
 def psnr(peak: float = 1.0) -> SignalToNoise:
-    r"""Peak signal-to-noise ratio in decibels, the mean of those of the examples; higher is better.
+    r"""Peak signal-to-noise ratio in decibels, averaged over the examples.
 
     .. math:: \frac{1}{N} \sum_n 10 \log_{10} \frac{\text{peak}^2}{\operatorname{mean}((\hat x_n - x_n)^2)}
 
@@ -216,7 +217,7 @@ def psnr(peak: float = 1.0) -> SignalToNoise:
         peak: the largest value that a sample can have.
 
     Returns:
-        A metric, for outputs and targets of one shape.
+        A metric for outputs and targets of the same shape.
 
     Raises:
         ValueError: a peak that is not above 0.
@@ -228,11 +229,13 @@ def psnr(peak: float = 1.0) -> SignalToNoise:
     with at("psnr"):
         peak = check_number(peak, "peak")
         if not peak > 0:
-            raise ValueError(f"peak is {peak:g}, it must be above 0: it is the largest value that a sample can have")
+            raise ValueError(
+                f"peak is {peak:g}, it must be above 0; give the largest value that a sample can have, such as 1 or 255"
+            )
         return SignalToNoise(peak=peak)
 
 
-#: the functions that make the ready ones, which people hand in without calling them
+#: functions that make metrics; passing one without calling it is a common mistake
 READY = (
     accuracy,
     confusion_matrix,

@@ -1,4 +1,4 @@
-"""Where a value first ceased to be finite."""
+"""The search for the first value that is NaN or infinite."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class NonFiniteError(FloatingPointError):
-    """The loss, or a parameter after the step, was NaN or infinite; training stopped before that step.
+    """The loss, or a parameter after the step, is NaN or infinite. Training stopped before that step.
 
     Attributes:
-        run: what was reached: ``run.params`` and ``run.state`` are the last good ones.
+        run: the run so far; ``run.params`` and ``run.state`` are the last finite ones.
         where: the first place with such a value, such as ``"conv2"``.
     """
 
@@ -37,7 +37,7 @@ class NonFiniteError(FloatingPointError):
         self.run, self.where = run, where
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # as it is, an exception is made again from its message alone
+        # by default an exception is unpickled from its message alone
         return type(self), (self.args[0], self.run, self.where), self.__dict__
 
 
@@ -84,24 +84,24 @@ def first_place(
     epoch: Any = None,
     trainable: Trainable | None = None,
 ) -> tuple[str, str]:
-    """The first place where the step from a train state on a batch makes a value that is not finite.
+    """The first place where a step produces a value that is not finite.
 
-    The step is walked through part by part: the batch, the parameters, the output of every layer in the order of
-    computation, the loss, the gradient, the update.
+    The step is taken apart: the batch, the parameters, the output of every layer in the order of computation, the loss,
+    the gradient, the update.
 
     Args:
         net: the network.
         train: the train state before the step.
-        batch: ((x, ...), y), as the step got it.
-        measures: what is minimised.
-        augment: likewise.
-        precision: likewise.
-        examples: places of the batch's examples in the data.
+        batch: the batch of the step, ((x, ...), y).
+        measures: losses and metrics.
+        augment: as for ``make_step``.
+        precision: as for ``make_step``.
+        examples: indices of the batch's examples in the data.
         epoch: the epoch, from 0.
         trainable: the parts that are trained; None: all.
 
     Returns:
-        The place, and what was found there in words.
+        The place, and a description of the values.
     """
     key = jax.random.fold_in(train.key, train.step)
     plain = augmented(None, key, batch)
@@ -142,7 +142,7 @@ def first_place(
         low, x = lowered((params, inputs), precision)
         return measures.measure(net.start_walk(context, low, train.state, x)[0], targets)[0]
 
-    # the gradient goes backwards: the last parameter with such a value is the first that was computed
+    # gradients are computed backwards, so the last parameter with such a value comes first
     for path, leaf in reversed(_named(jax.grad(lost)(train.params)).items()):
         if trainable is not None and not trainable.chosen(tuple(path.split("/"))):
             continue
@@ -156,7 +156,7 @@ def _named(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _count(array: Any) -> str | None:
-    """What an array has that is not finite, in words."""
+    """The values of an array that are not finite, in words; None if all are."""
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return None
     host = np.asarray(array, np.float64)

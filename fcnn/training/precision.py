@@ -1,4 +1,4 @@
-"""In which precision a network computes, while its parameters are kept in theirs."""
+"""Mixed precision: the precision that a network computes in, while its parameters keep their own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-#: what fit and make_step take as ``precision``
+#: the values of ``precision`` in fit and make_step
 HALVES = ("bfloat16", "float16")
 
 
 def check_precision(precision: Any) -> str | None:
-    """Raise unless precision is None or one that networks can compute in; returns its name.
+    """The name of a precision to compute in, or None.
 
     Raises:
         ValueError: another dtype.
@@ -29,7 +29,7 @@ def check_precision(precision: Any) -> str | None:
 
 
 def lowered(tree: Any, precision: str | None) -> Any:
-    """Arrays of floating point in the precision to compute in; everything else as it is.
+    """Floating-point arrays in the precision to compute in; other arrays as they are.
 
     Example:
         >>> low = lowered({"kernel": jnp.ones(2), "count": jnp.arange(2)}, "bfloat16")
@@ -42,5 +42,5 @@ def lowered(tree: Any, precision: str | None) -> Any:
 
 
 def restored(tree: Any, like: Any) -> Any:
-    """Arrays in the dtypes of a tree of the same form."""
+    """Arrays in the dtypes of a tree of the same structure."""
     return jax.tree.map(lambda a, b: a.astype(b.dtype), tree, like)

@@ -1,4 +1,4 @@
-"""The learning rate of an optimizer of optax, as far as it can be known from outside."""
+"""The learning rate of an optax optimizer, as far as it can be found from outside."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy as np
 def learning_rate(optimizer: Any, optimizer_state: Any) -> float | None:
     """The learning rate of the last update.
 
-    It is in the state where ``optax.inject_hyperparams`` or a line search put it. Otherwise it is what the last parts
-    of an ``optax.chain`` scale by, functions of the count of updates or numbers that they close over: so it is with
-    ``optax.adam(schedule)`` and the like.
+    ``optax.inject_hyperparams`` and line searches store it in the state. Otherwise it is the factor that the last
+    transformations of an ``optax.chain`` scale by: a number or a function of the number of updates, as in
+    ``optax.adam(schedule)``.
 
     Args:
         optimizer: the optimizer.
         optimizer_state: its state.
 
     Returns:
-        The rate; None where it cannot be known, or where there are several.
+        The rate; None if it is unknown, or if there are several.
 
     Example:
         >>> import optax
@@ -41,7 +41,7 @@ def learning_rate(optimizer: Any, optimizer_state: Any) -> float | None:
     if any(_kind(function) in _ADAPTIVE for function in functions):
         return None
     factors, schedules = [], []
-    for function in reversed(functions):  # what scales before the last part that does not, scales no update
+    for function in reversed(functions):  # scaling before a transformation of another kind does not scale the update
         closed = _closed(function)
         if _kind(function) == "scale_by_schedule" and "step_size_fn" in closed:
             schedules.append(closed["step_size_fn"])
@@ -57,15 +57,15 @@ def learning_rate(optimizer: Any, optimizer_state: Any) -> float | None:
     return abs(float(np.prod(factors + made)))
 
 
-#: transforms after which there is no one rate
+#: transformations without a single rate
 _ADAPTIVE = ("partition", "multi_transform", "scale_by_polyak")
 
 
 def _closed(function: Any) -> dict[str, Any]:
-    """What a function closes over."""
+    """The variables that a function closes over."""
     try:
         return dict(inspect.getclosurevars(function).nonlocals)
-    except ValueError:  # something that it has not been given yet
+    except ValueError:  # a variable that is not bound yet
         return {}
 
 
@@ -74,7 +74,7 @@ def _kind(function: Any) -> str:
 
 
 def _leaves(function: Any, seen: set[int]) -> Iterator[Any]:
-    """The update functions in one, in the order in which they are called, without those that only call others."""
+    """The update functions within one, in the order of their calls, without those that only call others."""
     function = getattr(function, "__func__", function)
     if id(function) in seen or not inspect.isfunction(function):
         return
@@ -93,16 +93,16 @@ def _leaves(function: Any, seen: set[int]) -> Iterator[Any]:
 
 
 def _stored(optimizer_state: Any) -> Iterator[float]:
-    """Rates that a state holds."""
+    """Learning rates stored in a state."""
     for state in _states(optimizer_state, None):
         given = getattr(state, "hyperparams", None)
         rate = given.get("learning_rate") if isinstance(given, dict) else getattr(state, "learning_rate", None)
-        if rate is not None and np.ndim(rate) <= 1:  # of an ensemble's members the first
+        if rate is not None and np.ndim(rate) <= 1:  # of an ensemble, the rate of the first member
             yield float(np.ravel(rate)[0])
 
 
 def _states(tree: Any, name: str | None) -> Iterator[Any]:
-    """The named tuples in a state, those of one name or all."""
+    """The named tuples in a state, of one name or all."""
     if isinstance(tree, dict):
         tree = tuple(tree.values())
     if not isinstance(tree, (tuple, list)):

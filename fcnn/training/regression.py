@@ -23,8 +23,8 @@ class Error(Metric):
     def tally(self, outputs: Any, targets: Any, weights: Any = None) -> Sums:
         if tuple(outputs.shape) != tuple(targets.shape):
             raise ValueError(
-                f"{self.kind} error: outputs have shape {shown(tuple(outputs.shape))} and targets "
-                f"{shown(tuple(targets.shape))}; give targets the shape of the outputs"
+                f"{self.kind} error: outputs have shape {shown(tuple(outputs.shape))}, but targets have shape "
+                f"{shown(tuple(targets.shape))}; reshape the targets to the shape of the outputs"
             )
         dtype = wide(jnp.result_type(outputs.dtype, "float32"))
         gap = outputs.astype(dtype) - targets.astype(dtype)

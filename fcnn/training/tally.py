@@ -1,4 +1,4 @@
-"""Sums over examples and their labels, of which numbers of any count of batches are made; and what does not count."""
+"""The base of metrics: sums over examples, from which a metric of any number of batches is computed."""
 
 from __future__ import annotations
 
@@ -14,43 +14,45 @@ import numpy as np
 from ..errors import shown
 from ..ops.dtypes import wide
 
-#: sums over examples, by name; those of batches are added
+#: sums over examples, by name; the sums of batches are added
 Sums = dict[str, Any]
 
 
 class Metric:
-    """A number of many examples, found from sums over them. Subclass it as ``@dataclass(frozen=True)``.
+    """A metric that is computed from sums over examples. Subclass it as ``@dataclass(frozen=True)``.
 
     Attributes:
-        mode: "max" where higher is better, "min" where lower is; None where neither is, as for a confusion matrix.
+        mode: "max" if higher is better, "min" if lower is; None if neither is, as for a confusion matrix.
     """
 
     mode: ClassVar[str | None] = None
 
     def tally(self, outputs: Any, targets: Any, weights: Any = None) -> Sums | None:
-        """Sums over a batch; None where the targets are shares of classes, as augmentation mixes them.
+        """Sums over a batch; None if the targets are class probabilities, as mixing augmentation makes them.
 
         Args:
-            outputs: what the network gave.
-            targets: what was wanted.
-            weights: (batch,) or (batch, *space), numbers or bool; None: all count alike.
+            outputs: outputs of the network.
+            targets: targets.
+            weights: (batch,) or (batch, *space), numbers or bool; None: all are 1.
         """
         raise NotImplementedError(f"{type(self).__name__} has no tally(outputs, targets, weights)")
 
     def result(self, sums: Sums) -> Any:
-        """The number, or array of numbers, from sums in NumPy or JAX."""
+        """The metric, a number or an array, from sums in NumPy or JAX."""
         raise NotImplementedError(f"{type(self).__name__} has no result(sums)")
 
     def __call__(self, outputs: Any, targets: Any, weights: Any = None) -> Any:
-        """The result for these examples alone."""
+        """The metric of these examples."""
         sums = self.tally(jnp.asarray(outputs), jnp.asarray(targets), weights)
         if sums is None:
-            raise ValueError(f"{type(self).__name__} needs labels of classes, and the targets are shares of them")
+            raise ValueError(
+                f"{type(self).__name__} needs labels, but the targets are class probabilities; use targets.argmax(-1)"
+            )
         return self.result(sums)
 
 
 def ratio(above: Any, below: Any, otherwise: float = np.nan) -> Any:
-    """A quotient, and another value where nothing was counted.
+    """A quotient, and another value where the denominator is 0.
 
     Example:
         >>> ratio(np.array([1.0, 0.0]), np.array([2.0, 0.0])).tolist()
@@ -66,16 +68,16 @@ def ratio(above: Any, below: Any, otherwise: float = np.nan) -> Any:
 
 
 def weighed(values: Any, weights: Any, examples: int, what: str) -> Sums:
-    """Sum and weight of the values of a batch.
+    """The weighted sum of the values of a batch, and the sum of the weights.
 
     Args:
-        values: one number for each example or each of its places, (batch, ...), or one for the batch.
-        weights: (batch,) or (batch, *space), of floating point or bool; None: all values count alike.
-        examples: examples in the batch, which one number for the batch counts for.
-        what: what the values are, for messages.
+        values: one number for each example or each of its positions, (batch, ...), or one for the batch.
+        weights: (batch,) or (batch, *space), floating point or bool; None: all are 1.
+        examples: number of examples in the batch, the weight of a single number for the batch.
+        what: name of the values in messages.
 
     Raises:
-        ValueError: values that the weights do not suit.
+        ValueError: weights whose shape is not a leading part of the shape of the values.
     """
     if weights is None:
         if jnp.issubdtype(values.dtype, jnp.bool_):
@@ -85,8 +87,8 @@ def weighed(values: Any, weights: Any, examples: int, what: str) -> Sums:
     shape = tuple(weights.shape)
     if tuple(values.shape[: len(shape)]) != shape:
         raise ValueError(
-            f"{what} has shape {shown(tuple(values.shape))}, and weights or labels that do not count have shape "
-            f"{shown(shape)}; it must give one number for each of them, before any mean or sum"
+            f"{what} has shape {shown(tuple(values.shape))}, but the weights or ignored labels have shape "
+            f"{shown(shape)}; return one number for each of them, without a mean or sum"
         )
     broadcast = jnp.broadcast_to(weights.reshape(shape + (1,) * (values.ndim - len(shape))), values.shape)
     if jnp.issubdtype(values.dtype, jnp.bool_) and jnp.issubdtype(broadcast.dtype, jnp.bool_):
@@ -103,7 +105,7 @@ def _count(values: Any, examples: int, like: Any) -> Any:
 
 @dataclass(frozen=True)
 class Mean(Metric):
-    """The mean of a function (outputs, targets) to one number for each example, or one for the batch."""
+    """The mean of a function (outputs, targets) that returns one number for each example, or one for the batch."""
 
     function: Callable[[Any, Any], Any]
     name: str = "the metric"
@@ -120,7 +122,7 @@ class Mean(Metric):
 
 @dataclass(frozen=True)
 class Accumulator:
-    """A metric of the user's own: (start, update, result), and merge where processes have parts of the examples."""
+    """A metric that a user defines by (start, update, result), and by merge for several processes."""
 
     first: Any
     change: Callable[..., Any]
@@ -130,7 +132,7 @@ class Accumulator:
     mode: str | None = None
 
     def start(self) -> Any:
-        """The accumulator before the first batch."""
+        """The initial accumulator."""
         made = self.first() if callable(self.first) else self.first
         return jax.tree.map(lambda a: jnp.array(np.asarray(a)), made)
 
@@ -141,16 +143,16 @@ class Accumulator:
         else:
             if not _takes(self.change, 4):
                 raise ValueError(
-                    f"{self.name}: there are weights or labels that do not count, and its update takes none; write "
-                    "update(accumulator, outputs, targets, weights), where weights are 0 for what does not count"
+                    f"{self.name}: there are weights or ignored labels, but its update takes no weights; write "
+                    "update(accumulator, outputs, targets, weights), where weights are 0 for ignored labels"
                 )
             after = self.change(before, outputs, targets, weights)
         after = jax.tree.map(jnp.asarray, after)
         told = [jax.tree.map(lambda a: f"{a.dtype}{shown(a.shape)}", tree) for tree in (before, after)]
         if told[0] != told[1]:
             raise ValueError(
-                f"{self.name}: update made {told[1]} of {told[0]}; it must keep the form, shapes and dtypes that start "
-                "has: start from 0.0 for numbers, from 0 for counts"
+                f"{self.name}: update made {told[1]} of {told[0]}; it must keep the structure, shapes and dtypes of "
+                "start: start from 0.0 for numbers, from 0 for counts"
             )
         return after
 
@@ -160,7 +162,7 @@ def _takes(function: Callable[..., Any], count: int) -> bool:
         inspect.signature(function).bind(*range(count))
     except TypeError:
         return False
-    except ValueError:  # a function that has no signature
+    except ValueError:  # a function without a signature
         return True
     return True
 
@@ -171,7 +173,7 @@ def leading(tree: Any) -> int:
 
 
 def check_shape(values: Any, outputs: Any, targets: Any, what: str) -> None:
-    """Raise where outputs and targets of unlike shapes were broadcast to a number for every pair of examples."""
+    """Raise if outputs and targets of different shapes were broadcast to one number for every pair of examples."""
     known = [tuple(a.shape) for a in jax.tree.leaves((outputs, targets))]
     shape = tuple(values.shape)
     if shape and not any(shape == other[: len(shape)] for other in known):
@@ -182,12 +184,12 @@ def check_shape(values: Any, outputs: Any, targets: Any, what: str) -> None:
         ]
         raise ValueError(
             f"{what} has shape {shown(shape)} for {' and '.join(of)}; "
-            "it must be one number, or one for each example: give targets the shape of the outputs"
+            "it must be one number, or one for each example: reshape the targets to the shape of the outputs"
         )
 
 
 def are_labels(outputs: Any, targets: Any) -> bool:
-    """Whether targets count classes that the last axis of the outputs scores."""
+    """Whether targets are integer labels of the classes that the last axis of the outputs scores."""
     return (
         hasattr(outputs, "ndim")
         and hasattr(targets, "ndim")
@@ -198,7 +200,7 @@ def are_labels(outputs: Any, targets: Any) -> bool:
 
 
 def one_score(outputs: Any, targets: Any) -> bool:
-    """Whether there is one score, of yes or no, for each target."""
+    """Whether there is one score for each target, as in binary classification."""
     if (
         not hasattr(outputs, "ndim")
         or not hasattr(targets, "ndim")
@@ -210,7 +212,7 @@ def one_score(outputs: Any, targets: Any) -> bool:
 
 
 def are_shares(outputs: Any, targets: Any) -> bool:
-    """Whether targets are shares of the classes that the last axis of the outputs scores."""
+    """Whether targets are probabilities of the classes that the last axis of the outputs scores."""
     return (
         hasattr(outputs, "ndim")
         and hasattr(targets, "ndim")
@@ -222,20 +224,20 @@ def are_shares(outputs: Any, targets: Any) -> bool:
 
 
 def check_ignore(label: Any) -> int | None:
-    """Raise unless it is None or a label.
+    """Raise unless it is None or an integer label.
 
     Raises:
-        TypeError: neither.
+        TypeError: anything else.
     """
     if label is None:
         return None
     if isinstance(label, (bool, np.bool_)) or not isinstance(label, (int, np.integer)):
-        raise TypeError(f"ignore_label must be a label, such as 255 or -1, not {label!r}")
+        raise TypeError(f"ignore_label must be an integer label, such as 255 or -1, not {label!r}")
     return int(label)
 
 
 def without(labels: Any, ignore: int | None, weights: Any) -> tuple[Any, Any]:
-    """Labels with a class in the place of one that does not count, and weights that are 0 there.
+    """Labels in which 0 replaces the ignored label, and weights that are 0 there.
 
     Example:
         >>> labels, weights = without(jnp.array([3, 255]), 255, None)
@@ -245,7 +247,7 @@ def without(labels: Any, ignore: int | None, weights: Any) -> tuple[Any, Any]:
     if ignore is None or not jnp.issubdtype(labels.dtype, jnp.integer):
         return labels, weights
     limits = jnp.iinfo(labels.dtype)
-    if not limits.min <= ignore <= limits.max:  # such as -1 among bytes
+    if not limits.min <= ignore <= limits.max:  # such as -1 for uint8
         return labels, weights
     there = labels != jnp.asarray(ignore, labels.dtype)
     labels = jnp.where(there, labels, jnp.zeros((), labels.dtype))
@@ -253,7 +255,7 @@ def without(labels: Any, ignore: int | None, weights: Any) -> tuple[Any, Any]:
 
 
 def combined(weights: Any, more: Any) -> Any:
-    """The product of two sets of weights, either of them None for all alike, over the axes of the longer."""
+    """The product of two arrays of weights, broadcast to the longer shape; None stands for weights of 1."""
     if weights is None or more is None:
         return more if weights is None else weights
     if weights.ndim < more.ndim:
