@@ -22,21 +22,21 @@ def in_parts(
     accumulators: Any,
     count: int,
 ) -> tuple[Params, jax.Array, Measured, State]:
-    """Gradient, loss and sums of a batch from its parts, one after another in a loop; the state goes through all."""
+    """Gradient, loss and sums of a batch from its parts, one after another; the state passes through all of them."""
     size = inputs[0].shape[0]
     if size % count:
         raise ValueError(
             f"accumulate is {count}, which does not divide a batch of {size} examples; "
-            "give a batch_size that is a multiple of it, and leave out an incomplete last batch (drop_last=True)"
+            "use a batch_size that is a multiple of it, and drop an incomplete last batch (drop_last=True)"
         )
-    # every count-th example is a part: on a mesh each device then has its share of each
+    # a part has every count-th example, so that on a mesh every device has an equal share of it
     parts = jax.tree.map(lambda a: a.reshape(size // count, count, *a.shape[1:]).swapaxes(0, 1), (inputs, targets))
     shares = measures.shares(parts[1], count)
 
     def part(carry: Any, given: Any) -> Any:
         (total, value, sums, state, accumulators), ((x, y), i, shares) = carry, given
         gradient, more, found, state = gradient_of(state, x, y, i, accumulators, shares)
-        # in float32 or wider: a sum of many parts in a half stands still
+        # in float32 or wider: in half precision a sum of many parts stops growing
         wider = jax.tree.map(
             lambda old, new: old + new.astype(old.dtype), (total, value, sums), (gradient, more, found.sums)
         )

@@ -17,17 +17,17 @@ Batch = tuple[Any, ...]
 
 
 def augmented(augment: Augment | None, key: jax.Array, batch: Batch, examples: Any = None, epoch: Any = None) -> Batch:
-    """A batch ((x, ...), y), augmented.
+    """An augmented batch, ((x, ...), y).
 
     Args:
-        augment: (key, batch) to batch; one with the attribute ``by_example`` is also told ``examples`` and ``epoch``.
+        augment: (key, batch) to batch; with the attribute ``by_example`` it also gets ``examples`` and ``epoch``.
         key: random key.
-        batch: ((x, ...), y), or (x, y), or with weights (x, y, w), which no augmentation changes.
-        examples: the places of the examples in the data, (batch,) int32; None: 0, 1, ..., as if they were all.
-        epoch: times that the data have been gone through before.
+        batch: ((x, ...), y), or (x, y), or with weights (x, y, w), which augmentation does not change.
+        examples: indices of the examples in the data, (batch,) int32; None: 0, 1, ..., as if they were all the data.
+        epoch: number of the epoch, from 0.
 
     Returns:
-        The batch, its inputs a tuple, its targets Weighted where there are weights.
+        The batch, with inputs as a tuple; with weights, the targets are Weighted.
     """
     inputs, targets = batch if len(batch) == 2 else (batch[0], Weighted(*batch[1:]))
     inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
@@ -47,19 +47,19 @@ def augmented(augment: Augment | None, key: jax.Array, batch: Batch, examples: A
 
 
 def check_unmixed(batch: Batch, targets: Any) -> None:
-    """Raise where labels became shares of classes, which neither have one weight nor show that one does not count."""
+    """Raise if labels became class probabilities, which have neither a single weight nor an ignored label."""
     before, after = (t.targets if isinstance(t, Weighted) else t for t in (batch[1], targets))
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=False):
         if jnp.issubdtype(old.dtype, jnp.integer) and jnp.issubdtype(new.dtype, jnp.floating):
             raise ValueError(
-                "augment mixes the labels of examples, and weights or an ignored label belong to each of them alone; "
-                "leave out the mixing (Mixup, CutMix), or the weights and ignore_label"
+                "augment mixes the labels of examples, but weights and ignore_label belong to single labels; leave out "
+                "the mixing (Mixup, CutMix), or the weights and ignore_label"
             )
 
 
-#: what is said where an augmentation asks for places that nobody knows
+#: the error for an augmentation that needs indices of examples on batches that have none
 BY_EXAMPLE = (
-    "augment goes by the examples' places in the data (by_example), as AlternatingFlip does, and batches that are "
-    "handed in have none; give the data as arrays, do this part in the loader, or use one that draws at random, such "
-    "as Flip; a loop of your own tells them: step(train, batch, examples=places, epoch=epoch)"
+    "augment depends on the indices of the examples in the data (by_example), as AlternatingFlip does, but batches "
+    "that are handed in have none; give the data as arrays, do this part in the loader, or use a random one such as "
+    "Flip; in a loop of your own pass them: step(train, batch, examples=indices, epoch=epoch)"
 )

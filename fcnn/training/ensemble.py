@@ -1,4 +1,4 @@
-"""What several networks of one kind say together."""
+"""Predictions and metrics of an ensemble of networks."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def _scores(net: Layer, params: Params, state: State, inputs: tuple[Any, ...]) -
     scores = jax.vmap(lambda p, s: net.apply(p, *inputs, state=s))(params, state)
     if not hasattr(scores, "ndim") or scores.ndim < 3:
         raise ValueError(
-            "the members must give scores for classes, (batch, *space, classes); end the network in fcnn.Dense(classes)"
+            "the members must give scores of classes, (batch, *space, classes); end the network in fcnn.Dense(classes)"
         )
     return scores.astype(wide(scores.dtype))
 
 
 def _vote(scores: jax.Array) -> jax.Array:
-    """The logarithm of the mean probability, from the scores of all members; finite where a probability is not 0."""
+    """The logarithm of the mean probability from the scores of all members; finite unless all probabilities are 0."""
     log_members = jnp.log(jnp.asarray(scores.shape[0], scores.dtype))
     return jax.nn.logsumexp(jax.nn.log_softmax(scores, -1), 0) - log_members
 
@@ -42,21 +42,21 @@ def _voted(net: Layer, params: Params, state: State, inputs: tuple[Any, ...]) ->
 
 
 def vote(net: Layer, params: Params, x: Any, *, state: State | None = None) -> jax.Array:
-    r"""The mean of the probabilities that the members of an ensemble give.
+    r"""The mean of the class probabilities of the members of an ensemble.
 
     .. math:: p = \frac{1}{M} \sum_{m=1}^{M} \operatorname{softmax}(f_{\theta_m}(x))
 
     Args:
-        net: the network, whose outputs are scores of classes.
-        params: parameters with a first axis for the M members, as ``jax.vmap`` of ``net.init`` makes them.
+        net: the network; its outputs are scores of classes.
+        params: parameters with a first axis of M members, as ``jax.vmap`` of ``net.init`` makes them.
         x: input (batch, *space, channels), or a tuple of inputs.
-        state: the members' states, with a first axis likewise, where the network has one.
+        state: the state, likewise with a first axis of members, if the network has any.
 
     Returns:
-        Probabilities (batch, *space, classes), in float32 or wider; the class voted for is their ``argmax(-1)``.
+        Probabilities (batch, *space, classes), in float32 or wider; the predicted class is their ``argmax(-1)``.
 
     Raises:
-        ValueError: arrays that differ in their number of members, or do not suit the network.
+        ValueError: arrays with different numbers of members, or that do not suit the network.
         TypeError: arguments of the wrong kind.
 
     Source:
@@ -79,10 +79,10 @@ def vote(net: Layer, params: Params, x: Any, *, state: State | None = None) -> j
 
 
 def count_members(params: Params, state: State) -> int:
-    """The number of members: the first axis, which all arrays share.
+    """The number of members, which is the size of the first axis of every array.
 
     Raises:
-        ValueError: no parameters, or first axes that differ.
+        ValueError: no parameters, or first axes of different sizes.
         TypeError: params or state that are not dicts.
 
     Example:
@@ -105,7 +105,7 @@ def count_members(params: Params, state: State) -> int:
                 )
     if not first:
         raise ValueError(
-            "params have no arrays, so there are no members to vote; a network of several needs parameters"
+            "params have no arrays, so the number of members is unknown; a network without parameters is no ensemble"
         )
     return members
 
@@ -114,11 +114,11 @@ def count_members(params: Params, state: State) -> int:
 def _measured(
     net: Layer, measures: Measures, params: Params, state: State, inputs: Any, targets: Any, accumulators: Any
 ) -> tuple[Measured, Measured]:
-    """What was found of every member, and of their vote."""
+    """The sums of every member, and of their vote."""
     scores = _scores(net, params, state, inputs)
     of_members, of_vote = accumulators
     each = jax.vmap(lambda z, fold: measures.measure(z, targets, fold)[1])(scores, of_members)
-    # log-probabilities are scores that sum to one already
+    # log-probabilities are scores, which softmax leaves as they are
     return each, measures.measure(_vote(scores), targets, of_vote)[1]
 
 
@@ -132,25 +132,25 @@ def evaluate_ensemble(
     ignore_label: int | None = None,
     batch_size: int = 512,
 ) -> dict[str, Any]:
-    """Accuracy and loss of every member of an ensemble, of their vote, and what the vote gains.
+    """Accuracy and loss of every member of an ensemble and of their vote, and the gain of the vote.
 
     Args:
         net: the network.
-        params: parameters with a first axis for the members.
+        params: parameters with a first axis of members.
         data: (x, y), or with weights (x, y, w); x an array (examples, *space, channels), or a tuple of arrays for
             several inputs; y labels.
-        state: the members' states, with a first axis likewise, where the network has one.
+        state: the state, likewise with a first axis of members, if the network has any.
         metrics: as for ``fit``.
         ignore_label: as for ``fit``.
         batch_size: examples at a time. Every example counts once.
 
     Returns:
-        A dict: "accuracy", "loss" and the metrics, arrays (members,); "vote_accuracy", "vote_loss" and so on, of the
-        mean probabilities (:func:`vote`), whose logarithms are the scores; and "gain", the vote's accuracy minus the
-        mean of the members', all accuracies in [0, 1].
+        A dict: "accuracy", "loss" and the metrics are arrays (members,); "vote_accuracy", "vote_loss" and so on are
+        those of the mean probabilities (:func:`vote`), whose logarithms are the scores; "gain" is the accuracy of the
+        vote minus the mean accuracy of the members. Accuracies are in [0, 1].
 
     Raises:
-        ValueError: data that do not suit the network; arrays that differ in their number of members.
+        ValueError: data that do not suit the network; arrays with different numbers of members.
         TypeError: data that are not a pair of arrays, or labels that are not integers.
 
     Example:
@@ -175,7 +175,7 @@ def evaluate_ensemble(
         accumulators = (each.accumulators, voted.accumulators)
         parts.append((each.sums, voted.sums))
     sums: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-    for part in parts:  # read at the end, so that batches do not wait for each other
+    for part in parts:  # read at the end, so that the device need not wait
         for total, more in zip(sums, part, strict=True):
             add(total, more)
     found = measures.numbers(sums[0], accumulators[0], members)

@@ -1,4 +1,4 @@
-"""How good a network is on data that it is not trained on."""
+"""Loss and metrics of a network on any data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .measures import Measured, Measures
 from .precision import check_precision, lowered
 from .sharding import Sharding
 
-#: batches that may be on their way before the sums of the first are waited for
+#: batches in flight before the sums of the first are read
 WAITING = 16
 
 
@@ -59,30 +59,30 @@ def evaluate(
     mesh: jax.sharding.Mesh | None = None,
     precision: str | None = None,
 ) -> dict[str, Any]:
-    """Mean loss and accuracy over all examples, with dropout off and stored statistics in use.
+    """Mean loss, accuracy and metrics over all examples, with dropout off and stored statistics.
 
-    The numbers are those of the whole and do not depend on how it is split into batches. Weights count in all of them:
-    a mean is the sum of weight times value over the sum of weights.
+    They do not depend on how the examples are split into batches. Weights apply to all of them: a mean is the sum of
+    weight times value over the sum of weights.
 
     Args:
         net: the network.
         params: its parameters.
         data: (x, y), or with weights (x, y, w); x an array (examples, *space, channels), or a tuple of arrays for
-            several inputs. Or batches of such, as ``fit`` takes them: a list, a loader, or a function of the epoch,
-            which is given 0.
-        state: its state, where it has one.
+            several inputs. Or batches of such arrays, as ``fit`` takes them: a list, a loader, or a function of the
+            epoch, which is called with 0.
+        state: its state, if it has any.
         loss: as for ``fit``; None: softmax cross-entropy with integer labels.
         loss_weights: as for ``fit``.
         metrics: as for ``fit``.
         ignore_label: as for ``fit``.
-        batch_size: examples at a time. Every example counts once, in the last, smaller batch too.
-        mesh: devices that share each batch; None: one. Where the mesh is that of several processes, each gives a
-            part of the data, and all get the result for the whole.
+        batch_size: examples at a time. Every example counts once; the last batch may be smaller.
+        mesh: devices that share each batch; None: one device. If it has devices of several processes, each process
+            gives its own part of the data, and all of them get the result for the whole.
         precision: "bfloat16" or "float16" to compute in it, as in ``fit``; None: the precision of the parameters.
 
     Returns:
-        {"loss": ..., "accuracy": ...} and the metrics, plain numbers, or arrays where a metric is one; the accuracy in
-        [0, 1], none where the targets are not labels of classes.
+        A dict with "loss", "accuracy" and the metrics, as plain numbers, or arrays for metrics that are arrays. The
+        accuracy is in [0, 1]; there is none if the targets are not labels of classes.
 
     Raises:
         ValueError: data that do not suit the network.
@@ -110,12 +110,14 @@ def evaluate(
     found = measured(net, params, state, given, measures, batch_size, sharding, precision=precision)
     for name in measures.further:
         if name not in found:
-            raise ValueError(f"evaluate: the metric {name} takes labels of classes, and the targets are shares of them")
+            raise ValueError(
+                f"evaluate: the metric {name} needs labels, but targets are class probabilities; use y.argmax(-1)"
+            )
     return {name: np.asarray(value).tolist() if np.ndim(value) == 0 else value for name, value in found.items()}
 
 
 def batches_of(net: Layer, batches: Batches, measures: Measures, what: str, epoch: int) -> Iterator[Any]:
-    """The batches of an epoch, checked one after the other.
+    """The batches of an epoch, each checked.
 
     Raises:
         ValueError: there are none.
@@ -138,22 +140,22 @@ def measured(
     members: int | None = None,
     precision: str | None = None,
 ) -> dict[str, Any]:
-    """``evaluate`` with its arguments checked; for an ensemble's members an array of numbers each.
+    """``evaluate`` for arguments that are checked; for an ensemble, arrays with a value for each member.
 
     Args:
         net: as for ``evaluate``.
-        params: likewise.
-        state: likewise.
+        params: as for ``evaluate``.
+        state: as for ``evaluate``.
         data: (inputs, targets), or an iterable of such batches.
-        measures: what is measured.
+        measures: losses and metrics.
         batch_size: as for ``evaluate``.
         sharding: where arrays live.
-        members: members of an ensemble; None: there is one network.
+        members: number of members of an ensemble; None: a single network.
         precision: as for ``evaluate``.
     """
     kept: State = {} if state is None else state
     params, kept = jax.tree.map(native, (params, kept))
-    place = sharding.own  # each process has devices of its own for its part
+    place = sharding.own  # every process evaluates its part on its own devices
     if place.mesh is not None:
         params = jax.device_put(sharding.processes.local(params), place.replicated)
         kept = jax.device_put(sharding.processes.local(kept), place.replicated)
@@ -162,16 +164,16 @@ def measured(
     sums: dict[str, Any] = {}
     accumulators = measures.accumulators(members)
     waiting: list[Any] = []
-    # batches on their way hold their memory, which those of a file are to have little of
+    # batches in flight are in memory, and data in files are meant to take little of it
     most = 1 if isinstance(data, tuple) and any(map(in_file, jax.tree.leaves(data))) else WAITING
-    # the first process that fails tells the others, which wait for its sums
+    # the other processes wait for the sums of this one
     with sharding.processes.share_errors():
         for inputs, targets in _split(data, batch_size):
             x, y = place.put((inputs, targets)) if place.mesh is not None else (inputs, targets)
             found = _measured(net, measures, members is not None, precision, params, kept, x, y, accumulators)
             accumulators = found.accumulators
             waiting.append(found.sums)
-            if len(waiting) > most:  # read late, so that batches do not wait for each other
+            if len(waiting) > most:  # read late, so that the device need not wait
                 add(sums, waiting.pop(0))
         for found in waiting:
             add(sums, found)
@@ -184,7 +186,7 @@ def measured(
 
 
 def _split(data: Any, batch_size: int) -> Iterable[Any]:
-    """Batches of arrays, the last of them smaller; batches as they are."""
+    """Batches of arrays, of which the last may be smaller; batches that are handed in as they are."""
     if not isinstance(data, tuple):
         yield from data
         return

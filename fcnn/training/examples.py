@@ -1,4 +1,4 @@
-"""Examples as a training takes them: inputs, targets, and what they weigh, checked before anything is computed."""
+"""Inputs, targets and weights, checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ from .measures import LossTerm, Measures, Weighted
 
 
 def check_net(net: Any) -> None:
-    """Raise unless net is a layer."""
+    """Raise unless net is a layer.
+
+    Raises:
+        TypeError: it is not.
+    """
     if not isinstance(net, Layer):
-        raise TypeError(f"net must be a layer, not {net!r}; make one of a function by fcnn.serial")
+        raise TypeError(f"net must be a layer, not {net!r}; fcnn.serial(function) makes one of a function")
 
 
 def count_of(inputs: tuple[Any, ...]) -> int:
@@ -36,20 +40,20 @@ def array_types(batch: Any) -> str:
 
 
 def taken(tree: Any, chosen: Any) -> Any:
-    """Some of the examples of every array."""
+    """Some examples of every array, by a slice or by indices."""
     return jax.tree.map(lambda a: read(a, chosen), tree)
 
 
 def check_data(net: Layer, data: Any, what: str, measures: Measures) -> tuple[tuple[Any, ...], Any]:
-    """Raise unless data are (x, y) or (x, y, w) that the network and the losses can take.
+    """Check that data are (x, y) or (x, y, w) that suit the network and the losses.
 
     Returns:
-        x as a tuple, and y; Weighted where there are weights.
+        x as a tuple, and y; with weights, y is Weighted.
 
     Raises:
-        TypeError: no such arrays, or labels that are not integers where a loss needs them.
+        TypeError: no such arrays, or labels that are not integers for a loss that needs them.
         ValueError: different numbers of examples, no examples, inputs that do not suit the network, labels outside the
-            classes, weights that suit no targets.
+            classes, weights whose shape suits no targets.
     """
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         said = f" of {len(data)}" if isinstance(data, (tuple, list)) else ""
@@ -71,8 +75,8 @@ def check_data(net: Layer, data: Any, what: str, measures: Measures) -> tuple[tu
     if not count_of(inputs):
         raise ValueError(f"{what}: there are no examples")
     out = out_shape(net, tuple(tuple(a.shape[1:]) for a in inputs))
-    for part in measures.parts:
-        _check_part(part, measures, targets, out, what)
+    for term in measures.terms:
+        _check_term(term, measures, targets, out, what)
     if weights is None:
         return inputs, targets
     _check_weights(weights, targets, measures, what)
@@ -102,20 +106,20 @@ def input_arrays(x: Any, what: str) -> tuple[Any, ...]:
 
 
 def _check_list(name: str, arrays: tuple[Any, ...], what: str, form: str) -> None:
-    """Raise where a list is that of the examples, and not of several arrays of all of them."""
+    """Raise if a list has one array for each example, instead of several arrays of all examples."""
     shapes = [tuple(a.shape) for a in arrays if hasattr(a, "shape")]
     if len(shapes) > 8 or (len(shapes) == len(arrays) and len({shape[:1] for shape in shapes}) > 1):
         sizes = ", ".join(dict.fromkeys(map(shown, shapes[:3])))
         raise TypeError(
-            f"{what}: {name} is a list of {len(arrays)} arrays ({sizes}, ...), and it must be one array {form}; "
-            "numpy.stack makes one of arrays of one shape, those of several have to be cropped, resized or padded first"
+            f"{what}: {name} is a list of {len(arrays)} arrays ({sizes}, ...), but it must be one array {form}; "
+            "use numpy.stack, after cropping, resizing or padding arrays of different shapes"
         )
 
 
 def _targets(y: Any, what: str, examples: int) -> Any:
     if isinstance(y, list):
         if not y or not all(hasattr(plain_array(a), "shape") for a in y):
-            return y  # refused as no array
+            return y  # refused later, as it is no array
         _check_list("y", tuple(plain_array(a, "y") for a in y), what, "with one entry for each example")
         y = tuple(y)
     return jax.tree.map(lambda a: plain_array(a, "y"), y, is_leaf=lambda a: isinstance(a, list))
@@ -128,7 +132,7 @@ def _weights(w: Any, what: str) -> Any:
 
 
 def _named(name: str, tree: Any) -> dict[str, Any]:
-    """The arrays of a tree by their place in it."""
+    """The arrays of a tree by their paths."""
     if isinstance(tree, list) or not jax.tree.leaves(tree):
         return {name: tree}
     return {
@@ -148,7 +152,7 @@ def _check_array(name: str, array: Any, what: str) -> None:
 
 
 def plain_array(array: Any, name: str = "x") -> Any:
-    """An array of another library as NumPy's, of native byte order; what is no array is left for the checks."""
+    """An array of another library as NumPy's, in native byte order; other objects are left to the checks."""
     if isinstance(array, np.ndarray):
         return native(array, name) if not array.dtype.isnative or isinstance(array, np.ma.MaskedArray) else array
     if isinstance(array, jax.Array) or not hasattr(array, "__array__") or lazy(array):
@@ -158,7 +162,7 @@ def plain_array(array: Any, name: str = "x") -> Any:
 
 @lru_cache(maxsize=64)
 def out_shape(net: Layer, shapes: tuple[Shape, ...]) -> Any:
-    """``net.out_shape``, which walks through the network; every batch of a loader asks."""
+    """``net.out_shape``, cached, because every batch of a loader needs it."""
     return net.out_shape(*shapes)
 
 
@@ -169,12 +173,12 @@ def _check_weights(weights: Any, targets: Any, measures: Measures, what: str) ->
     if hasattr(weights, "dtype"):
         pairs = [("w", weights, targets)]
     else:
-        places = [part.place for part in measures.parts]
+        places = [term.place for term in measures.terms]
         if places == [None] or not isinstance(weights, (Mapping, tuple)):
             raise TypeError(f"{what}: w must be an array of weights, one for each example")
         given = list(weights) if isinstance(weights, Mapping) else list(range(len(weights)))
         if given and set(given) != set(places):
-            raise ValueError(f"{what}: w has {given}, and the losses are {places}; give weights for each of them")
+            raise ValueError(f"{what}: w has {given}, but the losses are {places}; give weights for each of them")
         pairs = [(f"w[{place!r}]", weights[place], targets[place]) for place in places]
     for name, array, wanted in pairs:
         if array.dtype != bool and not jnp.issubdtype(array.dtype, jnp.floating):
@@ -185,41 +189,45 @@ def _check_weights(weights: Any, targets: Any, measures: Measures, what: str) ->
         labels = [tuple(a.shape) for a in jax.tree.leaves(wanted)]
         if array.ndim > 1 and not any(tuple(array.shape) == shape[: array.ndim] for shape in labels):
             raise ValueError(
-                f"{what}: {name} has shape {shown(tuple(array.shape))}, and y {' and '.join(map(shown, labels))}; "
-                "weights are one number for each example, or one for each of its labels"
+                f"{what}: {name} has shape {shown(tuple(array.shape))}, but y has {' and '.join(map(shown, labels))}; "
+                "give one number for each example, or one for each of its labels"
             )
         host = np.asarray(array)
         if host.dtype != bool and not (np.isfinite(host).all() and (host >= 0).all()):
-            raise ValueError(f"{what}: {name} has weights that are negative or not finite; they must be at least 0")
+            raise ValueError(
+                f"{what}: {name} has weights that are negative or not finite; they must be finite and at least 0"
+            )
         if what != "batch" and not host.any():
-            raise ValueError(f"{what}: all weights in {name} are 0, so no example counts")
+            raise ValueError(f"{what}: all weights in {name} are 0, so no example counts; give some a weight above 0")
 
 
 # labels
 
 
-def _check_part(part: LossTerm, measures: Measures, targets: Any, out: Any, what: str) -> None:
-    """Raise unless the targets of a loss are there, and labels of classes where it takes such."""
+def _check_term(term: LossTerm, measures: Measures, targets: Any, out: Any, what: str) -> None:
+    """Raise unless the targets of a loss exist, and are labels of classes if the loss needs labels."""
     name = "y"
-    if part.place is not None:
+    if term.place is not None:
         for kind, tree, word in (("y", targets, "targets"), ("the network", out, "outputs")):
-            if hasattr(tree, "dtype") or _is_shape(tree) or not _has(tree, part.place):
+            if hasattr(tree, "dtype") or _is_shape(tree) or not _has(tree, term.place):
                 has = list(tree) if isinstance(tree, Mapping) else f"{len(tree)} of them" if _several(tree) else "one"
-                raise ValueError(f"{what}: loss has {part.place!r}, and {kind} has no such {word} ({has})")
-        targets, out, name = targets[part.place], out[part.place], f"y[{part.place!r}]"
-    default = part.loss is cross_entropy
-    if not default and not getattr(part.loss, "scores_classes", False):
+                raise ValueError(
+                    f"{what}: loss has {term.place!r}, but {kind} has no such {word} ({has}); use the same names in all"
+                )
+        targets, out, name = targets[term.place], out[term.place], f"y[{term.place!r}]"
+    default = term.loss is cross_entropy
+    if not default and not getattr(term.loss, "scores_classes", False):
         return
     if not hasattr(targets, "dtype") or not _is_shape(out):
         several = "network gives several outputs" if not _is_shape(out) else "data have several targets"
         raise (TypeError if _is_shape(out) else ValueError)(
-            f"{what}: the {several}, and the loss takes one; give a loss for each by its name, "
+            f"{what}: the {several}, but the loss takes one; give a loss for each by name, "
             "loss={'class': training.cross_entropy(), 'box': optax.losses.huber_loss}, or one function (outputs, "
-            "targets) of them all"
+            "targets) of all of them"
         )
     if not default and jnp.issubdtype(targets.dtype, jnp.floating):
         return
-    if default and jnp.issubdtype(targets.dtype, jnp.floating) and measures.shares_of_classes:
+    if default and jnp.issubdtype(targets.dtype, jnp.floating) and measures.probabilities:
         return
     _check_labels(name, targets, out, measures.ignore_label, what)
 
@@ -242,21 +250,21 @@ def _check_labels(name: str, y: Any, out: Shape, ignore: int | None, what: str) 
     given, wanted, classes = tuple(y.shape), tuple(out[:-1]), out[-1] if out else 1
     if classes == 1 and (y.dtype == bool or given[1:] in (wanted, out)):
         raise (ValueError if jnp.issubdtype(y.dtype, jnp.integer) else TypeError)(
-            f"{what}: the network gives one score for each label, and the default loss takes one for each class; for "
-            f"yes or no use loss=optax.losses.sigmoid_binary_cross_entropy with {name}.reshape"
+            f"{what}: the network gives one score for each label, but the default loss needs one for each class; for "
+            f"two classes use loss=optax.losses.sigmoid_binary_cross_entropy with {name}.reshape"
             f"{shown((-1, *out))}.astype('float32'), or end the network in two scores"
         )
     if not jnp.issubdtype(y.dtype, jnp.integer):
         if y.dtype == bool:
             way_out = f"{name}.astype('int32')"
         elif given[1:] == (*wanted, classes):
-            way_out = f"{name}.argmax(-1) for one-hot targets, loss=training.cross_entropy() for shares of classes"
+            way_out = f"{name}.argmax(-1) for one-hot targets, loss=training.cross_entropy() for class probabilities"
         elif given[1:] in (wanted, (*wanted, 1)) and _whole(y):
             way_out = f"{name}.reshape{shown((-1, *wanted))}.astype('int32') for labels"
         else:
             way_out = f"{name}.argmax(-1) for one-hot targets"
         raise TypeError(
-            f"{what}: {name} has dtype {y.dtype}, the default loss takes integer labels; "
+            f"{what}: {name} has dtype {y.dtype}, but the default loss needs integer labels; "
             f"use {way_out}, or give a loss such as optax.losses.squared_error"
         )
     if given[1:] != wanted:
@@ -267,9 +275,8 @@ def _check_labels(name: str, y: Any, out: Shape, ignore: int | None, what: str) 
         else:
             hint = "end the network in Flatten or global pooling and Dense(classes), or give a loss"
         raise ValueError(
-            f"{what}: {name} has shape {shown(given)}, but for one example the network gives {out}; "
-            "the default loss needs a score for each class on the last axis and a label for all other positions: "
-            + hint
+            f"{what}: {name} has shape {shown(given)}, but the network gives {out} for one example; "
+            "the default loss needs a score for each class on the last axis and one label for every position: " + hint
         )
     counted = what == "batch"
     for host in pieces(y):
@@ -280,11 +287,11 @@ def _check_labels(name: str, y: Any, out: Shape, ignore: int | None, what: str) 
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= classes:
             raise ValueError(
-                f"{what}: labels run from {low} to {high}, the network scores classes 0 to {classes - 1}; "
+                f"{what}: labels run from {low} to {high}, but the network scores classes 0 to {classes - 1}; "
                 + _advice(labels, classes)
             )
     if not counted:
-        raise ValueError(f"{what}: every label in {name} is {ignore}, which ignore_label leaves out")
+        raise ValueError(f"{what}: every label in {name} is {ignore}, so ignore_label leaves none; change one of them")
 
 
 def _whole(y: Any) -> bool:
@@ -301,8 +308,8 @@ def _advice(labels: np.ndarray, classes: int) -> str:
     outside = np.unique(labels[(labels < 0) | (labels >= classes)])
     codes = [int(label) for label in outside if label < 0 or label in (255, 65535)]
     if len(codes) == 1 and len(outside) == 1:
-        return f"where {codes[0]} marks what does not count, give ignore_label={codes[0]}; else count labels from 0"
+        return f"if {codes[0]} marks labels to leave out, give ignore_label={codes[0]}; else count labels from 0"
     if codes and len(outside) == len(codes):
         listed = " and ".join(map(str, codes))
-        return f"where {listed} mark what does not count, make one of them, and give it as ignore_label"
+        return f"if {listed} mark labels to leave out, replace them by one, and give it as ignore_label"
     return f"give the last layer {int(labels.max()) + 1} features, or count labels from 0"

@@ -17,11 +17,11 @@ _TAKEN = ("loss", "seconds", "skipped", "learning_rate", "gradient_norm")
 
 
 def check_measures(loss: Any, loss_weights: Any = None, metrics: Any = None, ignore_label: Any = None) -> Measures:
-    """What is asked for as an measures, checked.
+    """The arguments as :class:`Measures`, checked.
 
     Raises:
         TypeError: losses or metrics of the wrong kind.
-        ValueError: names that are taken, weights that belong to no loss.
+        ValueError: names that are taken, or factors without a loss.
     """
     ignored = check_ignore(ignore_label)
     if isinstance(loss, Mapping):
@@ -33,68 +33,87 @@ def check_measures(loss: Any, loss_weights: Any = None, metrics: Any = None, ign
     if not named:
         raise ValueError("loss is empty; give a function, or a dict of them by the names of the outputs")
     weights = _loss_weights(loss_weights, [place for place, _ in named])
-    parts = []
+    terms = []
     for place, function in named:
         what = "loss" if place is None else f"loss[{place!r}]"
         check_function(what, function)
-        parts.append(LossTerm(place, cross_entropy if function is None else function, weights.get(place, 1.0)))
+        terms.append(LossTerm(place, cross_entropy if function is None else function, weights.get(place, 1.0)))
         own = function.ignore_label if isinstance(function, CrossEntropy) else None
         if None not in (ignored, own) and ignored != own:
-            raise ValueError(f"ignore_label is {ignored}, and the loss ignores {own}; give one of them")
-    own = {p.loss.ignore_label for p in parts if isinstance(p.loss, CrossEntropy)} - {None}
+            raise ValueError(f"ignore_label is {ignored}, but the loss ignores {own}; give only one of them")
+    own = {p.loss.ignore_label for p in terms if isinstance(p.loss, CrossEntropy)} - {None}
     if ignored is None and len(own) == 1:
         ignored = own.pop()
-    return Measures(tuple(parts), check_metrics(metrics), ignored, all(given is not None for _, given in named))
+    return Measures(tuple(terms), check_metrics(metrics), ignored, all(given is not None for _, given in named))
 
 
 def _loss_weights(given: Any, places: list[Any]) -> dict[Any, float]:
     if given is None:
         return {}
     if places == [None]:
-        raise ValueError("loss_weights are those of several losses; give loss as a dict or tuple of functions")
+        raise ValueError(
+            "loss_weights are factors of several losses, but loss is one; give a dict or tuple of functions"
+        )
     if isinstance(given, (tuple, list)) and len(given) == len(places):
         given = dict(zip(places, given, strict=True))
     if not isinstance(given, Mapping):
-        raise TypeError(f"loss_weights must have a number for each loss, as loss has a function, not {given!r}")
+        raise TypeError(
+            f"loss_weights must be a dict from losses to numbers, such as {{{places[0]!r}: 0.1}}, not {given!r}"
+        )
     for place, value in given.items():
         if place not in places:
-            raise ValueError(f"loss_weights has {place!r}, and the losses are {', '.join(map(repr, places))}")
+            raise ValueError(
+                f"loss_weights has {place!r}, but the losses are {', '.join(map(repr, places))}; use one of these"
+            )
         if isinstance(value, (bool, str)) or not np.isscalar(value) or not np.isfinite(float(value)):  # type: ignore
             raise TypeError(f"loss_weights[{place!r}] must be a finite number, not {value!r}")
     return {place: float(value) for place, value in given.items()}
 
 
 def check_function(name: str, given: Any) -> None:
-    """Raise unless it is None or a function, and one by which the compiled step is found again."""
+    """Raise unless it is None or a hashable function.
+
+    Raises:
+        TypeError: it is neither.
+    """
     if given is None:
         return
     if not callable(given):
-        way_out = "; put several into one by data.augment.compose" if isinstance(given, (tuple, list)) else ""
+        way_out = "; combine several by data.augment.compose" if isinstance(given, (tuple, list)) else ""
         way_out = '; such as optax.losses.squared_error for "mse"' if isinstance(given, str) else way_out
         raise TypeError(f"{name} must be a function, not {given!r}{way_out}")
     check_hashable(name, given)
 
 
 def check_hashable(name: str, given: Any) -> None:
-    """Raise unless a compiled step can be found again by it."""
+    """Raise unless it is hashable, so that the compiled step is found again.
+
+    Raises:
+        TypeError: it is not.
+    """
     try:
         hash(given)
     except TypeError:
         raise TypeError(
-            f"{name} is a {type(given).__name__} that cannot be hashed, and the compiled step is found by it; "
+            f"{name} is a {type(given).__name__} that is not hashable, but the compiled step is cached by it; "
             "make the class a dataclass(frozen=True), or give a function"
         ) from None
 
 
 def check_metrics(metrics: Any) -> tuple[tuple[str, Any, Any], ...]:
-    """Raise unless metrics are metrics by name; returns triples of a name, a place among outputs, and a metric."""
+    """The metrics as triples of a name, a key or index among the outputs, and a metric.
+
+    Raises:
+        TypeError: not a dict, or a value that is no metric.
+        ValueError: a name that is taken.
+    """
     if metrics is None:
         return ()
     if not isinstance(metrics, Mapping) or not all(
         isinstance(name, str) or isinstance(metric, Mapping) for name, metric in metrics.items()
     ):
         raise TypeError(
-            "metrics must be a dict from a name to a function (outputs, targets) or to one of training.metrics, such "
+            "metrics must be a dict from names to functions (outputs, targets) or to metrics of training.metrics, such "
             f"as {{'f1': training.metrics.f1()}}, not {metrics!r}"
         )
     found: list[tuple[str, Any, Any]] = []
@@ -108,16 +127,16 @@ def check_metrics(metrics: Any) -> tuple[tuple[str, Any, Any], ...]:
 
 def _metric(name: str, place: Any, given: Any) -> tuple[str, Any, Any]:
     if name in _TAKEN or name.startswith(("validation_", "loss/")):
-        raise ValueError(f"metrics: the name {name!r} is taken; use another")
+        raise ValueError(f"metrics: the name {name!r} is reserved for another value of the history; use another name")
     if any(given is ready for ready in READY):
-        raise TypeError(f"metrics: {name} is a function that makes a metric; call it, {given.__name__}(...)")
+        raise TypeError(f"metrics: {name} is a function that makes a metric; call it: {given.__name__}(...)")
     if isinstance(given, Metric):
         metric: Any = given
     elif isinstance(given, (tuple, list)):
         if len(given) not in (3, 4) or not all(map(callable, given[1:])):
             raise TypeError(
-                f"metrics: {name} must be (start, update, result): what is there before the first batch, a function "
-                f"(accumulator, outputs, targets) to accumulator, and one from it to the number; not {given!r}"
+                f"metrics: {name} must be (start, update, result): the initial accumulator, a function (accumulator, "
+                f"outputs, targets) that returns the next one, and a function from it to the metric; not {given!r}"
             )
         metric = Accumulator(*given, name=f"the metric {name}")
         for value in given:
@@ -127,7 +146,7 @@ def _metric(name: str, place: Any, given: Any) -> tuple[str, Any, Any]:
         check_hashable(f"metrics: {name}", given)
     else:
         raise TypeError(
-            f"metrics: {name} must be a function (outputs, targets), (start, update, result), or one of "
+            f"metrics: {name} must be a function (outputs, targets), (start, update, result), or a metric of "
             f"training.metrics, not {given!r}"
         )
     return name, place, metric

@@ -1,4 +1,4 @@
-"""What goes around an optimizer of optax: averages of the parameters, scales of the loss, and what decay is for."""
+"""Additions to optax's optimizers: averages of the parameters, loss scaling, and a mask for weight decay."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 def decay_mask(params: Any) -> Any:
-    """Which parameters weight decay is for: kernels yes; biases, scales of norms and everything else no.
+    """A mask for weight decay: True for kernels; False for biases, scales of norms and everything else.
 
-    The rule is the name. True for the entries called "kernel", wherever they stand in the tree; the number of axes
-    would not do, because the biases of a ``LocallyConnected``, of a ``repeat`` or of an ensemble have several.
+    It goes by the name: entries called "kernel" are True, wherever they are in the tree. The number of axes would not
+    tell, because biases of a ``LocallyConnected``, of a ``repeat`` or of an ensemble have several.
 
     Args:
         params: nested dicts of arrays, or a tree like them.
 
     Returns:
-        A tree of the same form, of True and False.
+        A tree of the same structure, of True and False.
 
     Source:
         Goyal et al., "Accurate, large minibatch SGD", 2017, section 5.1, and He et al., "Bag of tricks for image
-        classification", 2019, section 3.1, for sparing biases and norms.
+        classification", 2019, section 3.1, on excluding biases and norms.
 
     Example:
         >>> import fcnn, optax
@@ -46,10 +46,10 @@ def decay_mask(params: Any) -> Any:
 
 
 class AveragedState(NamedTuple):
-    """What :func:`averaged` keeps.
+    """The state of :func:`averaged`.
 
     Attributes:
-        updates: updates so far.
+        updates: number of updates.
         average: the average of the parameters, in float32 or wider.
         inner: the state of the optimizer inside.
     """
@@ -62,36 +62,36 @@ class AveragedState(NamedTuple):
 def averaged(
     optimizer: optax.GradientTransformation, decay: float = 0.999, *, every: int = 1, warm_up: bool = True
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Keep a moving average of the parameters beside an optimizer, whose updates stay as they are.
+    r"""Keep a moving average of the parameters. The updates of the optimizer do not change.
 
     .. math:: \bar\theta \leftarrow d_t \bar\theta + (1 - d_t) \theta, \qquad
         d_t = \min\Bigl(d, \frac{1 + t}{10 + t}\Bigr), \quad t = 0, 1, \ldots
 
-    counting the averages taken. The average begins at the first parameters; because :math:`d_t` begins at 0.1, they
-    are soon forgotten. It is kept in float32 or wider, where a half would round small steps away. Running statistics
-    belong to the parameters they were measured with: ``recompute_statistics`` measures those of the average.
+    where t counts the averages taken. The average starts at the initial parameters, which it soon forgets because
+    :math:`d_t` starts at 0.1. It is kept in float32 or wider, because half precision would round small steps away.
+    Running statistics belong to the parameters they were measured with: ``recompute_statistics`` measures those of the
+    average.
 
-    Only the updates of the optimizer inside are seen, so put ``averaged`` around the whole of it:
-    ``averaged(optax.chain(...))``.
+    The average follows only the updates of the optimizer inside, so wrap all of it: ``averaged(optax.chain(...))``.
 
     Args:
         optimizer: an optax optimizer.
-        decay: d, the share of the old average that is kept, in [0, 1).
-        every: updates from one average to the next.
-        warm_up: whether d grows as above; otherwise it is ``decay`` from the start.
+        decay: d, the fraction of the old average that is kept, in [0, 1).
+        every: number of updates between two averages.
+        warm_up: whether d grows as above; else it is ``decay`` from the start.
 
     Returns:
         An optax optimizer; :func:`averaged_params` reads the average from its state.
 
     Raises:
-        ValueError: a number out of range; in the update, no params.
+        ValueError: a number out of range; an update without params.
         TypeError: not an optimizer, or a number of the wrong kind.
 
     Source:
         Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992, and Ruppert, "Efficient
         estimations from a slowly convergent Robbins-Monro process", 1988, for averaging; TensorFlow,
         ``tf.train.ExponentialMovingAverage``, for :math:`d_t`; Morales-Brotons, Vogels and Hendrikx, "Exponential
-        moving average of weights in deep learning", 2024, for what it does.
+        moving average of weights in deep learning", 2024, on its effect.
 
     Example:
         >>> import optax
@@ -106,25 +106,29 @@ def averaged(
         _check_optimizer(optimizer)
         decay, every = check_number(decay, "decay"), integer(every, "every")
         if not 0 <= decay < 1:
-            raise ValueError(f"decay is {decay:g}, it must be in [0, 1): it is the share of the old average kept")
+            raise ValueError(
+                f"decay is {decay:g}, it must be in [0, 1); it is the fraction of the old average that is kept"
+            )
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Any) -> AveragedState:
-        # copies, because a step that takes over the memory of its train state must not meet an array twice
+        # copies, because a step that takes over the memory of its train state must not contain an array twice
         average = jax.tree.map(lambda p: jnp.array(p, wide(p.dtype), copy=True), params)
         return AveragedState(jnp.zeros((), "int32"), average, inner.init(params))
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, AveragedState]:
         if params is None:
-            raise ValueError("averaged: the update needs the parameters: optimizer.update(gradient, state, params)")
+            raise ValueError(
+                "averaged: the update needs the parameters; call optimizer.update(gradient, state, params)"
+            )
         updates, inner_state = inner.update(updates, state.inner, params, **extra)
         count = state.updates + 1
-        taken = (state.updates // every).astype("float32")  # averages before this one
+        taken = (state.updates // every).astype("float32")  # number of averages before this one
         kept = jnp.minimum(jnp.float32(decay), (1 + taken) / (10 + taken)) if warm_up else jnp.float32(decay)
         share = jnp.where(count % every == 0, 1 - kept, jnp.zeros_like(kept))
 
         def moved(old: jax.Array, p: jax.Array, u: jax.Array) -> jax.Array:
-            new = (p + u.astype(p.dtype)).astype(old.dtype)  # as the step rounds it
+            new = (p + u.astype(p.dtype)).astype(old.dtype)  # rounded as in the step
             return old + share.astype(old.dtype) * (new - old)
 
         return updates, AveragedState(count, jax.tree.map(moved, state.average, params, updates), inner_state)
@@ -133,18 +137,18 @@ def averaged(
 
 
 def averaged_params(optimizer_state: Any, params: Any = None) -> Any:
-    """Find the average of the parameters that :func:`averaged` keeps, wherever it is in an optimizer's state.
+    """The average of the parameters that :func:`averaged` keeps, from the state of any optimizer around it.
 
     Args:
         optimizer_state: the state of ``averaged``, or of an optimizer around it.
-        params: parameters whose dtypes the average is given in; None: as it is kept, float32 or wider. Frozen ones,
-            of which no average is kept, are taken from here.
+        params: parameters whose dtypes the average is cast to, and from which frozen parameters, which have no average,
+            are taken. None: the average as it is kept, in float32 or wider.
 
     Returns:
         A tree like the parameters.
 
     Raises:
-        ValueError: a state without an average, or with several.
+        ValueError: a state without an average, or with more than one.
 
     Example:
         >>> import optax
@@ -169,11 +173,11 @@ def averaged_params(optimizer_state: Any, params: Any = None) -> Any:
 
 
 class LossScalingState(NamedTuple):
-    """What :func:`loss_scaling` keeps.
+    """The state of :func:`loss_scaling`.
 
     Attributes:
-        scale: what the loss is multiplied by in the next step.
-        good: finite gradients in a row since the scale last changed.
+        scale: factor of the loss in the next step.
+        good: number of finite gradients in a row since the scale last changed.
         inner: the state of the optimizer inside.
     """
 
@@ -185,26 +189,26 @@ class LossScalingState(NamedTuple):
 def loss_scaling(
     optimizer: optax.GradientTransformation, initial: float = 2.0**15, period: int = 2000, factor: float = 2.0
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Scale the loss in training with float16, whose small gradients would be rounded to zero, and choose the scale.
+    r"""Dynamic loss scaling, for training in float16, where small gradients would underflow to zero.
 
-    The optimizer expects the gradient of the loss times :func:`loss_scale` of its state. It divides by the scale, in
-    float32 or wider, and hands the optimizer inside gradients and parameters in that dtype. Where any gradient is not
-    finite, the update is zero, the state inside stays and the scale is divided by ``factor``, not below 1. After
-    ``period`` finite gradients in a row the scale is multiplied by ``factor``, as long as that is finite.
+    The optimizer expects the gradient of the loss times :func:`loss_scale` of its state. It divides the gradient by the
+    scale, in float32 or wider, and passes gradients and parameters to the optimizer inside in that dtype. If a gradient
+    is not finite, the update is zero, the state inside does not change, and the scale is divided by ``factor``, but not
+    below 1. After ``period`` finite gradients in a row, the scale is multiplied by ``factor``, as long as it is finite.
 
     .. math:: g = \frac{1}{s} \nabla_\theta (s \ell)
 
-    bfloat16 has the range of float32 and needs none of this.
+    bfloat16 has the range of float32 and needs no scaling.
 
     Args:
         optimizer: an optax optimizer.
-        initial: s at first.
-        period: finite gradients in a row after which s grows.
-        factor: what s grows and shrinks by.
+        initial: the initial s.
+        period: number of finite gradients in a row after which s grows.
+        factor: the factor by which s grows and shrinks.
 
     Returns:
-        An optax optimizer. The extra argument ``grad`` of its update is scaled as the gradient is; ``value`` and
-        ``value_fn`` are those of the loss itself.
+        An optax optimizer. The extra argument ``grad`` of its update is scaled like the gradient; ``value`` and
+        ``value_fn`` are not.
 
     Raises:
         ValueError: a number out of range.
@@ -232,7 +236,7 @@ def loss_scaling(
         initial, period = check_number(initial, "initial"), integer(period, "period")
         factor = check_number(factor, "factor", above=1)
         if initial < 1:
-            raise ValueError(f"initial is {initial:g}, it must be at least 1; the scale never falls below")
+            raise ValueError(f"initial is {initial:g}, it must be at least 1, below which the scale never falls")
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Any) -> LossScalingState:
@@ -262,14 +266,14 @@ def loss_scaling(
 
 
 def still_overflows(before: Any, after: Any) -> jax.Array:
-    """Whether an update left a gradient out that is not finite although nothing is scaled any more.
+    """Whether an update skipped a gradient that is not finite although the scale is 1 already.
 
     Args:
-        before: an optimizer's state.
-        after: that after the update.
+        before: the state of an optimizer.
+        after: the state after the update.
 
     Returns:
-        A bool; False where the optimizer is not ``loss_scaling``.
+        A bool; False for optimizers without ``loss_scaling``.
     """
     found = jnp.array(False)
     for old, new in zip(_states(before, LossScalingState), _states(after, LossScalingState), strict=True):
@@ -278,16 +282,16 @@ def still_overflows(before: Any, after: Any) -> jax.Array:
 
 
 def loss_scale(optimizer_state: Any) -> jax.Array | None:
-    """Find what :func:`loss_scaling` wants the loss multiplied by, wherever it is in an optimizer's state.
+    """The factor of the loss that :func:`loss_scaling` asks for, from the state of any optimizer around it.
 
     Args:
         optimizer_state: the state of any optimizer.
 
     Returns:
-        The scale, or None where the optimizer is not ``loss_scaling``.
+        The scale; None for optimizers without ``loss_scaling``.
 
     Raises:
-        ValueError: a state with several scales.
+        ValueError: a state with more than one scale.
 
     Example:
         >>> import optax
@@ -304,7 +308,7 @@ def loss_scale(optimizer_state: Any) -> jax.Array | None:
 
 
 def _states(optimizer_state: Any, kind: type) -> list[Any]:
-    """All states of a kind in a tree of states, those inside each other included."""
+    """All states of a class in a tree of states, also nested ones."""
     found = []
     for node in jax.tree.leaves(optimizer_state, is_leaf=lambda node: isinstance(node, kind)):
         if isinstance(node, kind):
@@ -313,7 +317,7 @@ def _states(optimizer_state: Any, kind: type) -> list[Any]:
 
 
 def _wider(tree: Any) -> Any:
-    """A tree with its halves as float32; None stays None."""
+    """A tree with half precision cast to float32; None stays None."""
     return jax.tree.map(lambda a: a.astype(wide(a.dtype)), tree)
 
 

@@ -1,4 +1,4 @@
-"""What a network gives for any number of examples."""
+"""Outputs of a network for any number of examples."""
 
 from __future__ import annotations
 
@@ -40,26 +40,25 @@ def predict(
     mesh: jax.sharding.Mesh | None = None,
     precision: str | None = None,
 ) -> Any:
-    """The outputs for all examples, computed batch by batch, with dropout off and stored statistics in use.
+    """The outputs for all examples, computed batch by batch, with dropout off and stored statistics.
 
-    The device holds a few batches at a time, and the host the outputs. Only slices of x are read, so it may be a memory
-    map.
+    The device holds a few batches at a time, the host all outputs. Only slices of x are read: it may be a memory map.
 
     Args:
         net: the network.
         params: its parameters.
         x: an array (examples, *space, channels), or a tuple of arrays for several inputs. Or batches: a list, a loader
-            or any other iterable, each of its items an array, or (x, y) or (x, y, w) as ``fit`` takes them, of which x
-            is used. Several inputs in a batch are a tuple in its place, ((a, b), y).
-        state: its state, where it has one.
-        batch_size: examples at a time; batches that are given keep their size.
-        mesh: devices that share each batch; None: one. Of several processes each gives a part of the examples, and gets
-            the outputs for it.
+            or any other iterable whose items are an array, or (x, y) or (x, y, w) as for ``fit``, of which only x is
+            used. Several inputs of a batch are a tuple in place of x, ((a, b), y).
+        state: its state, if it has any.
+        batch_size: examples at a time; batches that are handed in keep their size.
+        mesh: devices that share each batch; None: one device. Each of several processes gives its own part of the
+            examples, and gets the outputs for it.
         precision: "bfloat16" or "float16" to compute in it, with outputs in float32; None: the precision of the
             parameters.
 
     Returns:
-        The outputs as NumPy arrays (examples, *out); a tuple or dict of them where the network gives one.
+        The outputs as a NumPy array (examples, *out), or a tuple or dict of arrays, as the network returns.
 
     Raises:
         ValueError: inputs that do not suit the network, or none.
@@ -82,7 +81,7 @@ def predict(
     if place.mesh is not None:
         local = Sharding.over(mesh).processes.local
         params, kept = (jax.device_put(local(tree), place.replicated) for tree in (params, kept))
-    found: Any = []  # of arrays that are filled, or of every batch's outputs
+    found: Any = []  # arrays to be filled, or the outputs of every batch
     waiting: Any = None
     first = 0
 
@@ -99,7 +98,7 @@ def predict(
     for inputs in batches:
         given = place.put(inputs) if place.mesh is not None else inputs
         outputs = _given(net, precision, params, kept, given)
-        if waiting is not None:  # read one batch behind, so that the device has something to do meanwhile
+        if waiting is not None:  # read one batch behind, so that the device is not idle
             note(*waiting)
         waiting = (first, outputs)
         first += count_of(inputs)
@@ -110,7 +109,7 @@ def predict(
 
 
 def _batches(net: Layer, x: Any, batch_size: int) -> tuple[int | None, Iterator[tuple[Any, ...]]]:
-    """The number of examples, None where nobody knows, and the inputs batch by batch."""
+    """The number of examples, None if unknown, and the inputs batch by batch."""
     if isinstance(x, list) or not (isinstance(x, (tuple, Mapping)) or hasattr(plain_array(x), "shape")):
         if isinstance(x, (str, bytes)) or not isinstance(x, Iterable):
             way_out = "; call it" if callable(x) else ""
@@ -130,7 +129,7 @@ def _handed_in(net: Layer, batches: Any) -> Iterator[tuple[Any, ...]]:
             if isinstance(batch, (tuple, list)):
                 if len(batch) not in (1, 2, 3):
                     raise TypeError(
-                        f"a batch is x, or (x, y) as fit takes it, not a {type(batch).__name__} of {len(batch)}"
+                        f"a batch must be x, (x, y) or (x, y, w), not a {type(batch).__name__} of {len(batch)}"
                     )
                 batch = batch[0]
             inputs = input_arrays(batch, "batch")
@@ -146,8 +145,8 @@ def _check(net: Layer, inputs: tuple[Any, ...]) -> None:
         if not array.shape:
             raise ValueError(f"{name} is a single number; its first axis must count the examples")
         if array.shape[0] == 0:
-            raise ValueError(f"{name} has shape {shown(tuple(array.shape))}: there are no examples")
+            raise ValueError(f"{name} has shape {shown(tuple(array.shape))}: there are no examples; give at least one")
     if len({array.shape[0] for array in inputs}) > 1:
         listed = ", ".join(shown(tuple(array.shape)) for array in inputs)
-        raise ValueError(f"different numbers of examples in the inputs: {listed}; the first axis counts the same ones")
+        raise ValueError(f"the inputs have different numbers of examples: {listed}; their first axes must be equal")
     out_shape(net, tuple(tuple(array.shape[1:]) for array in inputs))

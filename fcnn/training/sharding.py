@@ -40,9 +40,9 @@ class Sharding:
             raise TypeError(
                 f'mesh must be a mesh of devices, as jax.make_mesh((8,), ("batch",)) makes it, not {mesh!r}'
             )
-        processes = processes_of(mesh)
         # the partitioner places what lies between inputs and outputs; meshes are Explicit by default
-        return cls(Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names)), processes)
+        mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+        return cls(mesh, processes_of(mesh))
 
     @property
     def devices(self) -> int:

@@ -1,4 +1,4 @@
-"""Running statistics measured anew, for parameters that they were not gathered with."""
+"""Running statistics, measured again for given parameters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .trainable import Trainable, check_trainable
 def _seen(
     net: Layer, params: Params, state: State, key: Any, inputs: tuple[Any, ...], resting: frozenset[str] = frozenset()
 ) -> tuple[list[Any], list[Any]]:
-    """What one batch alone would make of the statistics, and the share of the old ones that an update keeps."""
+    """The statistics of one batch, and the fraction of the old statistics that an update keeps."""
     context = Context(train=True, root=None if key is None else check_key(key), resting=resting)
     moving, tree = jax.tree.flatten(state)
     places = [i for i, leaf in enumerate(moving) if jnp.issubdtype(leaf.dtype, jnp.floating)]
@@ -54,28 +54,28 @@ def recompute_statistics(
     key: jax.Array | None = None,
     trainable: Trainable | str | Sequence[str] | None = None,
 ) -> State:
-    r"""Measure the running statistics of a network anew for given parameters, such as averaged ones.
+    r"""Measure the running statistics of a network again for given parameters, such as averaged ones.
 
-    The parameters stay; the examples go through ``apply_train`` in batches. The result is the mean of what the
-    batches gave, each weighted by its examples, and does not depend on momentum or on the old statistics. A running
-    average is linear in the old value,
+    The parameters do not change; the examples go through ``apply_train`` in batches. The result is the mean of the
+    statistics of the batches, weighted by their examples. It depends neither on momentum nor on the old statistics.
+    A running average is linear in the old value,
 
     .. math:: s' = a s + (1 - a) b
 
     so a batch gives :math:`b = s'|_{s=0} / (1 - a)` with :math:`a = \partial s' / \partial s`, for every layer whose
-    state is such an average and does not enter its output in training, as in ``BatchNorm``. Rounding is that of the
-    dtype divided by 1 - a. Where a layer is used several times, its uses count as they do in the running average.
-    The variance is the mean of the batches' variances, by which training normalises. A batch whose statistics are not
-    finite moves nothing and does not count. Under ``momentum=None`` the number of batches so far stays.
+    state is such an average and does not enter its output in training, as in ``BatchNorm``. The rounding error is that
+    of the dtype divided by 1 - a. If a layer is used several times, its uses count as in the running average. The
+    variance is the mean of the variances of the batches, by which training normalises. Batches whose statistics are
+    not finite are left out. With ``momentum=None`` the stored number of batches does not change.
 
     Args:
         net: the network.
         params: its parameters.
-        state: its state, for the form, and for what never moves (a = 1) or is not of floating point.
+        state: its state, for the structure, and for entries that never move (a = 1) or are not floating point.
         x: array (examples, *space, channels), or a tuple of arrays for several inputs.
-        batch_size: examples at a time, at most; all batches are of equal size, or one less.
-        key: random key, for networks with dropout; every batch draws masks of its own.
-        trainable: parts that were trained, as for ``fit``; the statistics of frozen ones stay. None: all.
+        batch_size: at most this many examples at a time; the sizes of the batches differ by at most one.
+        key: random key for networks with dropout; every batch has its own masks.
+        trainable: the parts that were trained, as for ``fit``; statistics of frozen parts do not change. None: all.
 
     Returns:
         The new state; ``{}`` for networks without.
@@ -109,7 +109,7 @@ def recompute_statistics(
     if not jax.tree.leaves(state):
         return state
     count = inputs[0].shape[0]
-    # batches of nearly equal size: one of a few examples left over would have no variance, or a poor one
+    # batches of nearly equal size: a small remainder would have a poor variance, or none
     batches = -(-count // batch_size)
     bounds = [count * i // batches for i in range(batches + 1)]
     found = []
@@ -120,7 +120,7 @@ def recompute_statistics(
     leaves, tree = jax.tree.flatten(state)
     moving = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     for place, i in enumerate(moving):
-        # a batch whose statistics are not finite moves nothing and does not count
+        # a batch whose statistics are not finite is left out
         shares = [np.where(np.asarray(kept[place]) < 1, share, 0.0) for share, _, kept in found]
         total = np.sum(shares, 0)
         mean = sum(s * np.asarray(batch[place], np.float64) for s, (_, batch, _) in zip(shares, found, strict=True))

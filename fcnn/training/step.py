@@ -1,4 +1,4 @@
-"""One step of training as a pure function."""
+"""One training step as a pure function."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 
 class TrainState(NamedTuple):
-    """Everything that training changes, as one pytree.
+    """Everything that training changes, as a pytree.
 
     Attributes:
         params: the parameters.
         state: the network's state, such as running statistics; ``{}`` for networks without.
-        optimizer_state: what the optimizer remembers.
-        key: random key, from which the key of every step is folded.
-        step: steps taken, int32.
+        optimizer_state: the state of the optimizer.
+        key: random key, from which the key of every step is derived.
+        step: number of steps taken, int32.
     """
 
     params: Params
@@ -56,17 +56,17 @@ def start(
     state: State | None = None,
     trainable: Trainable | str | None = None,
 ) -> TrainState:
-    """The state before the first step.
+    """The train state before the first step.
 
     Args:
         net: the network.
         optimizer: an optax optimizer.
         key: random key, for the initial parameters and for dropout.
         shapes: shape of one example of each input.
-        params: parameters to begin with; None: ``net.init``.
-        state: state to begin with; None: ``net.init_state``. Where params are given to a network that has running
-            statistics, so is state.
-        trainable: parts that are trained, as for ``fit``; the optimizer keeps nothing for the others. None: all.
+        params: initial parameters; None: ``net.init``.
+        state: initial state; None: ``net.init_state``. If the network has running statistics, give it together with
+            params.
+        trainable: the parts to train, as for ``fit``; the optimizer keeps no state for the others. None: all.
 
     Returns:
         The train state.
@@ -88,23 +88,23 @@ def start(
     if chosen is not None:
         chosen.check(params, state)
     seen = params if chosen is None else chosen.only(params)
-    with jax.numpy_dtype_promotion("standard"):  # which optax counts on
+    with jax.numpy_dtype_promotion("standard"):  # which optax relies on
         begun = optimizer.init(seen)
     return TrainState(params, state, begun, fold(key, "train"), jnp.zeros((), "int32"))
 
 
 def check_begin(net: Layer, params: Params | None, state: State | None, shapes: Sequence[Shape]) -> None:
-    """Raise where parameters come without the running statistics that belong to them.
+    """Raise if parameters are given without the running statistics that belong to them.
 
     Raises:
-        ValueError: they do.
+        ValueError: they are.
     """
     if params is None or state is not None:
         return
     if jax.tree.leaves(jax.eval_shape(lambda: net.init_state(*shapes))):
         raise ValueError(
-            "params are given and state is not, and this network has running statistics that belong to the parameters; "
-            "give state=run.state beside params=run.params, or state=net.init_state(shape) for fresh ones"
+            "params are given without state, but this network has running statistics that belong to them; give "
+            "state=run.state together with params=run.params, or state=net.init_state(shape) for initial ones"
         )
 
 
@@ -121,7 +121,7 @@ def make_step(
     precision: str | None = None,
     trainable: Trainable | str | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-    r"""The step (train state, batch) to (train state, metrics), pure and not yet compiled.
+    r"""A pure function from (train state, batch) to (train state, metrics): one step, not yet compiled.
 
     .. math:: g = \nabla_\theta \tfrac{1}{n} \sum_i \ell(f_\theta(x_i), y_i)
 
@@ -131,20 +131,20 @@ def make_step(
         loss: as for ``fit``.
         augment: (key, batch) to batch, or None.
         loss_weights: as for ``fit``.
-        metrics: as for ``fit``; their results are those of the batch alone.
+        metrics: as for ``fit``, a dict; their values are those of the batch.
         ignore_label: as for ``fit``.
-        accumulate: parts that a batch is computed in, one after another; the gradient is that of the whole batch, and
-            the memory that of one part. Batch normalisation sees a part at a time.
-        precision: "bfloat16" or "float16" to compute in it; parameters, gradients' sums, the optimizer and running
-            statistics stay as they are. "float16" needs an optimizer made by ``training.loss_scaling``, which keeps
+        accumulate: number of parts that a batch is computed in, one after another. The gradient is that of the whole
+            batch, the memory that of one part. Batch normalisation sees one part at a time.
+        precision: "bfloat16" or "float16" to compute in it. Parameters, sums of gradients, optimizer state and running
+            statistics keep their precision. "float16" needs an optimizer made by ``training.loss_scaling``, which keeps
             small gradients from becoming zero. None: the precision of the parameters.
-        trainable: parts that are trained, as for ``fit`` and for ``start``; None: all.
+        trainable: the parts to train, as for ``fit`` and ``start``; None: all.
 
     Returns:
-        The step; its batch is ((x, ...), y), or (x, y), with weights (x, y, w). Metrics are those of the batch before
-        the update. It is the same function for the same arguments, so ``jax.jit`` of it compiles once. An augmentation
-        that goes by the examples' places in the data (``by_example``) has to be told them: ``step(train, batch,
-        examples=places, epoch=epoch)``; else it takes the batch for all the data.
+        The step. Its batch is ((x, ...), y), or (x, y), with weights (x, y, w). Metrics are those of the batch before
+        the update. Equal arguments give the same function, so ``jax.jit`` compiles it once. An augmentation that
+        depends on the indices of the examples in the data (``by_example``) needs them: ``step(train, batch,
+        examples=indices, epoch=epoch)``; without them it takes the batch for all the data.
 
     Raises:
         ValueError: a number out of range.
@@ -180,7 +180,7 @@ def make_step(
 
 @cached(maxsize=8)
 def _reporting(measures: Measures, step: Callable[..., Any]) -> Callable[..., Any]:
-    """A step that tells results instead of what they are computed from."""
+    """A step that returns metrics instead of sums."""
 
     def reporting(
         before: TrainState, batch: Batch, *, examples: Any = None, epoch: Any = None
@@ -202,7 +202,7 @@ def make_measured(
     precision: str | None = None,
     chosen: Trainable | None = None,
 ) -> Callable[..., tuple[TrainState, Measured]]:
-    """The step of :func:`make_step`, which tells sums over the batch, for numbers of many batches.
+    """The step of :func:`make_step`, but with sums over the batch instead of metrics.
 
     Returns:
         A function of (train state, batch, examples=, epoch=, accumulators=) that returns (train state, measured).
@@ -271,7 +271,7 @@ def make_measured(
             return measures.measure(outputs, targets)[0]
 
         found = found._replace(sums={**found.sums, "gradient_norm": _norm(gradient, scale)})
-        # optax counts on JAX's standard promotion, whatever the program has set
+        # optax relies on JAX's standard promotion, whatever the program has set
         part = trained(before.params)
         with jax.numpy_dtype_promotion("standard"):
             updates, optimizer_state = optimizer.update(
@@ -287,7 +287,7 @@ def make_measured(
 
 
 def _norm(gradient: Any, scale: Any) -> dict[str, jax.Array]:
-    """The Euclidean norm of a gradient that may be scaled, as a sum of one; one that overflowed does not count."""
+    """The Euclidean norm of a gradient that may be scaled, as a sum of one; an overflow does not count."""
     squares = [jnp.sum(jnp.square(g.astype(wide(g.dtype))), dtype="float32") for g in jax.tree.leaves(gradient)]
     norm = jnp.sqrt(sum(squares, jnp.zeros((), "float32")))
     norm = norm if scale is None else norm / scale
@@ -296,7 +296,7 @@ def _norm(gradient: Any, scale: Any) -> dict[str, jax.Array]:
 
 
 def _wanted(optimizer: Any, **extra: Any) -> dict[str, Any]:
-    """What an optimizer's update takes beside the gradient, the state and the params: line searches ask for more."""
+    """The extra arguments that the update of an optimizer takes; line searches need some."""
     taken = inspect.signature(optimizer.update).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
         return extra

@@ -1,4 +1,4 @@
-"""Which parts of a network are trained, and what becomes of the others."""
+"""Trainable and frozen parts of a network."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import jax
 from ..errors import at
 from ..given import Params, State
 
-#: the most paths that an error lists
+#: the maximum number of paths in an error
 _LISTED = 12
 
 
 @dataclass(frozen=True)
 class Trainable:
-    """Parts of a network that are trained, by paths; made by :func:`trainable` and :func:`frozen`.
+    """The parts of a network that are trained, by path; made by :func:`trainable` and :func:`frozen`.
 
-    Called with parameters it gives a tree of True and False: a mask for optax.
+    Called with parameters, it returns a tree of True and False, which is a mask for optax.
 
     Attributes:
-        patterns: paths, in which ``*`` stands for any name and ``**`` for any number of them.
-        named: whether the patterns name what is trained, and not what is frozen.
+        patterns: paths, in which ``*`` matches any name and ``**`` any number of names.
+        named: whether the patterns name the trained parts instead of the frozen ones.
     """
 
     patterns: tuple[str, ...]
@@ -44,21 +44,21 @@ class Trainable:
         return self.named is any(_covers(_split(pattern), path) for pattern in self.patterns)
 
     def mask(self, tree: Any) -> Any:
-        """Whether a leaf is trained, for every leaf."""
+        """A tree that says for every leaf whether it is trained."""
         return jax.tree.map_with_path(lambda path, _: self.chosen(_names(path)), tree)
 
     def only(self, params: Params) -> Any:
-        """The parameters with optax's empty ``MaskedNode`` in place of each that is frozen."""
+        """The parameters, with optax's empty ``MaskedNode`` in place of frozen ones."""
         import optax
 
         return jax.tree.map(lambda take, p: p if take else optax.MaskedNode(), self.mask(params), params)
 
     def merged(self, part: Any, params: Params) -> Params:
-        """The parameters, those that are trained taken from ``part``."""
+        """The parameters, with the trained ones taken from ``part``."""
         return jax.tree.map(lambda take, new, old: new if take else old, self.mask(params), part, params)
 
     def resting(self, params: Params, state: State) -> frozenset[str]:
-        """Paths of the parts that have parameters or, where they have none, statistics, and none that is trained."""
+        """Paths of the parts without a trained parameter, or, if they have only statistics, without one of those."""
         own: dict[tuple[str, ...], list[bool]] = {}
         for tree in (params, state):
             found: dict[tuple[str, ...], list[bool]] = {}
@@ -73,7 +73,7 @@ class Trainable:
         """Raise unless every pattern matches something and something is trained.
 
         Raises:
-            ValueError: it is not so.
+            ValueError: a pattern matches nothing, or nothing is trained.
         """
         paths = [_names(keys) for tree in (params, state) for keys, _ in jax.tree.leaves_with_path(tree)]
         what = "trainable" if self.named else "frozen"
@@ -81,17 +81,17 @@ class Trainable:
             if not any(_covers(_split(pattern), path) for path in paths):
                 raise ValueError(f"{what}: {pattern!r} matches nothing; {_known(pattern, paths)}")
         if not any(self.chosen(_names(keys)) for keys, _ in jax.tree.leaves_with_path(params)):
-            raise ValueError(f"{self!r} leaves no parameter to train")
+            raise ValueError(f"{self!r} leaves no parameter to train; name fewer frozen parts, or other trained ones")
 
 
 def trainable(*patterns: str) -> Trainable:
-    r"""Train the named parts of a network alone; all others are frozen, as by :func:`frozen`.
+    r"""Train only the named parts of a network; all others are frozen, as by :func:`frozen`.
 
     Args:
         patterns: as for :func:`frozen`.
 
     Returns:
-        A value for ``fit(..., trainable=...)``, ``make_step`` and ``start``. It is a mask of optax as well: a function
+        A value for ``fit(..., trainable=...)``, ``make_step`` and ``start``. It is also a mask for optax: a function
         from parameters to a tree of True and False.
 
     Raises:
@@ -110,20 +110,20 @@ def trainable(*patterns: str) -> Trainable:
 def frozen(*patterns: str) -> Trainable:
     r"""Freeze the named parts of a network; all others are trained.
 
-    A frozen parameter stays as it is, bit for bit: no gradient of it is computed, the optimizer does not see it and
-    keeps nothing for it, neither weight decay nor averages touch it. A part that has no parameter to train runs as
-    ``apply`` runs it: batch normalisation uses its stored statistics and leaves them, dropout within is off, as after
-    PyTorch's ``requires_grad_(False)`` and ``eval()``. Parts without parameters and statistics, such as a ``Dropout``
-    between two named parts, run as what they stand in.
+    A frozen parameter does not change in a single bit: its gradient is not computed, the optimizer does not see it and
+    keeps no state for it, and neither weight decay nor averaging applies. A part without trained parameters runs as in
+    ``apply``: batch normalisation uses its stored statistics and does not update them, and dropout in it is off, as
+    after PyTorch's ``requires_grad_(False)`` and ``eval()``. Parts without parameters and statistics, such as a
+    ``Dropout`` between two named parts, run like the part that contains them.
 
     Args:
         patterns: paths of parts or parameters as they are in ``params``, such as ``"trunk"``, ``"stage*/conv1"`` or
-            ``"**/kernel"``: ``*`` stands for any characters of one name, ``**`` for any number of names. A path stands
-            for all that it holds.
+            ``"**/kernel"``: ``*`` matches any characters of one name, ``**`` any number of names. A path includes
+            everything below it.
 
     Returns:
-        A value for ``fit(..., trainable=...)``, ``make_step`` and ``start``. It is a mask of optax as well, which is
-        True for what is trained.
+        A value for ``fit(..., trainable=...)``, ``make_step`` and ``start``. It is also a mask for optax, True for
+        trained parameters.
 
     Raises:
         ValueError: no patterns, or an empty one; when used, one that matches nothing.
@@ -142,7 +142,7 @@ def frozen(*patterns: str) -> Trainable:
 
 
 def check_trainable(given: Any) -> Trainable | None:
-    """What a user gave for ``trainable``, as a value.
+    """The argument ``trainable`` as a value.
 
     Raises:
         TypeError: neither a Trainable, nor one pattern, nor several.
@@ -180,7 +180,7 @@ def _names(path: Iterable[Any]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _covers(pattern: tuple[str, ...], path: tuple[str, ...]) -> bool:
-    """Whether a pattern matches a path, or something that holds it."""
+    """Whether a pattern matches a path or a prefix of it."""
     if not pattern:
         return True
     if pattern[0] == "**":
@@ -189,7 +189,7 @@ def _covers(pattern: tuple[str, ...], path: tuple[str, ...]) -> bool:
 
 
 def _known(pattern: str, paths: Sequence[tuple[str, ...]]) -> str:
-    """What there is, those first that are written alike."""
+    """The paths that exist, the most similar first."""
     known = list(dict.fromkeys("/".join(path[:length]) for path in paths for length in range(1, len(path) + 1)))
     alike = difflib.get_close_matches("/".join(_split(pattern)), known, 3)
     tops = list(dict.fromkeys(path[0] for path in paths))
