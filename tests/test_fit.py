@@ -390,13 +390,14 @@ def test_schedules_clipping_decay_and_smoothing_are_arguments(x64):
     np.testing.assert_allclose(run.history["loss"], losses, rtol=1e-12)
 
 
-def test_each_member_of_an_ensemble_is_a_run_of_its_own(x64):
+@pytest.mark.parametrize(
+    "options", [{}, {"accumulate": 2}, {"steps": 2, "average": 0.9}], ids=["plain", "parts", "steps"]
+)
+def test_each_member_of_an_ensemble_is_a_run_of_its_own(options, x64):
     data = labelled(dtype=np.float64)
-    run = fcnn.fit(
-        NET, data, members=3, optimizer=SGD, epochs=3, key=KEY, batch_size=16, validation=data, progress=False
-    )
+    run = fit(data, members=3, validation=data, **options)
     for i, key in enumerate(jax.random.split(KEY, 3)):
-        alone = fit(data, key=key, validation=data)
+        alone = fit(data, key=key, validation=data, **options)
         assert_close(jax.tree.map(lambda a, i=i: a[i], (run.params, run.state)), (alone.params, alone.state), rtol=1e-9)
         for name in ("loss", "accuracy", "validation_loss", "validation_accuracy"):
             np.testing.assert_allclose(run.history[name][:, i], alone.history[name], rtol=1e-6)

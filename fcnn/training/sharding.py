@@ -78,7 +78,8 @@ class Sharding:
     def _put(self, array: Any) -> jax.Array:
         host = np.asarray(array)
         host = host.astype(jax.dtypes.canonicalize_dtype(host.dtype))
-        if host.shape[0] % (self.devices // self.processes.count):
+        own = self.devices // self.processes.count  # devices of this process
+        if host.shape[0] % own:
             return jax.device_put(host, self.replicated)  # such as the last batch of an evaluation
         return jax.make_array_from_process_local_data(self.split, host)  # type: ignore[arg-type]
 
