@@ -45,7 +45,7 @@ MISTAKES = {
     "augmentations in a list": (
         lambda: fit(augment=[print]),
         TypeError,
-        "put several into one by data.augment.compose",
+        "combine several by data.augment.compose",
     ),
     "a loss by name": (lambda: fit(loss="mse"), TypeError, "loss must be a function, not 'mse'"),
     "params as a list": (lambda: fit(params=[1, 2]), TypeError, "params must be a dict"),
@@ -84,7 +84,7 @@ MISTAKES = {
     "an unknown monitor": (lambda: fit(monitor="f1"), ValueError, "monitor is 'f1', expected one of loss, accuracy"),
     "a validation metric without data": (lambda: fit(monitor="validation_loss"), ValueError, "expected one of loss"),
     "a callback that is none": (lambda: fit(callbacks=[3]), TypeError, "callbacks must be functions"),
-    "a metric with a taken name": (lambda: fit(metrics={"loss": len}), ValueError, "the name 'loss' is taken"),
+    "a metric with a taken name": (lambda: fit(metrics={"loss": len}), ValueError, "the name 'loss' is reserved"),
     "resume from nowhere": (lambda: fit(resume=True), ValueError, "say where they are"),
     "a mesh of numbers": (lambda: fit(mesh=8), TypeError, r"jax\.make_mesh"),
     "what to do with NaN": (lambda: fit(non_finite="ignore"), ValueError, "expected 'stop' or 'skip'"),

@@ -43,7 +43,7 @@ LABELS = {
     "-1": (lambda: fit((X, Y - 1)), ValueError, r"labels run from -1 to 1.*ignore_label=-1; else count labels from 0"),
     "255": (lambda: fit((X, np.where(Y, Y, 255))), ValueError, "labels run from 1 to 255.*give ignore_label=255"),
     "-100": (lambda: fit((X, np.where(Y, Y, -100))), ValueError, "give ignore_label=-100"),
-    "two marks": (lambda: fit((X, np.choose(Y, (-1, 1, 255)))), ValueError, "-1 and 255 mark what does not count"),
+    "two marks": (lambda: fit((X, np.choose(Y, (-1, 1, 255)))), ValueError, "-1 and 255 mark labels to leave out"),
     "from 1": (lambda: fit((X, Y + 1)), ValueError, "give the last layer 4 features, or count labels from 0"),
     "floats": (lambda: fit((X, Y.astype("f"))), TypeError, r"y\.reshape\(-1,\)\.astype\('int32'\) for labels"),
     "strings": (lambda: fit((X, np.array(list("abc"))[Y])), TypeError, r"make numbers of it: .*numpy\.unique"),
@@ -58,12 +58,12 @@ LABELS = {
     "a loss without a target": (
         lambda: fit((X, {"class": Y}), two, loss={"class": None, "box": optax.losses.squared_error}),
         ValueError,
-        "loss has 'box', and y has no such targets",
+        "loss has 'box', but y has no such targets",
     ),
     "a loss without an output": (
         lambda: fit((X, {"class": Y, "boxes": Y}), two, loss={"class": None, "boxes": None}),
         ValueError,
-        "loss has 'boxes', and the network has no such outputs",
+        "loss has 'boxes', but the network has no such outputs",
     ),
     "a label of one of several": (
         lambda: fit(
@@ -75,22 +75,22 @@ LABELS = {
     "weights of a loss that is not there": (
         lambda: fit((X, Y), loss={"class": None}, loss_weights={"box": 1}),
         ValueError,
-        "loss_weights has 'box', and the losses are 'class'",
+        "loss_weights has 'box', but the losses are 'class'",
     ),
     "weights of one loss": (
         lambda: fit((X, Y), loss_weights={"a": 1}),
         ValueError,
-        "loss_weights are those of several",
+        "loss_weights are factors of several",
     ),
     "two ignored labels": (
         lambda: fit((X, Y), loss=cross_entropy(ignore_label=1), ignore_label=2),
         ValueError,
-        "ignore_label is 2, and the loss ignores 1",
+        "ignore_label is 2, but the loss ignores 1",
     ),
     "class weights for others": (
         lambda: fit((X, Y), loss=cross_entropy(class_weights=(1, 2))),
         ValueError,
-        "class_weights has 2 numbers, and the outputs score 3",
+        "class_weights has 2 numbers, but the outputs score 3",
     ),
 }
 FORMS = {
@@ -102,7 +102,7 @@ FORMS = {
     "weights and one number": (
         lambda: fit((X, Y, ONES), loss=lambda o, t: jnp.mean(o)),
         ValueError,
-        r"the loss has shape \(\), and weights .*\(64,\).*before any mean",
+        r"the loss has shape \(\), but the weights .*\(64,\).*without a mean",
     ),
     "weights and a metric of one number": (
         lambda: fit((X, Y, ONES), metrics={"own": lambda o, t: jnp.mean(o)}),
@@ -133,7 +133,7 @@ FORMS = {
     "augmentation by places on batches": (
         lambda: fit([(X.reshape(64, 2, 3, 1), Y)], fcnn.Dense(3), augment=augment.compose(augment.AlternatingFlip())),
         ValueError,
-        "^fit: augment goes by the examples' places.*give the data as arrays",
+        "^fit: augment depends on the indices of the examples.*give the data as arrays",
     ),
     "mixed labels that do not count": (
         lambda: fit((X, Y), augment=augment.Mixup(0.2, classes=3), ignore_label=1),
@@ -148,17 +148,17 @@ FORMS = {
     "params without state": (
         lambda: fit((X, Y), NORMED, params=NORMED.init(KEY, (6,))),
         ValueError,
-        "^fit: params are given and state is not.*state=net.init_state",
+        "^fit: params are given without state.*state=net.init_state",
     ),
     "params without state in batches": (
         lambda: fit([(X, Y)], NORMED, params=NORMED.init(KEY, (6,))),
         ValueError,
-        "^fit: params are given and state is not",
+        "^fit: params are given without state",
     ),
     "a start without state": (
         lambda: start(NORMED, optax.sgd(0.1), KEY, (6,), params=NORMED.init(KEY, (6,))),
         ValueError,
-        "^start: params are given and state is not",
+        "^start: params are given without state",
     ),
     "an iterator for validation": (
         lambda: fit((X, Y), validation=iter([(X, Y)]), epochs=2),

@@ -288,10 +288,10 @@ MISTAKES = {
         ValueError,
         "which is an array",
     ),
-    "not called": ({"metrics": {"f1": metrics.f1}}, TypeError, r"call it, f1\(...\)"),
+    "not called": ({"metrics": {"f1": metrics.f1}}, TypeError, r"call it: f1\(...\)"),
     "a list": ({"metrics": [metrics.f1()]}, TypeError, "metrics must be a dict"),
     "two functions": ({"metrics": {"f1": (greatest, greatest)}}, TypeError, r"must be \(start, update, result\)"),
-    "a taken name": ({"metrics": {"loss/a": greatest}}, ValueError, "'loss/a' is taken"),
+    "a taken name": ({"metrics": {"loss/a": greatest}}, ValueError, "'loss/a' is reserved"),
     "an accumulator that changes": (
         {"metrics": {"n": (lambda: 0, lambda a, o, t: a + jnp.float32(1), lambda a: a)}},
         (ValueError, TypeError),
@@ -314,7 +314,7 @@ def test_mistakes_are_explained(name):
         (lambda: metrics.f1("samples"), "average is 'samples', expected one of 'macro'"),
         (lambda: metrics.top_k(0), "k is 0"),
         (lambda: metrics.psnr(0), "peak is 0"),
-        (lambda: metrics.iou(ignore_label="void"), "ignore_label must be a label"),
+        (lambda: metrics.iou(ignore_label="void"), "ignore_label must be an integer label"),
     ],
 )
 def test_numbers_out_of_range_are_explained(call, message):

@@ -92,7 +92,7 @@ def test_arrays_and_mistakes():
     assert int(run.train.step) == 21
     for steps, data, message in (
         (16, (X, Y), "steps is 16, but the data have only 15 batches"),
-        (10, iter(PARTS), "ended after 15 batches, and every epoch takes 10"),
+        (10, iter(PARTS), "ended after 15 batches, but every epoch takes 10"),
         (0, PARTS, "steps"),
         (3, [], "data"),
     ):
