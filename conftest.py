@@ -19,18 +19,15 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("FCNN_COMPILATION_CACHE", "0")  # examples that are run here leave the home folder alone
 
-#: bytes in use from which on compiled programs are forgotten
-MOST = 2.5e9
-
 
 def pytest_configure(config):
     """Compile quickly in this process.
 
-    Everything that the tests start (examples, notebooks, the README's code) is compiled as users have it, and so are
-    the slow tests; FCNN_TESTS_OPTIMISED=1 asks for that in all of them.
+    The examples, the README's code and most else that the tests start is compiled as users have it, and
+    test_compiled_as_users_do.py compiles the tests of numbers so; FCNN_TESTS_OPTIMISED=1 asks for that in all of them.
     """
     gc.set_threshold(50_000, 20, 100)  # what JAX keeps of thousands of programs takes long to look through
-    if os.environ.get("FCNN_TESTS_OPTIMISED") == "1" or config.option.markexpr.startswith("slow"):
+    if os.environ.get("FCNN_TESTS_OPTIMISED") == "1":
         return
     quickly = xla_flags.known()  # before any worker starts, so that none has to find out again
     if getattr(config.option, "dist", "no") != "no":  # with workers, it is they who compile
@@ -63,11 +60,23 @@ def _names_in_examples(doctest_namespace):
     doctest_namespace.update(fcnn=fcnn, jax=jax, jnp=jnp)
 
 
+def most():
+    """Bytes in use from which on compiled programs are forgotten: a fifth of the machine's memory, for every worker."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    return max(2.5e9, min(whole / 5, whole / 2 / workers))
+
+
 def bytes_in_use():
     """Memory of this process; 0 where the system does not say."""
     status = Path("/proc/self/status")
     found = re.search(r"VmRSS:\s*(\d+) kB", status.read_text()) if sys.platform.startswith("linux") else None
     return 1024 * int(found.group(1)) if found else 0
+
+
+MOST = most()
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +86,6 @@ def _bounded_memory(request):
     config = request.config
     config.tests_seen = getattr(config, "tests_seen", 0) + 1
     # memory that was given back may still count, so not at every test
-    if config.tests_seen >= 100 and (bytes_in_use() > MOST or not sys.platform.startswith("linux")):
+    if config.tests_seen >= 100 and bytes_in_use() >= MOST:
         config.tests_seen = 0
         jax.clear_caches()

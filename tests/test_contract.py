@@ -58,7 +58,13 @@ def train(net, params, state, inputs):
 
 
 compiled_use, compiled_train = jax.jit(use), jax.jit(train)
-compiled_both = jax.jit(lambda *given: (use(*given), train(*given)))
+
+
+def both_ways(*given):
+    return use(*given), train(*given)
+
+
+compiled_both = jax.jit(both_ways)
 
 
 @cache
@@ -180,50 +186,51 @@ def test_vmap_over_params_is_an_ensemble(name):
         np.testing.assert_allclose(compiled_use(case.net, member, state, inputs), y, rtol=2e-5, atol=2e-6)
 
 
-@SMALL
-def test_gradients_are_those_of_finite_differences_forward_and_reverse(name, x64):
+#: of a central difference: so small that no value passes another, so no kink is crossed
+STEP = 1e-6
+
+
+@cache
+def slopes(name):
+    """Of the sum of the sines of the outputs, by one program: value, gradient, and the derivatives of both.
+
+    Returns:
+        (value, gradient), their derivatives along a random direction of params and inputs by forward mode, the same by
+        differences, and the direction.
+    """
     case, params, state, inputs = made(name)
 
-    @jax.jit
     def objective(params, inputs):
-        y, _ = train(case.net, params, state, inputs)
-        weights = jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)
-        return jnp.vdot(weights, y)
+        return jnp.sum(jnp.sin(train(case.net, params, state, inputs)[0]))
 
-    gradient = jax.jit(jax.grad(objective, (0, 1)))(params, inputs)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-    leaves, tree = jax.tree.flatten((params, inputs))
+    @jax.jit
+    def everything(at, along):
+        return jax.jvp(jax.value_and_grad(objective, (0, 1)), at, along)
+
+    at = jax.tree.map(np.asarray, (params, inputs))
     rng = np.random.default_rng(5)
-    # small steps along one random direction: no value passes another, so no kink is crossed
-    direction = tree.unflatten([rng.normal(size=leaf.shape) for leaf in leaves])
-    step = 1e-6
+    along = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), at)
+    here, forward = everything(at, along)
+    up, down = (
+        everything(jax.tree.map(lambda a, d, step=step: a + step * d, at, along), along)[0] for step in (STEP, -STEP)
+    )
+    return here, forward, jax.tree.map(lambda a, b: (a - b) / (2 * STEP), up, down), along
 
-    def moved(sign):
-        return objective(*jax.tree.map(lambda a, d: np.asarray(a) + sign * step * d, (params, inputs), direction))
 
-    numeric = (moved(1) - moved(-1)) / (2 * step)
-    reverse = sum(np.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
-    _, forward = jax.jit(lambda at, along: jax.jvp(objective, at, along))((params, inputs), direction)
+@SMALL
+def test_gradients_are_those_of_finite_differences_forward_and_reverse(name, x64):
+    (_, gradient), (forward, _), (numeric, _), along = slopes(name)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    reverse = sum(np.vdot(g, d) for g, d in zip(*map(jax.tree.leaves, (gradient, along)), strict=True))
     np.testing.assert_allclose(reverse, numeric, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(forward, reverse, rtol=1e-11, atol=1e-12)
 
 
 @SMALL
 def test_forward_over_reverse_is_the_derivative_of_the_gradient(name, x64):
-    case, params, state, inputs = made(name)
-
-    @jax.jit
-    def slope(inputs):
-        return jax.grad(lambda xs: jnp.sum(jnp.sin(train(case.net, params, state, xs)[0])))(inputs)
-
-    inputs = jax.tree.map(np.asarray, inputs)
-    direction = jax.tree.map(lambda x: np.cos(np.arange(x.size)).reshape(x.shape), inputs)
-    _, product = jax.jit(lambda at, along: jax.jvp(slope, (at,), (along,)))(inputs, direction)
-    step = 1e-6
-    up = slope(jax.tree.map(lambda x, d: x + step * d, inputs, direction))
-    down = slope(jax.tree.map(lambda x, d: x - step * d, inputs, direction))
-    for found, a, b in zip(product, up, down, strict=True):
-        np.testing.assert_allclose(found, (a - b) / (2 * step), rtol=1e-5, atol=1e-6)
+    _, (_, product), (_, numeric), _ = slopes(name)
+    for found, expected in zip(*map(jax.tree.leaves, (product, numeric)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @SMALL_APART
@@ -236,8 +243,11 @@ def test_per_example_gradients_sum_to_the_gradient_of_the_batch(name, x64):
     def one(params, xs):
         return objective(params, tuple(x[None] for x in xs))
 
-    each = jax.jit(jax.vmap(jax.grad(one), in_axes=(None, 0)))(params, inputs)
-    whole = jax.jit(jax.grad(objective))(params, inputs)
+    @jax.jit
+    def both(params, inputs):
+        return jax.vmap(jax.grad(one), in_axes=(None, 0))(params, inputs), jax.grad(objective)(params, inputs)
+
+    each, whole = both(params, inputs)
     jax.tree.map(lambda e, w: np.testing.assert_allclose(np.asarray(e).sum(0), w, rtol=1e-10, atol=1e-11), each, whole)
 
 
@@ -246,11 +256,19 @@ def test_per_example_gradients_sum_to_the_gradient_of_the_batch(name, x64):
 def test_dtypes_are_kept(name, dtype):
     with jax.enable_x64(dtype == "float64"):
         case, params, state, inputs = made(name, dtype)
-        used, (y, new) = compiled_both(case.net, params, state, inputs)
+        used, (y, new) = jax.eval_shape(partial(both_ways, case.net), params, state, inputs)
         assert used.dtype == y.dtype == dtype
-        assert np.isfinite(np.asarray(y, "float64")).all()
         assert shapes_of(new) == shapes_of(state)
         assert all(leaf.dtype == ("float64" if dtype == "float64" else "float32") for leaf in jax.tree.leaves(new))
+
+
+@ALL
+def test_halves_of_the_least_range_stay_finite(name):
+    """No sum or square on the way passes 65,504, the largest float16, where the result does not."""
+    case, params, state, inputs = made(name, "float16")
+    used, (y, _) = compiled_both(case.net, params, state, inputs)
+    assert np.isfinite(np.asarray(used, "float64")).all()
+    assert np.isfinite(np.asarray(y, "float64")).all()
 
 
 @ALL
@@ -368,9 +386,13 @@ def test_it_works_in_scan_and_under_checkpoint(name):
     def objective(params, inputs):
         return jnp.sum(train(case.net, params, state, inputs)[0])
 
-    plain = jax.jit(jax.grad(objective))(params, inputs)
-    remade = jax.jit(jax.grad(jax.checkpoint(objective)))(params, inputs)
-    _, (scanned,) = jax.lax.scan(lambda c, _: (c, (jax.grad(objective)(params, inputs),)), 0, None, length=1)
+    @jax.jit
+    def three_ways(params, inputs):
+        gradient = jax.grad(objective)
+        scanned = jax.lax.scan(lambda c, _: (c, gradient(params, inputs)), 0, None, length=1)[1]
+        return gradient(params, inputs), jax.grad(jax.checkpoint(objective))(params, inputs), scanned
+
+    plain, remade, scanned = three_ways(params, inputs)
     for leaf, a, b in zip(*map(jax.tree.leaves, (plain, remade, scanned)), strict=True):
         scale = float(np.abs(leaf).max()) + 1e-6
         np.testing.assert_allclose(leaf, a, atol=1e-5 * scale)

@@ -174,7 +174,7 @@ def test_parts_rest_where_they_are_shared_repeated_and_nested():
 
     def after(chosen) -> TrainState:
         train = start(net, optax.sgd(0.1), jax.random.key(0), (3,), params=params, state=state, trainable=chosen)
-        return make_step(net, optax.sgd(0.1), trainable=chosen)(train, batch)
+        return jax.jit(make_step(net, optax.sgd(0.1), trainable=chosen))(train, batch)
 
     everything, _ = after(None)
     moved = lambda train: {name for name in state if not same(train.state[name], state[name])}  # noqa: E731

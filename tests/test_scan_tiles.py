@@ -74,6 +74,7 @@ def test_random_networks_by_tiles_are_those_on_the_whole(x64, monkeypatch, first
     assert sum(count > 1 for count in counts) >= 5  # they were cut
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(1000, 1300, 100))
 def test_three_hundred_more_random_networks(x64, monkeypatch, first):

@@ -48,9 +48,9 @@ def test_a_mask_moves_as_an_image_of_the_same_labels(name):
     """What moves whole samples makes the same of labels in a picture and in a mask."""
     part, mask = WHOLE[name], labels()
     image = jnp.asarray(mask[..., None], jnp.float32)
-    (x,), y = together(part, targets="mask")(KEY, ((image,), jnp.asarray(mask)))
+    (x,), y = jax.jit(together(part, targets="mask"))(KEY, ((image,), jnp.asarray(mask)))
     np.testing.assert_array_equal(x[..., 0], y)
-    (alone,), _ = part(KEY, ((image,), None))
+    (alone,), _ = jax.jit(part)(KEY, ((image,), None))
     np.testing.assert_array_equal(x, alone)
     assert y.dtype == jnp.int32
     assert not np.array_equal(y, mask)
@@ -79,7 +79,7 @@ def test_boxes_bound_what_they_bounded():
     for n, ((top, left, bottom, right),) in enumerate(boxes.astype(int)):
         image[n, top:bottom, left:right] = 1
     part = compose(Flip(), Flip(axis=0), Shift(4))
-    (x,), y = together(part, targets="boxes")(KEY, ((jnp.asarray(image),), jnp.asarray(boxes)))
+    (x,), y = jax.jit(together(part, targets="boxes"))(KEY, ((jnp.asarray(image),), jnp.asarray(boxes)))
     for picture, ((top, left, bottom, right),) in zip(np.asarray(x[..., 0]), np.asarray(y), strict=True):
         rows, columns = np.nonzero(picture)
         bounds = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1) if len(rows) else (0, 0, 0, 0)
@@ -92,9 +92,9 @@ def test_further_inputs_and_trees_of_targets_follow():
     part = together(
         compose(Flip(), Noise(0.5), Shift(1)), inputs=("image", None), targets={"mask": "mask", "class": None}
     )
-    (first, second, third), y = part(KEY, ((x, depth, depth), {"mask": mask, "class": jnp.arange(3)}))
+    (first, second, third), y = jax.jit(part)(KEY, ((x, depth, depth), {"mask": mask, "class": jnp.arange(3)}))
     plain = together(compose(Flip(), lambda_like(), Shift(1)), inputs=("image",))
-    (clean, other), _ = plain(KEY, ((x, depth), None))
+    (clean, other), _ = jax.jit(plain)(KEY, ((x, depth), None))
     np.testing.assert_allclose(second, other, atol=1e-6)
     np.testing.assert_allclose(second, clean[..., :1] * 2, atol=1e-5)  # moved, and without the noise
     np.testing.assert_array_equal(third, depth)
