@@ -31,7 +31,7 @@ def test_one_file_alone_knows_how_many_processes_there_are(path):
 def test_the_null_form_has_every_operation():
     for many, one in ((ManyProcesses, OneProcess), (Lockstep, NoLockstep)):
         own = {name for name, value in vars(many).items() if inspect.isfunction(value) and name[0] != "_"}
-        assert own - {"tell", "heard"} <= set(vars(one))  # these two are for Lockstep alone
+        assert own - {"announce", "heard"} <= set(vars(one))  # these two are for Lockstep alone
 
 
 def test_one_process_waits_for_nobody():
@@ -56,7 +56,7 @@ def test_one_process_waits_for_nobody():
 class Two:
     """Two processes, of which this is the first; the other always has a batch."""
 
-    def tell(self, code):
+    def announce(self, code):
         return [code, 0]
 
     def heard(self, told):

@@ -9,7 +9,18 @@ import jax.numpy as jnp
 
 from ..errors import shown
 from ..ops.dtypes import together
-from .tally import Metric, Sums, are_labels, are_shares, check_ignore, leading, one_score, ratio, weighed, without
+from .metric import (
+    Metric,
+    Sums,
+    are_labels,
+    are_probabilities,
+    check_ignore,
+    ignoring,
+    is_binary,
+    leading,
+    ratio,
+    weighted_sum,
+)
 
 
 @dataclass(frozen=True)
@@ -27,25 +38,25 @@ class _Classes(Metric):
 
     def pairs(self, outputs: Any, targets: Any, weights: Any) -> tuple[Any, Any, Any, int] | None:
         """Predicted and true class of every label, their weights, and the number of classes; None for probabilities."""
-        if are_shares(outputs, targets):
+        if are_probabilities(outputs, targets):
             return None
-        if one_score(outputs, targets):
-            said = (outputs.reshape(targets.shape) > 0).astype("int32")
+        if is_binary(outputs, targets):
+            predicted = (outputs.reshape(targets.shape) > 0).astype("int32")
             classes = 2
         elif are_labels(outputs, targets):
-            said, classes = jnp.argmax(outputs, -1).astype("int32"), outputs.shape[-1]
+            predicted, classes = jnp.argmax(outputs, -1).astype("int32"), outputs.shape[-1]
         else:
             given = [f"{kind}{shown(tuple(a.shape))}" for a in (outputs, targets) for kind in (str(a.dtype),)]
             raise ValueError(
                 f"{type(self).__name__} needs scores (batch, *space, classes) and integer labels (batch, *space), or "
                 f"one score for each label of 0 or 1, not {given[0]} and {given[1]}; reshape them"
             )
-        wanted, weights = without(targets, self.ignore_label, weights)
-        if wanted.dtype == bool:
-            wanted = wanted.astype("int32")
+        labels, weights = ignoring(targets, self.ignore_label, weights)
+        if labels.dtype == bool:
+            labels = labels.astype("int32")
         # without widening, 259 would become 3 in 8 bits
-        said, wanted = together(said, wanted)
-        return said, wanted, _for_labels(weights, wanted.shape), classes
+        predicted, labels = together(predicted, labels)
+        return predicted, labels, _for_labels(weights, labels.shape), classes
 
 
 def _for_labels(weights: Any, shape: tuple[int, ...]) -> Any:
@@ -76,19 +87,19 @@ class Accuracy(_Classes):
         found = self.pairs(outputs, targets, weights)
         if found is None:
             return None
-        said, wanted, weights, classes = found
-        right = said == wanted
+        predicted, labels, weights, classes = found
+        right = predicted == labels
         if self.k > 1:
             if not are_labels(outputs, targets):
                 raise ValueError(
                     f"top_k({self.k}) needs a score for each class: end the network in outputs (batch, *space, classes)"
                 )
             # the rank of the label's score; ties are broken in favour of lower classes, as in argmax
-            place = jnp.clip(wanted, 0, classes - 1).astype("int32")[..., None]
+            place = jnp.clip(labels, 0, classes - 1).astype("int32")[..., None]
             own = jnp.take_along_axis(outputs, place, -1)
             behind = (outputs < own) | ((outputs == own) & (jnp.arange(classes, dtype="int32") >= place))
-            right = (jnp.sum(~behind, -1, dtype="int32") < self.k) & (wanted >= 0) & (wanted < classes)
-        return weighed(right, weights, leading(targets), "accuracy")
+            right = (jnp.sum(~behind, -1, dtype="int32") < self.k) & (labels >= 0) & (labels < classes)
+        return weighted_sum(right, weights, leading(targets), "accuracy")
 
     def result(self, sums: Sums) -> Any:
         return ratio(sums["sum"], sums["weight"])
@@ -102,9 +113,9 @@ class ConfusionMatrix(_Classes):
         found = self.pairs(outputs, targets, weights)
         if found is None:
             return None
-        said, wanted, weights, classes = found
-        inside = (wanted >= 0) & (wanted < classes)
-        place = jnp.where(inside, wanted * classes + said, classes**2)
+        predicted, labels, weights, classes = found
+        inside = (labels >= 0) & (labels < classes)
+        place = jnp.where(inside, labels * classes + predicted, classes**2)
         return {"count": _counted(place, weights, classes**2).reshape(classes, classes)}
 
     def result(self, sums: Sums) -> Any:
@@ -132,38 +143,38 @@ class ByClass(_Classes):
         found = self.pairs(outputs, targets, weights)
         if found is None:
             return None
-        said, wanted, weights, classes = found
+        predicted, labels, weights, classes = found
         if self.average == "binary" and classes != 2:
             raise ValueError(f"average='binary' is for two classes, but the network scores {classes}; use 'macro'")
-        both = jnp.where(said == wanted, wanted, classes)
+        correct = jnp.where(predicted == labels, labels, classes)
         return {
-            "both": _counted(both, weights, classes),
-            "said": _counted(said, weights, classes),
-            "wanted": _counted(jnp.where(wanted < 0, classes, wanted), weights, classes),
+            "correct": _counted(correct, weights, classes),
+            "predicted": _counted(predicted, weights, classes),
+            "labels": _counted(jnp.where(labels < 0, classes, labels), weights, classes),
         }
 
     def result(self, sums: Sums) -> Any:
-        both, said, wanted = sums["both"], sums["said"], sums["wanted"]
-        occurs = (said + wanted) != 0
+        correct, predicted, labels = sums["correct"], sums["predicted"], sums["labels"]
+        occurs = (predicted + labels) != 0
         if self.average == "micro":
-            both, said, wanted = both.sum(), said.sum(), wanted.sum()
-        value = ratio(*self._quotient(both, said, wanted), otherwise=0.0)
+            correct, predicted, labels = correct.sum(), predicted.sum(), labels.sum()
+        value = ratio(*self._quotient(correct, predicted, labels), otherwise=0.0)
         if self.average == "micro":
             return value
         if self.average == "binary":
             return value[1]
-        occurs, wanted = occurs.astype(value.dtype), wanted.astype(value.dtype)
+        occurs, labels = occurs.astype(value.dtype), labels.astype(value.dtype)
         if self.average == "weighted":
-            return ratio((value * wanted).sum(), wanted.sum())
+            return ratio((value * labels).sum(), labels.sum())
         if self.average == "macro":
             return ratio((value * occurs).sum(), occurs.sum())  # as in scikit-learn: over classes that occur
         return ratio(value * occurs, occurs)
 
-    def _quotient(self, both: Any, said: Any, wanted: Any) -> tuple[Any, Any]:
+    def _quotient(self, correct: Any, predicted: Any, labels: Any) -> tuple[Any, Any]:
         if self.kind == "precision":
-            return both, said
+            return correct, predicted
         if self.kind == "recall":
-            return both, wanted
+            return correct, labels
         if self.kind == "f1":
-            return 2 * both, said + wanted
-        return both, said + wanted - both
+            return 2 * correct, predicted + labels
+        return correct, predicted + labels - correct

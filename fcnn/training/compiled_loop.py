@@ -158,19 +158,19 @@ def fed(step: Callable[..., Any], sharding: Sharding, skip: bool) -> Any:
     """One step on a batch that comes from the host.
 
     Returns:
-        A compiled function of (train state, stopped, batch, examples, epoch, told, accumulators) that returns (train
-        state, stopped, good, sums, told, accumulators). After ``stopped``, steps change nothing, so several can be in
-        flight before a result is read. ``told`` has a number of each of several processes, and a step in which one of
-        them is not 0 changes nothing; for one process it is None. ``examples`` are the indices of the batch's examples
-        in the data, or None.
+        A compiled function of (train state, stopped, batch, examples, epoch, announced, accumulators) that returns
+        (train state, stopped, good, sums, announced, accumulators). After ``stopped``, steps change nothing, so several
+        can be in flight before a result is read. ``announced`` has a number of each of several processes, and a step in
+        which one of them is not 0 changes nothing; for one process it is None. ``examples`` are the indices of the
+        batch's examples in the data, or None.
     """
     take = guarded(step, skip, members=False)
 
     def one(
-        train: TrainState, stopped: jax.Array, batch: Any, examples: Any, epoch: Any, told: Any, accumulators: Any
+        train: TrainState, stopped: jax.Array, batch: Any, examples: Any, epoch: Any, announced: Any, accumulators: Any
     ) -> Any:
-        idle = stopped if told is None else stopped | jnp.any(told != 0)
+        idle = stopped if announced is None else stopped | jnp.any(announced != 0)
         after, good, sums, accumulators = take(train, batch, examples, epoch, accumulators, idle)
-        return after, stopped | (~good & ~idle & (not skip)), good & ~idle, sums, told, accumulators
+        return after, stopped | (~good & ~idle & (not skip)), good & ~idle, sums, announced, accumulators
 
     return jax.jit(one, donate_argnums=0, out_shardings=sharding.replicated)

@@ -108,8 +108,8 @@ class Chunk(NamedTuple):
         accumulators: the accumulators of metrics after them.
         examples: the number of examples in them.
         ended: whether the epoch has no more batches.
-        bad: the batch whose step came out with a value that is not finite, and the places of its examples; that step
-            is not among the ``done``. None: there is none.
+        bad: the batch whose step came out with a value that is not finite, and the indices of its examples; that
+            step is not among the ``done``. None: there is none.
         failure: an error that ended the chunk, after the steps in it; None: there was none.
         signal: the number of a signal that any of several processes announced.
     """

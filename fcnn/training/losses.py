@@ -14,7 +14,7 @@ from ..errors import at, shown
 from ..identity import Value
 from ..layers.checks import check_number
 from ..ops.dtypes import wide
-from .tally import check_ignore, without
+from .metric import check_ignore, ignoring
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class CrossEntropy:
             if self.smoothing:
                 wanted = losses.smooth_labels(wanted, self.smoothing)
             return losses.softmax_cross_entropy(outputs, wanted if weights is None else wanted * weights)
-        targets, there = without(targets, self.ignore_label, None)
+        targets, there = ignoring(targets, self.ignore_label, None)
         if self.smoothing:
             wanted = losses.smooth_labels(jax.nn.one_hot(targets, outputs.shape[-1], dtype=dtype), self.smoothing)
             found = losses.softmax_cross_entropy(outputs, wanted if weights is None else wanted * weights)
@@ -63,7 +63,7 @@ class CrossEntropy:
         """
         if not jnp.issubdtype(targets.dtype, jnp.integer):
             return None
-        targets, there = without(targets, self.ignore_label, None)
+        targets, there = ignoring(targets, self.ignore_label, None)
         if self.class_weights is None:
             return there
         found = jnp.asarray(self.class_weights, jnp.result_type(float))[targets]

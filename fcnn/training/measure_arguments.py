@@ -9,8 +9,8 @@ import numpy as np
 
 from .losses import CrossEntropy, cross_entropy
 from .measures import LossTerm, Measures
+from .metric import Accumulator, Mean, Metric, check_ignore
 from .metrics import READY
-from .tally import Accumulator, Mean, Metric, check_ignore
 
 #: names that other values of an epoch have
 _TAKEN = ("loss", "seconds", "skipped", "learning_rate", "gradient_norm")

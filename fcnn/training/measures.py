@@ -14,8 +14,8 @@ import numpy as np
 from ..identity import Value
 from ..ops.dtypes import wide
 from .losses import cross_entropy as cross_entropy
+from .metric import Accumulator, Mean, are_labels, check_shape, ignoring, leading, multiplied, ratio, weighted_sum
 from .metrics import Accuracy
-from .tally import Accumulator, Mean, are_labels, check_shape, combined, leading, ratio, weighed, without
 
 _MEAN = Mean(lambda outputs, targets: outputs)
 
@@ -110,21 +110,21 @@ class Measures(Value):
         named = {name for name, _, _ in self.metrics}
         for place in dict.fromkeys(term.place for term in self.terms):
             name = "accuracy" if place is None else f"accuracy/{place}"
-            said, wanted = _at(outputs, place), _at(targets, place)
-            if name not in named and are_labels(said, wanted):
-                sums[name] = Accuracy(self.ignore_label).tally(said, wanted, _at(weights, place))
+            output, target = _at(outputs, place), _at(targets, place)
+            if name not in named and are_labels(output, target):
+                sums[name] = Accuracy(self.ignore_label).tally(output, target, _at(weights, place))
         now = self.accumulators() if accumulators is None else dict(accumulators)
         for name, place, metric in self.metrics:
-            said, wanted, weighing = (_at(a, place) for a in (outputs, targets, weights))
-            if isinstance(weighing, (Mapping, tuple)):
+            output, target, weight = (_at(a, place) for a in (outputs, targets, weights))
+            if isinstance(weight, (Mapping, tuple)):
                 raise ValueError(
                     f"the metric {name}: each target has weights of its own; give metrics for each target as well"
                 )
             if getattr(metric, "ignore_label", None) is None:
-                wanted, weighing = _left_out(wanted, self.ignore_label, weighing)
+                target, weight = _left_out(target, self.ignore_label, weight)
             if isinstance(metric, Accumulator):
-                now[name] = metric.update(now[name], said, wanted, weighing)
-            elif (tally := metric.tally(said, wanted, weighing)) is not None:
+                now[name] = metric.update(now[name], output, target, weight)
+            elif (tally := metric.tally(output, target, weight)) is not None:
                 sums[name] = tally
         return total, Measured(sums, now)  # type: ignore[return-value]
 
@@ -132,19 +132,19 @@ class Measures(Value):
         self, term: LossTerm, outputs: Any, targets: Any, weights: Any, examples: int
     ) -> tuple[jax.Array, dict[str, Any]]:
         """The mean of one loss over a batch, and its sum and weight."""
-        said, wanted, weights = (_at(a, term.place) for a in (outputs, targets, weights))
-        wanted, weights = _left_out(wanted, self.ignore_label, weights)
-        losses = jnp.asarray(term.loss(said, wanted))
+        output, target, weights = (_at(a, term.place) for a in (outputs, targets, weights))
+        target, weights = _left_out(target, self.ignore_label, weights)
+        losses = jnp.asarray(term.loss(output, target))
         what = "the loss" if term.place is None else f"the loss of {term.place!r}"
-        check_shape(losses, said, wanted, what)
-        own = _own_weights(term.loss, wanted)
-        sums = weighed(losses, weights, examples, what)
+        check_shape(losses, output, target, what)
+        own = _own_weights(term.loss, target)
+        sums = weighted_sum(losses, weights, examples, what)
         if weights is None and own is None:
             return jnp.mean(losses, dtype=wide(losses.dtype)), sums
         if own is not None:  # the losses are multiplied by their weights already
             if weights is None:
                 sums = {"sum": jnp.sum(losses, dtype=sums["sum"].dtype), "weight": sums["weight"]}
-            below = combined(own, weights).astype(sums["sum"].dtype)
+            below = multiplied(own, weights).astype(sums["sum"].dtype)
             below = jnp.broadcast_to(below.reshape(below.shape + (1,) * (losses.ndim - below.ndim)), losses.shape)
             sums["weight"] = jnp.sum(below)
         return ratio(sums["sum"], sums["weight"], otherwise=0.0), sums
@@ -158,15 +158,15 @@ class Measures(Value):
         """
         targets, weights = targets if isinstance(targets, Weighted) else (targets, None)
 
-        def weight(term: LossTerm, wanted: Any, weighing: Any) -> Any:
-            wanted, weighing = (_at(a, term.place) for a in (wanted, weighing))
-            wanted, weighing = _left_out(wanted, self.ignore_label, weighing)
-            weighing = combined(_own_weights(term.loss, wanted), weighing)
-            return None if weighing is None else jnp.sum(weighing, dtype=jnp.result_type(float))
+        def total(term: LossTerm, target: Any, weight: Any) -> Any:
+            target, weight = (_at(a, term.place) for a in (target, weight))
+            target, weight = _left_out(target, self.ignore_label, weight)
+            weight = multiplied(_own_weights(term.loss, target), weight)
+            return None if weight is None else jnp.sum(weight, dtype=jnp.result_type(float))
 
         found = []
         for term in self.terms:
-            weighs = [weight(term, *jax.tree.map(lambda a, i=i: a[i], (targets, weights))) for i in range(count)]
+            weighs = [total(term, *jax.tree.map(lambda a, i=i: a[i], (targets, weights))) for i in range(count)]
             if weighs[0] is None:
                 found.append(None)
             else:
@@ -239,7 +239,7 @@ def _left_out(targets: Any, ignore: int | None, weights: Any) -> tuple[Any, Any]
     """Targets without the ignored label, and weights that are 0 for it."""
     if ignore is None or not hasattr(targets, "dtype"):
         return targets, weights
-    return without(targets, ignore, weights)
+    return ignoring(targets, ignore, weights)
 
 
 def _at(tree: Any, place: Any) -> Any:

@@ -166,7 +166,7 @@ class NoLockstep:
         for batch in self.batches:
             yield batch, None
 
-    def heard(self, told: Any) -> dict[int, int]:
+    def heard(self, announced: Any) -> dict[int, int]:
         """What processes announced with a step, by process."""
         return {}
 
@@ -219,8 +219,8 @@ class ManyProcesses(OneProcess):
 
         value = np.asarray(value)
         raw = np.frombuffer(value.tobytes(), np.uint8)  # JAX would round float64 to float32
-        told = np.asarray(multihost_utils.process_allgather(raw))
-        return np.frombuffer(told.tobytes(), value.dtype).reshape(-1, *value.shape)
+        gathered = np.asarray(multihost_utils.process_allgather(raw))
+        return np.frombuffer(gathered.tobytes(), value.dtype).reshape(-1, *value.shape)
 
     def add(self, sums: Any) -> Any:
         leaves, form = jax.tree.flatten(sums)
@@ -233,8 +233,8 @@ class ManyProcesses(OneProcess):
                 "(start, update, result, merge)"
             )
         leaves, form = jax.tree.flatten(tree)
-        told = [self.gather(np.asarray(leaf)) for leaf in leaves]
-        return reduce(function, [jax.tree.unflatten(form, [leaf[i] for leaf in told]) for i in range(self.count)])
+        gathered = [self.gather(np.asarray(leaf)) for leaf in leaves]
+        return reduce(function, [jax.tree.unflatten(form, [leaf[i] for leaf in gathered]) for i in range(self.count)])
 
     def first(self, read: Callable[[], Any], like: Any, kind: type[Exception]) -> Any:
         with self.share_errors(kind):
@@ -263,8 +263,8 @@ class ManyProcesses(OneProcess):
 
     def _texts(self, text: str) -> list[str]:
         """A text of every process."""
-        told = self.gather(np.frombuffer(text.encode()[:_TEXT].ljust(_TEXT, b"\0"), np.uint8))
-        return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in told]
+        gathered = self.gather(np.frombuffer(text.encode()[:_TEXT].ljust(_TEXT, b"\0"), np.uint8))
+        return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in gathered]
 
     @contextmanager
     def explain_loss(self, advice: Callable[[], str]) -> Iterator[None]:
@@ -313,24 +313,24 @@ class ManyProcesses(OneProcess):
         return None
 
     def agree_to_end(self, signal: int | None, stopped: str | None) -> tuple[int | None, str | None]:
-        told = self.gather(np.array([signal or 0, stopped is not None], np.int32))
-        if told[:, 1].any():
-            stopped = stopped or f"process {told[:, 1].argmax()}"
-        return int(told[:, 0].max()) or None, stopped
+        gathered = self.gather(np.array([signal or 0, stopped is not None], np.int32))
+        if gathered[:, 1].any():
+            stopped = stopped or f"process {gathered[:, 1].argmax()}"
+        return int(gathered[:, 0].max()) or None, stopped
 
     def newest(self, path: Path | None, folder: Any) -> str:
         where = f"The newest checkpoint is {path}" if path else f"Checkpoints are in {folder}, as process 0 sees it"
         return f"{where}; the same command in every process with resume=True goes on from the newest."
 
-    def tell(self, code: int) -> jax.Array:
+    def announce(self, code: int) -> jax.Array:
         """A number of this process as its part of an array that all can read after a step."""
         sharding = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
         own = np.full(self.mesh.size // self.count, code, np.int32)
         return jax.make_array_from_process_local_data(sharding, own)
 
-    def heard(self, told: Any) -> dict[int, int]:
-        """What processes told with a step, by process; only what is not 0."""
-        codes = np.asarray(self.local(told)).tolist()
+    def heard(self, announced: Any) -> dict[int, int]:
+        """What processes announced with a step, by process; only what is not 0."""
+        codes = np.asarray(self.local(announced)).tolist()
         return {d.process_index: code for d, code in zip(self.mesh.devices.flat, codes, strict=True) if code}
 
 
@@ -367,15 +367,15 @@ class Lockstep(NoLockstep):
                 except BaseException as error:
                     self.failure = error
                 code = FAILED if self.failure is not None else self.received() or (END if item is None else 0)
-            yield self.blank() if item is None else item, self.processes.tell(code)
+            yield self.blank() if item is None else item, self.processes.announce(code)
             given += 1
 
-    def heard(self, told: Any) -> dict[int, int]:
-        return self.processes.heard(told)
+    def heard(self, announced: Any) -> dict[int, int]:
+        return self.processes.heard(announced)
 
     def may_pause(self, waiting: Iterable[tuple[Any, Any]]) -> bool:
         # the others act on what ends the run one step later, and this process has to take that step too
-        return not any(stopped or self.heard(told) for stopped, told in waiting)
+        return not any(stopped or self.heard(announced) for stopped, announced in waiting)
 
     def conclude(self, heard: dict[int, int]) -> int | None:
         """The signal that any process received; raises where one has failed."""

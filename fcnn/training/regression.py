@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..errors import shown
 from ..ops.dtypes import wide
-from .tally import Metric, Sums, ratio, weighed
+from .metric import Metric, Sums, ratio, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Error(Metric):
         if self.kind == "psnr":
             values = jnp.mean(values.reshape(len(values), -1), 1)
             values = 10 * jnp.log10(jnp.asarray(self.peak**2, dtype) / values)
-        return weighed(values, weights, len(values), f"{self.kind} error")
+        return weighted_sum(values, weights, len(values), f"{self.kind} error")
 
     def result(self, sums: Sums) -> Any:
         return ratio(sums["sum"], sums["weight"])

@@ -88,11 +88,11 @@ class _Epoch:
                 if item is None:
                     ended = True
                     break
-                (host, (batch, places)), told = item
-                train, self.stopped, good, sums, told, accumulators = self.steps.take(
-                    train, self.stopped, batch, places, epoch, told, accumulators
+                (host, (batch, places)), announced = item
+                train, self.stopped, good, sums, announced, accumulators = self.steps.take(
+                    train, self.stopped, batch, places, epoch, announced, accumulators
                 )
-                self.waiting.append((host, self.stopped, good, sums, told))
+                self.waiting.append((host, self.stopped, good, sums, announced))
                 sent += 1
                 if not self.steps.compile_seconds:
                     jax.block_until_ready(self.stopped)
@@ -101,7 +101,7 @@ class _Epoch:
                 if len(self.waiting) > 1:
                     self._read()
                 if (sent >= most or time.perf_counter() - begun >= CHUNK_SECONDS) and self.lockstep.may_pause(
-                    (stopped, told) for _, stopped, _, _, told in self.waiting
+                    (stopped, announced) for _, stopped, _, _, announced in self.waiting
                 ):
                     break
             self._read_all()
@@ -129,8 +129,8 @@ class _Epoch:
 
     def _read(self) -> None:
         """Wait for the oldest step in flight, and note its numbers, unless a process announced that it is none."""
-        host, stopped, good, sums, told = self.waiting.popleft()
-        if heard := self.lockstep.heard(told):
+        host, stopped, good, sums, announced = self.waiting.popleft()
+        if heard := self.lockstep.heard(announced):
             self.heard = heard
         elif stopped:
             self.bad = host

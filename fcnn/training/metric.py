@@ -67,7 +67,7 @@ def ratio(above: Any, below: Any, otherwise: float = np.nan) -> Any:
     return xp.where(there, above / xp.where(there, below, xp.ones_like(below)), xp.full_like(above, otherwise))
 
 
-def weighed(values: Any, weights: Any, examples: int, what: str) -> Sums:
+def weighted_sum(values: Any, weights: Any, examples: int, what: str) -> Sums:
     """The weighted sum of the values of a batch, and the sum of the weights.
 
     Args:
@@ -114,7 +114,7 @@ class Mean(Metric):
     def tally(self, outputs: Any, targets: Any, weights: Any = None) -> Sums:
         values = jnp.asarray(self.function(outputs, targets))
         check_shape(values, outputs, targets, self.name)
-        return weighed(values, weights, leading(targets), self.name)
+        return weighted_sum(values, weights, leading(targets), self.name)
 
     def result(self, sums: Sums) -> Any:
         return ratio(sums["sum"], sums["weight"])
@@ -199,7 +199,7 @@ def are_labels(outputs: Any, targets: Any) -> bool:
     )
 
 
-def one_score(outputs: Any, targets: Any) -> bool:
+def is_binary(outputs: Any, targets: Any) -> bool:
     """Whether there is one score for each target, as in binary classification."""
     if (
         not hasattr(outputs, "ndim")
@@ -211,7 +211,7 @@ def one_score(outputs: Any, targets: Any) -> bool:
     return given in (wanted, (*wanted, 1))
 
 
-def are_shares(outputs: Any, targets: Any) -> bool:
+def are_probabilities(outputs: Any, targets: Any) -> bool:
     """Whether targets are probabilities of the classes that the last axis of the outputs scores."""
     return (
         hasattr(outputs, "ndim")
@@ -236,11 +236,11 @@ def check_ignore(label: Any) -> int | None:
     return int(label)
 
 
-def without(labels: Any, ignore: int | None, weights: Any) -> tuple[Any, Any]:
+def ignoring(labels: Any, ignore: int | None, weights: Any) -> tuple[Any, Any]:
     """Labels in which 0 replaces the ignored label, and weights that are 0 there.
 
     Example:
-        >>> labels, weights = without(jnp.array([3, 255]), 255, None)
+        >>> labels, weights = ignoring(jnp.array([3, 255]), 255, None)
         >>> labels.tolist(), weights.tolist()
         ([3, 0], [True, False])
     """
@@ -251,10 +251,10 @@ def without(labels: Any, ignore: int | None, weights: Any) -> tuple[Any, Any]:
         return labels, weights
     there = labels != jnp.asarray(ignore, labels.dtype)
     labels = jnp.where(there, labels, jnp.zeros((), labels.dtype))
-    return labels, combined(weights, there)
+    return labels, multiplied(weights, there)
 
 
-def combined(weights: Any, more: Any) -> Any:
+def multiplied(weights: Any, more: Any) -> Any:
     """The product of two arrays of weights, broadcast to the longer shape; None stands for weights of 1."""
     if weights is None or more is None:
         return more if weights is None else weights
