@@ -28,14 +28,14 @@ def batches(epoch):
 @pytest.mark.parametrize("data", [DATA, batches], ids=["arrays", "batches"])
 def test_they_are_told_the_state_after_their_step(data):
     by_steps, ended = [], []
-    told = lambda moment: by_steps.append((moment.epoch, moment.step, np.asarray(moment.params["kernel"])))  # noqa: E731
+    told = lambda info: by_steps.append((info.epoch, info.step, np.asarray(info.params["kernel"])))  # noqa: E731
     losses = []
     run = fit(
         data,
         callbacks=[
             every(3, told),
-            every(1, lambda moment: losses.append(moment.metrics["loss"])),
-            lambda moment: ended.append((moment.epoch, moment.step)),
+            every(1, lambda info: losses.append(info.metrics["loss"])),
+            lambda info: ended.append((info.epoch, info.step)),
         ],
     )
     assert [at[:2] for at in by_steps] == [(1, 3), (1, 6), (1, 9), (2, 12), (2, 15), (2, 18)]
@@ -44,7 +44,7 @@ def test_they_are_told_the_state_after_their_step(data):
     plain = fit(data)
     assert plain.params["kernel"].tobytes() == run.params["kernel"].tobytes()
     # one that stops training at its step leaves the parameters of that step
-    short = fit(data, callbacks=[every(12, lambda moment: True)])
+    short = fit(data, callbacks=[every(12, lambda info: True)])
     np.testing.assert_array_equal(short.params["kernel"], by_steps[3][2])
     assert "callback" in short.stopped
     assert len(short.history["loss"]) == 1
@@ -53,7 +53,7 @@ def test_they_are_told_the_state_after_their_step(data):
 def test_what_a_callback_stopped_within_an_epoch_goes_on(tmp_path):
     pytest.importorskip("orbax.checkpoint")
     whole = fit(batches)
-    stopped = fit(batches, checkpoint=tmp_path, callbacks=[every(7, lambda moment: True)])
+    stopped = fit(batches, checkpoint=tmp_path, callbacks=[every(7, lambda info: True)])
     assert int(stopped.train.step) == 7
     assert (tmp_path / "step_00000007").is_dir()
     resumed = fit(batches, checkpoint=tmp_path, resume=True)

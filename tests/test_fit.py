@@ -325,9 +325,9 @@ def test_accuracy_is_best_where_it_is_highest():
 def test_callbacks_are_told_and_can_stop():
     told = []
 
-    def note(moment: EpochInfo):
-        told.append((moment.epoch, moment.epochs, moment.metrics["loss"], len(moment.history["loss"])))
-        return np.bool_(moment.epoch == 2)
+    def note(info: EpochInfo):
+        told.append((info.epoch, info.epochs, info.metrics["loss"], len(info.history["loss"])))
+        return np.bool_(info.epoch == 2)
 
     run = fit(epochs=5, callbacks=[note])
     assert [t[:2] for t in told] == [(1, 5), (2, 5)]

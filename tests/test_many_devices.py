@@ -85,7 +85,7 @@ said["accumulate"] = difference(fit(accumulate=2), fit(eight, accumulate=2))
 # a run that is stopped after its first epoch and taken up
 folder = Checkpoints(sys.argv[1], every_seconds=None, every_steps=1)
 try:
-    fit(eight, **full, checkpoint=folder, callbacks=[lambda moment: os.kill(os.getpid(), signal.SIGTERM)])
+    fit(eight, **full, checkpoint=folder, callbacks=[lambda info: os.kill(os.getpid(), signal.SIGTERM)])
 except SystemExit as end:
     said["stopped"] = end.code
 resumed = fit(eight, **full, checkpoint=folder, resume=True)

@@ -121,7 +121,7 @@ def nan(epoch):
 every = lambda name: Checkpoints(f"{folder}/{name}", every_seconds=None, every_steps=1)
 say(nan=error(lambda: fit(nan, checkpoint=every("nan"))))
 say(callback=(lambda run: (len(run.history["loss"]), run.stopped))(
-    fit(parts, callbacks=[lambda moment: process == 1])
+    fit(parts, callbacks=[lambda info: process == 1])
 ))
 
 # the first process alone sees the folder

@@ -226,8 +226,8 @@ def whole(epochs=4):
 
 
 def stop_in(epoch, number=signal.SIGTERM):
-    def stop(moment):
-        if moment.epoch == epoch:
+    def stop(info):
+        if info.epoch == epoch:
             signal.raise_signal(number)
 
     return stop

@@ -24,8 +24,8 @@ class Every:
     steps: int
     callback: Callable[..., Any]
 
-    def __call__(self, moment: Any) -> Any:
-        return self.callback(moment)
+    def __call__(self, info: Any) -> Any:
+        return self.callback(info)
 
     @property
     def __name__(self) -> str:
@@ -57,7 +57,7 @@ def every(steps: int, callback: Callable[..., Any]) -> Every:
         >>> seen = []
         >>> run = fcnn.fit(fcnn.Dense(2), (jnp.ones((40, 3)), jnp.zeros(40, "int32")), optimizer=optax.sgd(0.1),
         ...                epochs=2, key=jax.random.key(0), batch_size=4, progress=False,
-        ...                callbacks=[every(8, lambda moment: seen.append((moment.epoch, moment.step)))])
+        ...                callbacks=[every(8, lambda info: seen.append((info.epoch, info.step)))])
         >>> seen
         [(1, 8), (2, 16)]
 
@@ -67,10 +67,10 @@ def every(steps: int, callback: Callable[..., Any]) -> Every:
         ...     def add_scalar(self, name, value, step):
         ...         print(step, name)
         >>> writer = Writer()
-        >>> def write(moment):
-        ...     for name, value in moment.metrics.items():
+        >>> def write(info):
+        ...     for name, value in info.metrics.items():
         ...         if "loss" in name:
-        ...             writer.add_scalar(name, value, moment.step)
+        ...             writer.add_scalar(name, value, info.step)
         >>> run = fcnn.fit(fcnn.Dense(2), (jnp.ones((40, 3)), jnp.zeros(40, "int32")), optimizer=optax.sgd(0.1),
         ...                epochs=1, key=jax.random.key(0), batch_size=4, progress=False, callbacks=[every(5, write)])
         5 loss
@@ -97,11 +97,11 @@ def due(callbacks: Sequence[Any], taken: int) -> list[Every]:
     return [c for c in callbacks if isinstance(c, Every) and taken and taken % c.steps == 0]
 
 
-def answers(callbacks: Iterable[Any], moment: Any) -> str | None:
+def answers(callbacks: Iterable[Any], info: Any) -> str | None:
     """Call callbacks; the first that ends the training, in words, or None."""
     stopped = None
     for callback in callbacks:
-        answer = callback(moment)
+        answer = callback(info)
         if isinstance(answer, (bool, np.bool_)) and answer and stopped is None:
             stopped = f"the callback {name_of(callback)}"
     return stopped
