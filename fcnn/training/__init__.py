@@ -1,4 +1,10 @@
-"""Training: a pure step, the loop around it, checkpoints, losses, metrics and optimizer wrappers."""
+"""Training: a pure step, the loop around it, checkpoints, losses, metrics and optimizer wrappers.
+
+``fit`` has three layers. ``core`` is pure: a frozen value that says how far a run is, and a function that takes it
+through an epoch with steps from ``resident`` (data on the device) or ``streaming`` (batches from the host). ``session``
+runs the epochs, with ``saving``, ``interrupt``, ``callbacks``, ``monitor``, ``progress_bar`` and ``nonfinite`` around
+them. ``processes`` is the only file that knows of several processes. ``config`` checks all settings first.
+"""
 
 from . import metrics
 from .arrays import order_of
