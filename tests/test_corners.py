@@ -48,7 +48,7 @@ def test_labels_of_few_bits_are_not_confused():
 
 
 def test_a_loss_for_every_pair_of_examples_is_refused():
-    with pytest.raises(ValueError, match=r"loss has shape \(16, 16\).*give targets the shape of the outputs"):
+    with pytest.raises(ValueError, match=r"loss has shape \(16, 16\).*reshape the targets to the shape of the outputs"):
         fit(fcnn.Dense(1), (X, X[:, 0]), loss=lambda o, t: (o - t) ** 2, optimizer=optax.sgd(0.1))
 
 
