@@ -86,6 +86,9 @@ _NAMES = _spread(
         "transform": "fcnn.serial and fcnn.graph give networks that are pure functions already",
         "init apply": "init and apply are methods of a network: net.init(key, shape), net.apply(params, x)",
         "LayerScale layer_scale": "write fcnn.ScaleChannels(initial)",
+        "PixelShuffle3d DepthToSpace depth_to_space": 'write fcnn.PixelShuffle(factor), with order="DCR" for '
+        "TensorFlow's depth_to_space",
+        "SpaceToDepth space_to_depth": 'write fcnn.PixelUnshuffle(factor), with order="DCR" for TensorFlow\'s',
         "LRN": "write fcnn.LocalResponseNorm()",
     }
 )
@@ -138,7 +141,7 @@ _OPTIONS = {
             "dilation_rate kernel_dilation rhs_dilation": "dilation", "feature_group_count num_groups": "groups",
             "pool_size window_shape": "window", "kernel_initializer w_init": "kernel_init",
             "bias_initializer b_init": "bias_init", "eps": "epsilon", "p drop_rate prob": "rate", "norm_type": "power",
-            "count_include_pad": "count_padding",
+            "count_include_pad": "count_padding", "upscale_factor downscale_factor block_size blocksize": "factor",
             "init_value init_values layer_scale_init_value": "initial", "decay decay_rate": "momentum",
         }
     ),

@@ -77,7 +77,23 @@ class WholeSpace:
     vector: bool = False
 
 
-Locality = EachPosition | SlidingWindow | SpreadWindow | WholeSpace
+@dataclass(frozen=True)
+class Resampled:
+    """The space is sampled anew, as by resizing, padding, cropping and pixel shuffling.
+
+    Attributes:
+        reason: why windows of a larger input cannot share the work, to follow the layer's name in a sentence.
+        windows: which sample of the padded space each output is; None: to be found from operations.
+        operations: a function of x (batch, *space, channels) that does the same by operations that can be followed;
+            None: the layer itself.
+    """
+
+    reason: str
+    windows: Windows | None = None
+    operations: Callable[[Any], Any] | None = None
+
+
+Locality = EachPosition | SlidingWindow | SpreadWindow | WholeSpace | Resampled
 
 
 def counts(layer: Any, method: str) -> bool:

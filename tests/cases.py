@@ -84,6 +84,10 @@ CASES = {
     "prelu of channels": Case(
         fcnn.serial(jnp.negative, fcnn.PReLU(per_channel=True, slope_init=("normal", 0.5))), VECTOR, covers="PReLU"
     ),
+    "channel shuffle": Case(fcnn.ChannelShuffle(2), IMAGE, covers="ChannelShuffle"),
+    "pixel shuffle": Case(fcnn.PixelShuffle(2), IMAGE, covers="PixelShuffle"),
+    "pixel shuffle of sound": Case(fcnn.PixelShuffle(2, order="DCR"), SOUND, covers="PixelShuffle"),
+    "pixel unshuffle": Case(fcnn.PixelUnshuffle((2, 1)), IMAGE, covers="PixelUnshuffle"),
     "scale channels": Case(fcnn.ScaleChannels(0.1), IMAGE, covers="ScaleChannels"),
     "dropout": Case(fcnn.Dropout(0.4), IMAGE, covers="Dropout"),
     "dropout of channels": Case(fcnn.Dropout(0.4, whole_channels=True), IMAGE, covers="Dropout"),

@@ -110,6 +110,16 @@ MAKING = [
     ),
     mistake("a factor NaN", lambda: fcnn.ScaleChannels(NAN), ValueError, "scale_channels", "initial is nan", "finite"),
     mistake("a factor as text", lambda: fcnn.ScaleChannels("1e-6"), TypeError, "scale_channels", "initial", "'1e-6'"),
+    mistake("a shuffle by 0", lambda: fcnn.PixelShuffle(0), ValueError, "pixel_shuffle", "factor is 0", "at least 1"),
+    mistake(
+        "a shuffle by a half", lambda: fcnn.PixelUnshuffle(0.5), TypeError, "pixel_unshuffle", "factor", "0.5", "whole"
+    ),
+    mistake(
+        "an unknown order of channels",
+        lambda: fcnn.PixelShuffle(2, order="NHWC"),
+        *(ValueError, "pixel_shuffle", "'NHWC'", '"CRD"', "depth_to_space"),
+    ),
+    mistake("a shuffle of no groups", lambda: fcnn.ChannelShuffle(0), ValueError, "channel_shuffle", "groups is 0"),
     mistake("Maxout of no pieces", lambda: fcnn.Maxout(0), ValueError, "maxout", "pieces is 0", "at least 1"),
     mistake(
         "LP pooling by 0.5", lambda: fcnn.LpPool(2, power=0.5), ValueError, "lp_pool", "power is 0.5", "at least 1"
@@ -384,6 +394,36 @@ FITTING = [
         fcnn.Maxout(2),
         (4, 3),
         *(ValueError, "maxout1", "pieces 2", "3 channels", "of equal size"),
+    ),
+    misfit(
+        "a shuffle that does not divide the channels",
+        fcnn.PixelShuffle(2),
+        (4, 4, 6),
+        *(ValueError, "pixel_shuffle1", "factor 2", "4 channels", "(4, 4, 6)", "fcnn.Conv(4 * features, 1)"),
+    ),
+    misfit(
+        "a shuffle that does not divide the space",
+        fcnn.PixelUnshuffle((1, 3)),
+        (4, 4, 6),
+        *(ValueError, "pixel_unshuffle1", "factor (1, 3)", "(4, 4, 6)", "fcnn.Crop or fcnn.Pad"),
+    ),
+    misfit(
+        "a shuffle after Flatten",
+        (fcnn.Flatten(), fcnn.PixelShuffle(2)),
+        SHAPE,
+        *(ValueError, "pixel_shuffle1", "(144,)", "no space", "before Flatten"),
+    ),
+    misfit(
+        "a shuffle by factors of another rank",
+        fcnn.PixelShuffle((2, 2)),
+        (4, 4),
+        *(ValueError, "pixel_shuffle1", "factor (2, 2)", "2 space axes", "the input has 1"),
+    ),
+    misfit(
+        "shuffled groups that do not divide",
+        fcnn.ChannelShuffle(3),
+        (4, 4),
+        *(ValueError, "channel_shuffle1", "groups 3", "4 channels", "a divisor of 4"),
     ),
     misfit(
         "group normalisation that does not divide",

@@ -16,6 +16,7 @@ from fcnn import ops
 OF_ONE_SIZE = {
     "locally connected": "these parameters belong to one size of the space",
     "conv transpose to a size": "belongs to one size of the space",
+    "pixel unshuffle": r"factor \(2, 1\) does not divide the space",
     "max unpool": "the places of maxima are found for known ones alone",
     "serial": "these parameters belong to one size of the space",
     "lenet5": "these parameters belong to one size of the space",

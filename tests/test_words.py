@@ -69,6 +69,7 @@ NAMES = {
     "Identity": "lambda x: x",
     "FanOut": "fcnn.branches",
     "LSTM": "jax.lax.scan",
+    "depth_to_space": "fcnn.PixelShuffle(factor)",
     "LayerScale": "fcnn.ScaleChannels(initial)",
     "DenseGeneral": "fcnn.Dense",
 }
@@ -141,6 +142,7 @@ OPTIONS = [
     (lambda: fcnn.Dense(in_features=3, out_features=10), "dense", "shape given to init"),
     (lambda: fcnn.BatchNorm(eps=1e-3), "batch_norm", "write epsilon=0.001"),
     (lambda: fcnn.BatchNorm(num_features=3), "batch_norm", "shape given to init"),
+    (lambda: fcnn.PixelShuffle(upscale_factor=2), "pixel_shuffle", "write factor=2"),
     (lambda: fcnn.PReLU(num_parameters=64), "prelu", "write per_channel=True"),
     (lambda: fcnn.ScaleChannels(layer_scale_init_value=1e-6), "scale_channels", "write initial=1e-06"),
     (lambda: fcnn.GroupNorm(num_groups=4), "group_norm", "write groups=4"),

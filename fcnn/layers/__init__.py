@@ -1,12 +1,13 @@
 """The parts of a network: each holds hyperparameters, the arithmetic is in ``fcnn.ops``."""
 
-from .channels import PReLU, ScaleChannels
+from .channels import ChannelShuffle, PReLU, ScaleChannels
 from .conv import Conv, ConvTranspose, LocallyConnected
 from .dense import Dense, Dropout, Flatten, Maxout
 from .function import Function
 from .norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from .pool import AvgPool, LpPool, MaxPool, MaxUnpool
 from .response import LocalResponseNorm
+from .shuffle import PixelShuffle, PixelUnshuffle
 from .whole_pool import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalMaxPool
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "AdaptiveMaxPool",
     "AvgPool",
     "BatchNorm",
+    "ChannelShuffle",
     "Conv",
     "ConvTranspose",
     "Dense",
@@ -32,6 +34,8 @@ __all__ = [
     "MaxUnpool",
     "Maxout",
     "PReLU",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "ScaleChannels",
 ]
 

@@ -1,4 +1,4 @@
-"""Layers that look at every position by itself: learned slopes and factors of channels."""
+"""Layers that look at every position by itself: slopes, factors and the order of channels."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 
-from .. import ops
+from .. import geometry, ops
 from ..facts import EachPosition, Locality
 from ..geometry import Shape
 from ..given import Parameter, Params
 from ..layer import Layer
+from ..ops.norm import check_divides
 from .checks import check_number
 from .conv import check_flag
 from .initial import Initial, check, resolve
@@ -117,3 +118,45 @@ class ScaleChannels(Layer):
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         return ops.scale_channels(inputs[0], params["scale"])
+
+
+@dataclass(frozen=True, repr=False)
+class ChannelShuffle(Layer):
+    r"""Deal the channels of every group out over all groups, so that grouped convolutions exchange what they know.
+
+    .. math:: y_{\dots,\, g j + i} = x_{\dots,\, (C / g) i + j}, \qquad 0 \le i < g, \quad 0 \le j < C / g
+
+    Args:
+        groups: g, a divisor of the C channels: the groups of the convolution before it.
+
+    Shapes:
+        x (batch, *space, channels) to the same.
+
+    Raises:
+        ValueError: groups that do not divide the channels.
+
+    Source:
+        Zhang et al., "ShuffleNet", 2018, section 3.1.
+
+    Example:
+        >>> ChannelShuffle(2).apply({}, jax.numpy.arange(6.0)[None]).tolist()
+        [[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]]
+    """
+
+    groups: int
+
+    def check(self) -> dict[str, Any]:
+        return {"groups": geometry.integer(self.groups, "groups")}
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        check_divides(shapes[0][-1], self.groups)
+        return shapes[0]
+
+    def locality(self, shape: Shape) -> Locality:
+        return EachPosition()
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return 0
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.channel_shuffle(inputs[0], self.groups)

@@ -6,7 +6,7 @@ Each function is pure, takes its parameters as arrays, and has every derivative 
 from typing import TYPE_CHECKING, Any
 
 from .cells import adaptive_avg_pool, adaptive_max_pool, global_avg_pool, global_max_pool, maxout
-from .channels import prelu, scale_channels
+from .channels import channel_shuffle, prelu, scale_channels
 from .conv import conv, conv_transpose
 from .dense import dense, dropout, flatten
 from .forced import forced as forced
@@ -21,6 +21,7 @@ from .norm import (
     local_response_norm,
 )
 from .pool import avg_pool, lp_pool, max_pool
+from .shuffle import pixel_shuffle, pixel_unshuffle
 from .unpool import max_pool_with_indices, max_unpool
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "adaptive_max_pool",
     "avg_pool",
     "batch_norm",
+    "channel_shuffle",
     "conv",
     "conv_transpose",
     "dense",
@@ -53,6 +55,8 @@ __all__ = [
     "maxout",
     "moments",
     "normalize",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "prelu",
     "scale_channels",
     "standardize",

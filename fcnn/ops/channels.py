@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 
 from ..errors import at, shown
+from ..native import native
 from .dtypes import beside, together, wide
 from .moments import rescale
+from .norm import check_divides
 
 if TYPE_CHECKING:
     from jax import Array
-    from jaxtyping import Float
+    from jaxtyping import Float, Shaped
 
 
 def prelu(x: Float[Array, "... channels"], slope: Float[Array, ...]) -> Float[Array, "... channels"]:
@@ -90,3 +92,35 @@ def scale_channels(x: Float[Array, "... channels"], scale: Float[Array, " channe
                 "channels, which are the last axis of x"
             )
     return rescale(x, scale, None, x.dtype)
+
+
+def channel_shuffle(x: Shaped[Array, "... channels"], groups: int) -> Shaped[Array, "... channels"]:
+    r"""Deal the channels of every group out over all groups, so that grouped convolutions exchange what they know.
+
+    .. math:: y_{\dots,\, g j + i} = x_{\dots,\, (C / g) i + j}, \qquad 0 \le i < g, \quad 0 \le j < C / g
+
+    Args:
+        x: input.
+        groups: g, a divisor of the C channels.
+
+    Shapes:
+        x (..., channels).
+
+    Returns:
+        The shape and dtype of x.
+
+    Raises:
+        ValueError: groups that do not divide the channels.
+
+    Source:
+        Zhang et al., "ShuffleNet", 2018, section 3.1.
+
+    Example:
+        >>> channel_shuffle(jnp.arange(6.0)[None], 2).tolist()
+        [[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]]
+    """
+    with at("channel_shuffle"):
+        x = jnp.asarray(native(x))
+        check_divides(x.shape[-1], groups)
+    apart = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+    return jnp.swapaxes(apart, -1, -2).reshape(x.shape)

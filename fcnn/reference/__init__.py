@@ -23,7 +23,7 @@ from .activations import (
     Tanh,
 )
 from .cells import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalMaxPool
-from .channels import PReLU, ScaleChannels
+from .channels import ChannelShuffle, PReLU, ScaleChannels
 from .conv import Conv, conv_by_definition, conv_gradients_by_definition
 from .dense import Dense, Dropout, Flatten, Maxout
 from .gates import Add, Concatenate, Copy, MatMul, Max, Multiply, Transpose
@@ -35,6 +35,7 @@ from .pool import AvgPool, LpPool, MaxPool, MaxUnpool
 from .response import LocalResponseNorm
 from .scan import Scan
 from .shared import SharedLinear, WeightCounts, count_weights, scanning_sets
+from .shuffle import PixelShuffle, PixelUnshuffle
 from .softmax import LogSoftmax, Softmax
 from .tape import Tape, Value, apply, backward
 from .transposed import ConvTranspose
@@ -56,6 +57,7 @@ __all__ = [
     "BatchNorm",
     "Branches",
     "Chain",
+    "ChannelShuffle",
     "Concatenate",
     "Conv",
     "ConvTranspose",
@@ -86,6 +88,8 @@ __all__ = [
     "Nesterov",
     "Node",
     "PReLU",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "ReLU",
     "Residual",
     "ScaleChannels",

@@ -92,3 +92,47 @@ class ScaleChannels(Node):
         (x,) = self.recall(gradient)
         self.add_gradient("scale", (gradient * x).sum(tuple(range(x.ndim - 1))))
         return (gradient * self.params["scale"],)
+
+
+class ChannelShuffle(Node):
+    r"""The channels of g groups dealt out over all of them; backward gathers their gradients again.
+
+    .. math:: y_{\dots,\, g j + i} = x_{\dots,\, (C / g) i + j}
+
+    Args:
+        groups: g.
+
+    Shapes:
+        x (..., channels) to the same.
+
+    Raises:
+        ValueError: groups that do not divide the channels.
+
+    Source:
+        Zhang et al., "ShuffleNet", 2018, section 3.1.
+
+    Example:
+        >>> import numpy as np
+        >>> from fcnn.reference import ChannelShuffle
+        >>> ChannelShuffle(2).forward(np.arange(6.0)).tolist()
+        [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]
+    """
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        if groups < 1:
+            raise ValueError(f"groups is {groups}, it must be at least 1")
+        self.groups = groups
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        if x.shape[-1] % self.groups:
+            raise ValueError(f"groups {self.groups} do not divide {x.shape[-1]} channels")
+        size = x.shape[-1] // self.groups
+        source = [size * i + j for j in range(size) for i in range(self.groups)]  # of channel g j + i
+        return self.keep(x[..., source], source)
+
+    def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
+        (source,) = self.recall(gradient)
+        dx = np.empty_like(gradient)
+        dx[..., source] = gradient
+        return (dx,)

@@ -58,10 +58,9 @@ class Scan(Layer):
 
     Networks may be made of convolutions and poolings without padding, dense layers, functions that look at every
     position by itself, dropout, what works along the channels (``BatchNorm``, ``LayerNorm``, ``LocalResponseNorm``,
-    ``PReLU``, ``ScaleChannels``),
-    ``serial``, ``residual``, ``branches``, ``repeat``. Where positions cannot share work exactly (padding inside the
-    window, statistics over the window, kernels that differ from place to place), the error names the layer and the
-    reason, and ``method="patches"`` still computes it.
+    ``PReLU``, ``ScaleChannels``, ``ChannelShuffle``), ``serial``, ``residual``, ``branches``, ``repeat``. Where
+    positions cannot share work exactly (padding inside the window, statistics over the window, kernels that differ
+    from place to place), the error names the layer and the reason, and ``method="patches"`` still computes it.
 
     In training ``BatchNorm`` takes the statistics of all windows as one batch, by either method: a value that several
     windows hold counts as often. So it does in use where it keeps no running statistics. ``Dropout`` by patches draws

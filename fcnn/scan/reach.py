@@ -145,9 +145,11 @@ def follow(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
         return _by_operations(layer, shape, axes)
     if isinstance(stated, facts.WholeSpace):
         raise ValueError(f"{names.code(layer)} {stated.reason}; {stated.way_out}")
+    if isinstance(stated, facts.Resampled) and stated.windows is None:
+        return _by_operations(layer, shape, axes, stated.operations)
     out = layer.infer_shape(shape)
-    if isinstance(stated, facts.SlidingWindow):
-        return out, _windows(stated.windows, axes)
+    if isinstance(stated, (facts.SlidingWindow, facts.Resampled)):
+        return out, _windows(stated.windows, axes)  # type: ignore[arg-type]
     return out, _spread(stated, axes) if isinstance(stated, facts.SpreadWindow) else axes
 
 
@@ -277,15 +279,20 @@ def _used(part: Layer, given: list[tuple[Shape, Axes]], space: Shape, said: list
 # What looks at one position, and what does not.
 
 
-def _by_operations(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    """A function, or a layer that is not fcnn's own: its operations say whether it keeps positions apart."""
+def _by_operations(
+    layer: Layer, shape: Shape, axes: Axes, operations: Callable[[Any], Any] | None = None
+) -> tuple[Shape, Axes]:
+    """A function, or a layer that states no geometry: its operations say whether it keeps positions apart.
+
+    Where they cannot be followed, there are others that do the same.
+    """
     if is_elementwise(layer):
         return shape, axes
     function = layer.function if isinstance(layer, Function) else applied(layer, shape)
     if why_not_positionwise(function, shape, len(axes) + 1) is None:
         return tuple(layer.infer_shape(shape)), axes
     try:  # resizing, padding, cropping, ...
-        return fields(layer, shape, axes)
+        return fields(layer if operations is None else Function(operations), shape, axes)
     except Mixes as error:
         raise ValueError(
             f"{names.code(layer)} {error}; use functions that do the same at every position, and fcnn's convolutions "

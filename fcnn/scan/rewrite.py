@@ -60,6 +60,8 @@ def by_facts(layer: Layer, value: Value, way: Way) -> Part:
         return sliding.sliding(layer, value, way)
     if isinstance(stated, facts.SpreadWindow):
         return positions.whole_space("pads the window, and makes values between the samples")(layer, value, way)
+    if isinstance(stated, facts.Resampled):
+        return positions.whole_space(stated.reason)(layer, value, way)
     return sliding.whole(layer, value, way)
 
 

@@ -158,6 +158,10 @@ def _response(g: np.random.Generator, shape: Shape) -> Layer:
     return layers.LocalResponseNorm(size=int(g.integers(1, 6)), **numbers)
 
 
+def _shuffle(kind: Any) -> Draw:
+    return lambda g, shape: kind(_sizes(g, len(shape) - 1, 1, 4), order=pick(g, "CRD", "DCR"))
+
+
 _ALL = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", "CIRCULAR", "REFLECT", "EDGE")
 
 #: every layer of the library, by its name: a function that draws one for inputs of a shape
@@ -184,6 +188,9 @@ KINDS: dict[str, Draw] = {
     "Maxout": lambda g, shape: layers.Maxout(_divisor(g, shape[-1])),
     "PReLU": lambda g, shape: layers.PReLU(per_channel=_flag(g)),
     "ScaleChannels": lambda g, shape: layers.ScaleChannels(pick(g, 0.5, 1.0)),
+    "ChannelShuffle": lambda g, shape: layers.ChannelShuffle(_divisor(g, shape[-1])),
+    "PixelShuffle": _shuffle(layers.PixelShuffle),
+    "PixelUnshuffle": _shuffle(layers.PixelUnshuffle),
     "Dropout": lambda g, shape: layers.Dropout(pick(g, 0.1, 0.3, 0.5), whole_channels=_flag(g)),
     "BatchNorm": _norm(layers.BatchNorm),
     "LayerNorm": _norm(layers.LayerNorm),
@@ -197,4 +204,5 @@ MODES = ("BatchNorm", "Dropout")
 #: layers that also take inputs without space axes
 VECTORS = (
     "Dense", "Maxout", "BatchNorm", "LayerNorm", "Dropout", "LocalResponseNorm", "PReLU", "ScaleChannels",
+    "ChannelShuffle",
 )  # fmt: skip
