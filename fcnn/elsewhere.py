@@ -10,7 +10,7 @@ _LOSS = "losses are functions of optax.losses: fcnn.fit(..., loss=optax.losses.s
 _LOSS += "cross-entropy with integer labels"
 _FUNCTION = "any function of one array is a layer, without parentheses:"
 _OPTIMIZER = "optimizers are those of optax: optax.adam(1e-3)"
-_PAD = 'write padding="SAME", a number or pairs in the layer, or a function with jax.numpy.pad'
+_PAD = 'write fcnn.Pad(1), fcnn.Pad(("REFLECT", 1)), or the padding of the layer that follows'
 
 
 def _spread(table: dict[str, str]) -> dict[str, str]:
@@ -67,7 +67,9 @@ _NAMES = _spread(
         "of your own around jax.nn.dot_product_attention",
         "Reshape Permute Lambda": f"{_FUNCTION} lambda x: x.reshape(...)",
         "Identity identity": f"{_FUNCTION} lambda x: x",
-        "ZeroPad1d ZeroPad2d ZeroPad3d ZeroPadding1D ZeroPadding2D ZeroPadding3D ReflectionPad2d": _PAD,
+        " ".join(_with_ranks(f"{kind}Pad") for kind in ("Zero", "Constant", "Reflection", "Replication", "Circular"))
+        + " ZeroPadding1D ZeroPadding2D ZeroPadding3D pad": _PAD,
+        "CenterCrop Cropping1D Cropping2D Cropping3D": "write fcnn.Crop(amount) or fcnn.Crop(size=size)",
         "Upsample UpSampling1D UpSampling2D UpSampling3D": f"{_FUNCTION} one that calls jax.image.resize",
         "CrossEntropyLoss MSELoss BCELoss BCEWithLogitsLoss L1Loss NLLLoss losses": _LOSS,
         "Adam AdamW SGD RMSprop Adagrad optim optimizers Optimizer": _OPTIMIZER,
@@ -141,7 +143,8 @@ _OPTIONS = {
             "dilation_rate kernel_dilation rhs_dilation": "dilation", "feature_group_count num_groups": "groups",
             "pool_size window_shape": "window", "kernel_initializer w_init": "kernel_init",
             "bias_initializer b_init": "bias_init", "eps": "epsilon", "p drop_rate prob": "rate", "norm_type": "power",
-            "count_include_pad": "count_padding", "upscale_factor downscale_factor block_size blocksize": "factor",
+            "count_include_pad": "count_padding", "cropping": "amount",
+            "upscale_factor downscale_factor block_size blocksize": "factor",
             "init_value init_values layer_scale_init_value": "initial", "decay decay_rate": "momentum",
         }
     ),

@@ -151,7 +151,7 @@ def slide(
     spans = tuple(extent(k, d) for k, d in zip(sizes, dilations, strict=True))
     mode, amount = split(padding)
     pads = pads_of(amount, space, spans, strides)
-    check_copies(mode, pads, space, what)
+    check_copies(mode, pads, space, f'use a smaller {what} or padding="SAME"')
     out, overhang = [], []
     for size, span, step, (lo, hi) in zip(space, spans, strides, pads, strict=True):
         padded_size = size + lo + hi
@@ -215,7 +215,7 @@ def pads_of(amount: Any, space: Shape, spans: Shape, strides: Shape) -> Pads:
     if amount is None:  # the windows of stride 1 stay as many as the samples, as Flax has it
         return tuple(((span - 1) // 2, span // 2) for span in spans)
     if not isinstance(amount, str):
-        return _explicit(amount, len(space))
+        return pairs(amount, len(space))
     if amount == "VALID":
         return ((0, 0),) * len(space)
     if amount == "CAUSAL":
@@ -234,29 +234,38 @@ def pads_of(amount: Any, space: Shape, spans: Shape, strides: Shape) -> Pads:
     return tuple(pads)
 
 
-def _explicit(padding: Any, rank: int) -> Pads:
-    refuse_traced(padding, "padding")
-    if isinstance(padding, (tuple, list)):
-        if len(padding) == 2 and all(_whole(p) for p in padding):
-            lo, hi = integer(padding[0], "padding", 0), integer(padding[1], "padding", 0)
+def pairs(value: Any, rank: int, name: str = "padding") -> Pads:
+    """Amounts (before, after) for each axis: an integer means the same everywhere, a pair the same along every axis.
+
+    Raises:
+        ValueError: another number of pairs, or one pair that could also be one number for each of two axes.
+
+    Example:
+        >>> pairs(1, 2), pairs((0, 2), 1)
+        (((1, 1), (1, 1)), ((0, 2),))
+    """
+    refuse_traced(value, name)
+    if isinstance(value, (tuple, list)):
+        if len(value) == 2 and all(_whole(p) for p in value):
+            lo, hi = integer(value[0], name, 0), integer(value[1], name, 0)
             if rank == 1 or lo == hi:
                 return ((lo, hi),) * rank
             raise ValueError(
-                f"padding ({lo}, {hi}) could mean (before, after) or one number for each of the {rank} axes; "
+                f"{name} ({lo}, {hi}) could mean (before, after) or one number for each of the {rank} axes; "
                 f"write one pair for each axis, such as (({lo}, {lo}), ({hi}, {hi}))"
             )
-        if len(padding) != rank or not all(isinstance(p, (tuple, list)) and len(p) == 2 for p in padding):
+        if len(value) != rank or not all(isinstance(p, (tuple, list)) and len(p) == 2 for p in value):
             raise ValueError(
-                f"padding {padding!r} does not say (before, after) for each of the {rank} space axes; "
+                f"{name} {value!r} does not say (before, after) for each of the {rank} space axes; "
                 f"write {((1, 1),) * rank} for one sample on every side"
             )
-        return tuple((integer(lo, "padding", 0), integer(hi, "padding", 0)) for lo, hi in padding)
-    size = integer(padding, "padding", 0)
+        return tuple((integer(lo, name, 0), integer(hi, name, 0)) for lo, hi in value)
+    size = integer(value, name, 0)
     return ((size, size),) * rank
 
 
-def check_copies(mode: str | None, pads: Sequence[tuple[int, int]], space: Shape, what: str) -> None:
-    """Raise where padding would copy samples that are not there."""
+def check_copies(mode: str | None, pads: Sequence[tuple[int, int]], space: Shape, instead: str) -> None:
+    """Raise where padding would copy samples that are not there, and say what to do instead."""
     if mode is None:
         return
     for pair, size in zip(pads, space, strict=True):
@@ -265,7 +274,7 @@ def check_copies(mode: str | None, pads: Sequence[tuple[int, int]], space: Shape
         if below(most, added):
             raise ValueError(
                 f'padding "{mode}" would add {added} samples to an axis of {size}, more than there are to copy; '
-                f'use a smaller {what} or padding="SAME"'
+                f"{instead}"
             )
 
 
@@ -282,13 +291,23 @@ def check_padding(padding: Padding) -> Padding:
     if isinstance(padding, str):
         pads_of(padding, (1,), (1,), (1,))
         return padding
-    if isinstance(padding, (tuple, list)):
-        if not padding:
-            raise ValueError("padding is empty; write one pair (before, after) for each space axis")
-        if len(padding) == 2 and all(_whole(p) for p in padding):
-            return tuple(integer(p, "padding", 0) for p in padding)
-        return _explicit(padding, len(padding))
-    return integer(padding, "padding", 0)
+    return check_pairs(padding)
+
+
+def check_pairs(value: Any, name: str = "padding") -> Any:
+    """Check amounts before and after as far as it can be done without a shape, and make them hashable.
+
+    Example:
+        >>> check_pairs([1, 2], "amount")
+        (1, 2)
+    """
+    if isinstance(value, (tuple, list)):
+        if not value:
+            raise ValueError(f"{name} is empty; write one pair (before, after) for each space axis")
+        if len(value) == 2 and all(_whole(p) for p in value):
+            return tuple(integer(p, name, 0) for p in value)
+        return pairs(value, len(value), name)
+    return integer(value, name, 0)
 
 
 def per_axis(value: int | Sequence[int], rank: int, name: str, minimum: int = 1) -> Shape:

@@ -245,8 +245,8 @@ class Layer(Pickled):
     def locality(self, shape: Shape) -> Locality | None:
         """What the layer does to the space of an input (*space, channels); None: to be found from its operations.
 
-        One of :class:`fcnn.facts.EachPosition`, ``SlidingWindow``, ``SpreadWindow``, ``WholeSpace`` and ``Resampled``. It is
-        about the layer as it is used; a subclass that overrides ``forward`` has to state its own.
+        One of :class:`fcnn.facts.EachPosition`, ``SlidingWindow``, ``SpreadWindow``, ``WholeSpace`` and
+        ``Resampled``. It is about the layer as it is used; a subclass that overrides ``forward`` has to state its own.
         """
         return None
 

@@ -119,7 +119,10 @@ def rebuild(layer: Any) -> str:
     """
     fields = [field for field in dataclasses.fields(layer) if field.init]
     values = {field.name: getattr(layer, field.name) for field in fields}
-    parts = [code(values[field.name]) for field in fields if not field.kw_only]
+    first = [field for field in fields if not field.kw_only]
+    while first and not _given(values[first[-1].name], first[-1].default):
+        first.pop()
+    parts = [code(values[field.name]) for field in first]
     parts += [f"{f.name}={code(values[f.name])}" for f in fields if f.kw_only and _given(values[f.name], f.default)]
     kind = type(layer)
     home = ""

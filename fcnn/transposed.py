@@ -121,7 +121,7 @@ def transposed(
             f"padding {padding} crops all of the transposed convolution of {shown(space)} with kernel "
             f"{shown(sizes)} and stride {shown(strides)}; use a smaller padding"
         )
-    check_copies(mode, crops, wanted, "kernel")
+    check_copies(mode, crops, wanted, 'use a smaller kernel or padding="SAME"')
     return wanted, tuple(crops)
 
 

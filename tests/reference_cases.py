@@ -244,6 +244,18 @@ CASES = [
         draw(2, 6, 2),
         name="DCR",
     ),
+    gate(lambda: ref.Pad(1, -0.5), lambda t, x: last(padded(t, first(x), [(1, 1)] * 2, value=-0.5)), draw(2, 3, 4, 2)),
+    *(
+        gate(
+            lambda mode=mode: ref.Pad((mode, ((2, 1), (0, 2)))),
+            lambda t, x, theirs=theirs: last(padded(t, first(x), [(2, 1), (0, 2)], theirs)),
+            draw(2, 3, 4, 2),
+            name=mode,
+        )
+        for mode, theirs in {"CIRCULAR": "circular", "REFLECT": "reflect", "EDGE": "replicate"}.items()
+    ),
+    gate(lambda: ref.Crop(((1, 0), (2, 1))), lambda t, x: x[:, 1:, 2:-1], draw(2, 3, 5, 2)),
+    gate(lambda: ref.Crop(size=(None, 2)), lambda t, x: x[:, :, 1:3], draw(2, 3, 5, 2), name="to a size"),
     Case("ScaleChannels", lambda: ref.ScaleChannels(draw(3)), (draw(2, 5, 3),), lambda t, p, x: x * p["scale"]),
     Case("Dense", lambda: one_by_one(3, 4, 2), (draw(3, 4),), lambda t, p, x: dense(t, x, p)),
     Case("Dense over space", lambda: one_by_one(3, 4, 2), (draw(2, 5, 3, 4),), lambda t, p, x: dense(t, x, p)),

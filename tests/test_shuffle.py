@@ -82,7 +82,7 @@ def test_receptive_fields():
     finer = fcnn.serial(fcnn.Conv(4, 3, padding="SAME"), fcnn.PixelShuffle(2), fcnn.Conv(1, 3, padding="SAME"))
     seen = fcnn.scan.reach(finer, (12, 13, 1))
     assert seen.step == (Fraction(1, 2),) * 2
-    # an output sees four samples, beginning half a step further on for every second; the field that holds both is larger
+    # an output sees four samples, every second one half a step further on: a field that holds both has five
     assert (seen.size, seen.first) == ((5, 5), (-2, -2))
     coarser = fcnn.scan.reach(fcnn.serial(fcnn.PixelUnshuffle((2, 3)), fcnn.Conv(1, 2)), (12, 12, 1))
     assert (coarser.step, coarser.size, coarser.first) == ((2, 3), (4, 6), (0, 0))

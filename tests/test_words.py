@@ -70,6 +70,9 @@ NAMES = {
     "FanOut": "fcnn.branches",
     "LSTM": "jax.lax.scan",
     "depth_to_space": "fcnn.PixelShuffle(factor)",
+    "ZeroPad2d": "fcnn.Pad(1)",
+    "ReplicationPad3d": "REFLECT",
+    "CenterCrop": "fcnn.Crop(size=size)",
     "LayerScale": "fcnn.ScaleChannels(initial)",
     "DenseGeneral": "fcnn.Dense",
 }
@@ -143,6 +146,7 @@ OPTIONS = [
     (lambda: fcnn.BatchNorm(eps=1e-3), "batch_norm", "write epsilon=0.001"),
     (lambda: fcnn.BatchNorm(num_features=3), "batch_norm", "shape given to init"),
     (lambda: fcnn.PixelShuffle(upscale_factor=2), "pixel_shuffle", "write factor=2"),
+    (lambda: fcnn.Crop(cropping=1), "crop", "write amount=1"),
     (lambda: fcnn.PReLU(num_parameters=64), "prelu", "write per_channel=True"),
     (lambda: fcnn.ScaleChannels(layer_scale_init_value=1e-6), "scale_channels", "write initial=1e-06"),
     (lambda: fcnn.GroupNorm(num_groups=4), "group_norm", "write groups=4"),

@@ -249,6 +249,8 @@ _LEAVES: dict[type, tuple[Any, tuple[str, ...]]] = {
     layers.ChannelShuffle: (reference.ChannelShuffle, ("groups",)),
     layers.PixelShuffle: (reference.PixelShuffle, ("factor", "order")),
     layers.PixelUnshuffle: (reference.PixelUnshuffle, ("factor", "order")),
+    layers.Pad: (reference.Pad, ("padding", "value")),
+    layers.Crop: (reference.Crop, ("amount", "size")),
     layers.PReLU: (reference.PReLU, ()),
     layers.ScaleChannels: (reference.ScaleChannels, ()),
     layers.MaxPool: (reference.MaxPool, _POOLING),

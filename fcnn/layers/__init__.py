@@ -5,6 +5,7 @@ from .conv import Conv, ConvTranspose, LocallyConnected
 from .dense import Dense, Dropout, Flatten, Maxout
 from .function import Function
 from .norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from .pad import Crop, Pad
 from .pool import AvgPool, LpPool, MaxPool, MaxUnpool
 from .response import LocalResponseNorm
 from .shuffle import PixelShuffle, PixelUnshuffle
@@ -18,6 +19,7 @@ __all__ = [
     "ChannelShuffle",
     "Conv",
     "ConvTranspose",
+    "Crop",
     "Dense",
     "Dropout",
     "Flatten",
@@ -34,6 +36,7 @@ __all__ = [
     "MaxUnpool",
     "Maxout",
     "PReLU",
+    "Pad",
     "PixelShuffle",
     "PixelUnshuffle",
     "ScaleChannels",

@@ -20,6 +20,7 @@ from .norm import (
     layer_norm,
     local_response_norm,
 )
+from .pad import crop, pad
 from .pool import avg_pool, lp_pool, max_pool
 from .shuffle import pixel_shuffle, pixel_unshuffle
 from .unpool import max_pool_with_indices, max_unpool
@@ -38,6 +39,7 @@ __all__ = [
     "channel_shuffle",
     "conv",
     "conv_transpose",
+    "crop",
     "dense",
     "dropout",
     "flatten",
@@ -55,6 +57,7 @@ __all__ = [
     "maxout",
     "moments",
     "normalize",
+    "pad",
     "pixel_shuffle",
     "pixel_unshuffle",
     "prelu",

@@ -194,27 +194,27 @@ def check_pieces(channels: int, pieces: int) -> None:
         )
 
 
-def cells_wanted(out: Any, space: Sequence[int]) -> geometry.Shape:
-    """The cells that a space is pooled to along each axis: where it is None, its own size.
+def cells_wanted(out: Any, space: Sequence[int], name: str = "out") -> geometry.Shape:
+    """The size wanted of a space along each axis: where it is None, its own size.
 
     Example:
         >>> cells_wanted((None, 3), (5, 7)), cells_wanted(2, (5, 7))
         ((5, 3), (2, 2))
     """
     if not isinstance(out, (tuple, list)):
-        return geometry.per_axis(out, len(space), "out")
-    cells = geometry.per_axis([1 if n is None else n for n in out], len(space), "out")
+        return geometry.per_axis(out, len(space), name)
+    cells = geometry.per_axis([1 if n is None else n for n in out], len(space), name)
     return tuple(size if n is None else cell for n, cell, size in zip(out, cells, space, strict=True))
 
 
-def check_cells(out: Any) -> int | tuple[int | None, ...]:
-    """Check the wanted cells as far as it can be done without a shape."""
+def check_cells(out: Any, name: str = "out") -> int | tuple[int | None, ...]:
+    """Check the size wanted as far as it can be done without a shape."""
     if not isinstance(out, (tuple, list)):
         if out is None:
-            raise TypeError("out is None, which leaves one axis as it is; give a tuple, such as (None, 4)")
-        return geometry.check_sizes(out, "out")
-    geometry.check_sizes([1 if n is None else n for n in out], "out")
-    return tuple(None if n is None else geometry.integer(n, "out") for n in out)
+            raise TypeError(f"{name} is None, which leaves one axis as it is; give a tuple, such as (None, 4)")
+        return geometry.check_sizes(out, name)
+    geometry.check_sizes([1 if n is None else n for n in out], name)
+    return tuple(None if n is None else geometry.integer(n, name) for n in out)
 
 
 def _first_max(x: Array, axis: int) -> Array:

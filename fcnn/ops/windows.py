@@ -33,14 +33,14 @@ def pad(x: Array, windows: Windows, value: float = 0.0) -> Array:
     if windows.constant_pads == ((0, 0),) * windows.rank:
         return x
     if windows.fill != "constant":
-        x = _copies(x, windows.pads, windows.fill)
+        x = copies(x, windows.pads, windows.fill)
         widths = tuple((0, more) for more in windows.overhang)
     else:
         widths = windows.constant_pads
     return jnp.pad(x, ((0, 0), *widths, (0, 0)), constant_values=jnp.asarray(value, x.dtype))
 
 
-def _copies(x: Array, pads: Pads, fill: str) -> Array:
+def copies(x: Array, pads: Pads, fill: str) -> Array:
     """X (batch, *space, ...) with copies of its samples around the space."""
     if not any(map(symbolic, x.shape)):
         return jnp.pad(x, ((0, 0), *pads, *((0, 0),) * (x.ndim - len(pads) - 1)), mode=fill)
@@ -75,7 +75,7 @@ def unpad(x: Array, pads: Pads, fill: str) -> Array:
         return x
     rest = x.ndim - len(pads) - 1
     space = [n - lo - hi for n, (lo, hi) in zip(x.shape, ((0, 0), *pads, *((0, 0),) * rest), strict=True)]
-    transpose = jax.linear_transpose(partial(_copies, pads=pads, fill=fill), jax.ShapeDtypeStruct(space, x.dtype))
+    transpose = jax.linear_transpose(partial(copies, pads=pads, fill=fill), jax.ShapeDtypeStruct(space, x.dtype))
     return transpose(x)[0]
 
 

@@ -22,6 +22,7 @@ from .activations import (
     Square,
     Tanh,
 )
+from .borders import Crop, Pad
 from .cells import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalMaxPool
 from .channels import ChannelShuffle, PReLU, ScaleChannels
 from .conv import Conv, conv_by_definition, conv_gradients_by_definition
@@ -62,6 +63,7 @@ __all__ = [
     "Conv",
     "ConvTranspose",
     "Copy",
+    "Crop",
     "Dense",
     "Dropout",
     "Exp",
@@ -88,6 +90,7 @@ __all__ = [
     "Nesterov",
     "Node",
     "PReLU",
+    "Pad",
     "PixelShuffle",
     "PixelUnshuffle",
     "ReLU",

@@ -163,7 +163,7 @@ def _windows(windows: geometry.Windows, axes: Axes) -> Axes:
         if windows.fill == "wrap" and (before or after):
             raise ValueError(
                 'padding "CIRCULAR" joins the two ends of the space, so a part of it cannot be computed by itself; use '
-                'padding "SAME", "REFLECT" or "EDGE"'
+                'zeros, "REFLECT" or "EDGE"'
             )
         last = geometry.extent(windows.kernel[n], windows.dilation[n]) - 1
         # What is copied lies no further inside than the window reaches where at most half of the window is padding, so

@@ -162,6 +162,23 @@ def _shuffle(kind: Any) -> Draw:
     return lambda g, shape: kind(_sizes(g, len(shape) - 1, 1, 4), order=pick(g, "CRD", "DCR"))
 
 
+def _pairs(generator: np.random.Generator, rank: int) -> Any:
+    return pick(
+        generator, int(generator.integers(3)), tuple((int(a), int(b)) for a, b in generator.integers(0, 3, (rank, 2)))
+    )
+
+
+def _pad(generator: np.random.Generator, rank: int) -> Layer:
+    mode, amount = pick(generator, None, *FILL), _pairs(generator, rank)
+    return layers.Pad(amount, value=pick(generator, 0.0, -1.5)) if mode is None else layers.Pad((mode, amount))
+
+
+def _crop(generator: np.random.Generator, shape: Shape) -> Layer:
+    if _flag(generator):
+        return layers.Crop(_pairs(generator, len(shape) - 1))
+    return layers.Crop(size=_cells(generator, len(shape) - 1))
+
+
 _ALL = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", "CIRCULAR", "REFLECT", "EDGE")
 
 #: every layer of the library, by its name: a function that draws one for inputs of a shape
@@ -191,6 +208,8 @@ KINDS: dict[str, Draw] = {
     "ChannelShuffle": lambda g, shape: layers.ChannelShuffle(_divisor(g, shape[-1])),
     "PixelShuffle": _shuffle(layers.PixelShuffle),
     "PixelUnshuffle": _shuffle(layers.PixelUnshuffle),
+    "Pad": lambda g, shape: _pad(g, len(shape) - 1),
+    "Crop": _crop,
     "Dropout": lambda g, shape: layers.Dropout(pick(g, 0.1, 0.3, 0.5), whole_channels=_flag(g)),
     "BatchNorm": _norm(layers.BatchNorm),
     "LayerNorm": _norm(layers.LayerNorm),

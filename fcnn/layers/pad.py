@@ -1,0 +1,124 @@
+"""Layers that add samples around the space, or take them away."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import jax
+
+from .. import geometry, ops
+from ..facts import Locality, Resampled
+from ..geometry import Padding, Shape
+from ..given import Params
+from ..layer import Layer
+from ..ops.cells import check_cells
+from ..ops.pad import check_amount, check_value, cropped, padded
+
+#: why windows of a larger input cannot share what is done at their borders
+_BORDER = "whose border lies elsewhere in the image for every position"
+
+
+@dataclass(frozen=True, repr=False)
+class Pad(Layer):
+    """Add samples around the space: a constant, or copies of what is there.
+
+    Layers that slide a window have a ``padding`` of their own, which is computed together with them.
+
+    Args:
+        padding: how many: an integer, or one pair (before, after) for each axis; or copies, (mode, amount) with the
+            mode "CIRCULAR" (from the other end), "REFLECT" (mirrored at the first and last sample) or "EDGE" (the first
+            and last sample again), such as ("REFLECT", 1).
+        value: the constant.
+
+    Shapes:
+        x (batch, *space, channels) to (batch, *(before + space + after), channels).
+
+    Raises:
+        ValueError: an amount below 0, more copies than there are samples, or a name that needs a window.
+
+    Source:
+        torch.nn.ConstantPad2d, ReflectionPad2d, ReplicationPad2d and CircularPad2d.
+
+    Example:
+        >>> Pad(((3, 3), (0, 1))).out_shape((28, 28, 1))
+        (34, 29, 1)
+        >>> Pad(("EDGE", 1)).apply({}, jax.numpy.array([[[1.0], [2.0]]])).ravel().tolist()
+        [1.0, 1.0, 2.0, 2.0]
+    """
+
+    padding: Padding
+    _: KW_ONLY
+    value: float = 0.0
+
+    def check(self) -> dict[str, Any]:
+        padding = check_amount(self.padding)
+        return {"padding": padding, "value": check_value(self.value, geometry.split(padding)[0])}
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        _, pads = padded(shapes[0], self.padding)
+        return (*(n + before + after for n, (before, after) in zip(shapes[0], pads, strict=False)), shapes[0][-1])
+
+    def locality(self, shape: Shape) -> Locality:
+        windows = geometry.slide(shape[:-1], 1, padding=self.padding)
+        return Resampled(f"pads the window, {_BORDER}", windows=windows)
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return 0
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.pad(inputs[0], self.padding, value=self.value)
+
+
+@dataclass(frozen=True, repr=False)
+class Crop(Layer):
+    r"""Take samples away from the borders of the space, or all but a centred part of it.
+
+    Of M samples a part of m begins at :math:`\lfloor (M - m) / 2 \rfloor`.
+
+    Args:
+        amount: samples that are taken away: an integer, or one pair (before, after) for each axis.
+        size: instead of an amount, the samples that are left; an integer holds along every axis, None leaves one as it
+            is, such as (None, 24).
+
+    Shapes:
+        x (batch, *space, channels) to (batch, *out, channels).
+
+    Raises:
+        ValueError: an amount that leaves nothing, or a size that is larger than the space.
+        TypeError: both or neither of them.
+
+    Source:
+        Ronneberger, Fischer and Brox, "U-Net", 2015, figure 1 ("copy and crop").
+
+    Example:
+        >>> Crop(1).out_shape((28, 28, 3)), Crop(((0, 1), (2, 2))).out_shape((28, 28, 3))
+        ((26, 26, 3), (27, 24, 3))
+        >>> Crop(size=24).out_shape((28, 31, 3))
+        (24, 24, 3)
+    """
+
+    amount: int | tuple[Any, ...] | None = None
+    _: KW_ONLY
+    size: int | tuple[int | None, ...] | None = None
+
+    def check(self) -> dict[str, Any]:
+        if (self.amount is None) == (self.size is None):
+            cropped((1, 1), self.amount, self.size)  # which says so
+        return {
+            "amount": None if self.amount is None else geometry.check_pairs(self.amount, "amount"),
+            "size": None if self.size is None else check_cells(self.size, "size"),
+        }
+
+    def infer_shape(self, *shapes: Shape) -> Shape:
+        cuts = cropped(shapes[0], self.amount, self.size)
+        return (*(n - before - after for n, (before, after) in zip(shapes[0], cuts, strict=False)), shapes[0][-1])
+
+    def locality(self, shape: Shape) -> Locality:
+        return Resampled(f"cuts the window, {_BORDER}")
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return 0
+
+    def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
+        return ops.crop(inputs[0], self.amount, size=self.size)
