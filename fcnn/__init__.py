@@ -37,6 +37,7 @@ from .layers import (
     PixelShuffle,
     PixelUnshuffle,
     PReLU,
+    Resize,
     ScaleChannels,
 )
 from .layout import LayoutWarning
@@ -79,6 +80,7 @@ __all__ = [
     "Parameter",
     "PixelShuffle",
     "PixelUnshuffle",
+    "Resize",
     "ScaleChannels",
     "Scan",
     "__version__",

@@ -70,7 +70,8 @@ _NAMES = _spread(
         " ".join(_with_ranks(f"{kind}Pad") for kind in ("Zero", "Constant", "Reflection", "Replication", "Circular"))
         + " ZeroPadding1D ZeroPadding2D ZeroPadding3D pad": _PAD,
         "CenterCrop Cropping1D Cropping2D Cropping3D": "write fcnn.Crop(amount) or fcnn.Crop(size=size)",
-        "Upsample UpSampling1D UpSampling2D UpSampling3D": f"{_FUNCTION} one that calls jax.image.resize",
+        "Upsample UpsamplingNearest2d UpsamplingBilinear2d UpSampling1D UpSampling2D UpSampling3D Resizing interpolate "
+        "resize": 'write fcnn.Resize(size) or fcnn.Resize(scale=2), with method="nearest", "linear" or "cubic"',
         "CrossEntropyLoss MSELoss BCELoss BCEWithLogitsLoss L1Loss NLLLoss losses": _LOSS,
         "Adam AdamW SGD RMSprop Adagrad optim optimizers Optimizer": _OPTIMIZER,
         "Trainer train": "write fcnn.fit(net, (x, y), optimizer=optax.adam(1e-3), epochs=10, key=jax.random.key(0))",
@@ -143,7 +144,8 @@ _OPTIONS = {
             "dilation_rate kernel_dilation rhs_dilation": "dilation", "feature_group_count num_groups": "groups",
             "pool_size window_shape": "window", "kernel_initializer w_init": "kernel_init",
             "bias_initializer b_init": "bias_init", "eps": "epsilon", "p drop_rate prob": "rate", "norm_type": "power",
-            "count_include_pad": "count_padding", "cropping": "amount",
+            "count_include_pad": "count_padding", "cropping": "amount", "scale_factor": "scale",
+            "mode interpolation": "method",
             "upscale_factor downscale_factor block_size blocksize": "factor",
             "init_value init_values layer_scale_init_value": "initial", "decay decay_rate": "momentum",
         }

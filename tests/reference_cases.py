@@ -256,6 +256,25 @@ CASES = [
     ),
     gate(lambda: ref.Crop(((1, 0), (2, 1))), lambda t, x: x[:, 1:, 2:-1], draw(2, 3, 5, 2)),
     gate(lambda: ref.Crop(size=(None, 2)), lambda t, x: x[:, :, 1:3], draw(2, 3, 5, 2), name="to a size"),
+    *(
+        gate(
+            lambda options=options: ref.Resize(**options),
+            lambda t, x, theirs=theirs: last(F(t).interpolate(first(x), **theirs)),
+            draw(2, 4, 5, 2),
+            name=f"{theirs}",
+        )
+        for options, theirs in (
+            ({"scale": 2, "method": "nearest"}, {"scale_factor": 2, "mode": "nearest"}),
+            ({"size": (3, 7), "method": "nearest_exact"}, {"size": (3, 7), "mode": "nearest-exact"}),
+            ({"scale": 1.5}, {"scale_factor": 1.5, "mode": "bilinear"}),
+            ({"size": (7, 3), "method": "cubic"}, {"size": (7, 3), "mode": "bicubic"}),
+            ({"size": 7, "align_corners": True}, {"size": (7, 7), "mode": "bilinear", "align_corners": True}),
+            (
+                {"size": 2, "method": "cubic", "antialias": True},
+                {"size": (2, 2), "mode": "bicubic", "antialias": True},
+            ),
+        )
+    ),
     Case("ScaleChannels", lambda: ref.ScaleChannels(draw(3)), (draw(2, 5, 3),), lambda t, p, x: x * p["scale"]),
     Case("Dense", lambda: one_by_one(3, 4, 2), (draw(3, 4),), lambda t, p, x: dense(t, x, p)),
     Case("Dense over space", lambda: one_by_one(3, 4, 2), (draw(2, 5, 3, 4),), lambda t, p, x: dense(t, x, p)),

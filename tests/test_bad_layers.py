@@ -135,6 +135,42 @@ MAKING = [
     mistake("a crop below 0", lambda: fcnn.Crop(-1), ValueError, "crop", "amount is -1", "at least 0"),
     mistake("an empty crop", lambda: fcnn.Crop(()), ValueError, "crop", "amount is empty", "(before, after)"),
     mistake("a crop to nothing", lambda: fcnn.Crop(size=0), ValueError, "crop", "size is 0", "at least 1"),
+    mistake("no size", fcnn.Resize, TypeError, "resize", "size is None", "scale is None", "give one", "scale=2"),
+    mistake("two sizes", lambda: fcnn.Resize(8, scale=2), TypeError, "resize", "size is 8", "scale is 2", "give one"),
+    mistake("size 0", lambda: fcnn.Resize(0), ValueError, "resize", "size is 0", "at least 1"),
+    mistake("size 2.5", lambda: fcnn.Resize(2.5), TypeError, "resize", "size", "2.5", "whole number"),
+    mistake("scale 0", lambda: fcnn.Resize(scale=0), ValueError, "resize", "scale is 0", "above 0", "0.5 halves"),
+    mistake("scale NaN", lambda: fcnn.Resize(scale=NAN), ValueError, "resize", "scale is nan", "finite"),
+    mistake("scale as text", lambda: fcnn.Resize(scale="2"), TypeError, "resize", "scale", "'2'", "number"),
+    mistake("no scales", lambda: fcnn.Resize(scale=()), ValueError, "resize", "scale is empty", "each space axis"),
+    mistake(
+        "an unknown method",
+        lambda: fcnn.Resize(8, method="area"),
+        *(ValueError, "resize", "'area'", "nearest, nearest_exact, linear", "AdaptiveAvgPool"),
+    ),
+    mistake(
+        "an unknown convention",
+        lambda: fcnn.Resize(8, convention="tf"),
+        *(ValueError, "resize", "'tf'", '"torch" or "jax"'),
+    ),
+    mistake(
+        "nearest with aligned corners",
+        lambda: fcnn.Resize(8, method="nearest", align_corners=True),
+        *(ValueError, "resize", "align_corners", '"nearest"', '"linear" or "cubic"'),
+    ),
+    mistake(
+        "nearest with antialiasing",
+        lambda: fcnn.Resize(8, method="nearest_exact", antialias=True),
+        *(ValueError, "resize", "antialias", '"nearest_exact"', '"linear" or "cubic"'),
+    ),
+    mistake(
+        "aligned corners as jax.image has none",
+        lambda: fcnn.Resize(8, align_corners=True, convention="jax"),
+        *(ValueError, "resize", "align_corners", "PyTorch", 'convention="torch"'),
+    ),
+    mistake(
+        "antialias as a number", lambda: fcnn.Resize(8, antialias=1), TypeError, "resize", "antialias", "True or False"
+    ),
     mistake("Maxout of no pieces", lambda: fcnn.Maxout(0), ValueError, "maxout", "pieces is 0", "at least 1"),
     mistake(
         "LP pooling by 0.5", lambda: fcnn.LpPool(2, power=0.5), ValueError, "lp_pool", "power is 0.5", "at least 1"
@@ -481,6 +517,24 @@ FITTING = [
         (fcnn.Flatten(), fcnn.Crop(1)),
         SHAPE,
         *(ValueError, "crop1", "(144,)", "no space", "crop before Flatten"),
+    ),
+    misfit(
+        "a scale that leaves nothing",
+        fcnn.Resize(scale=0.2),
+        (4, 9, 1),
+        *(ValueError, "resize1", "scale 0.2", "leaves nothing", "(4, 9, 1)", "a larger one"),
+    ),
+    misfit(
+        "a resizing after Flatten",
+        (fcnn.Flatten(), fcnn.Resize(4)),
+        SHAPE,
+        *(ValueError, "resize1", "(144,)", "no space", "before Flatten"),
+    ),
+    misfit(
+        "scales for another number of axes",
+        fcnn.Resize(scale=(2, 2)),
+        (4, 1),
+        *(ValueError, "resize1", "scale (2, 2)", "2 space axes", "the input has 1"),
     ),
     misfit(
         "group normalisation that does not divide",

@@ -17,6 +17,11 @@ OF_ONE_SIZE = {
     "locally connected": "these parameters belong to one size of the space",
     "conv transpose to a size": "belongs to one size of the space",
     "pixel unshuffle": r"factor \(2, 1\) does not divide the space",
+    **dict.fromkeys(("crop", "crop to a size"), "is not known to have the . samples that a crop needs"),
+    **dict.fromkeys(
+        ("resize", "resize by the nearest", "resize with aligned corners", "resize antialiased", "resize as jax does"),
+        "the weights of a resizing are not known",
+    ),
     "max unpool": "the places of maxima are found for known ones alone",
     "serial": "these parameters belong to one size of the space",
     "lenet5": "these parameters belong to one size of the space",

@@ -251,6 +251,7 @@ _LEAVES: dict[type, tuple[Any, tuple[str, ...]]] = {
     layers.PixelUnshuffle: (reference.PixelUnshuffle, ("factor", "order")),
     layers.Pad: (reference.Pad, ("padding", "value")),
     layers.Crop: (reference.Crop, ("amount", "size")),
+    layers.Resize: (reference.Resize, ("size", "scale", "method", "align_corners", "antialias", "convention")),
     layers.PReLU: (reference.PReLU, ()),
     layers.ScaleChannels: (reference.ScaleChannels, ()),
     layers.MaxPool: (reference.MaxPool, _POOLING),

@@ -7,6 +7,7 @@ from .function import Function
 from .norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from .pad import Crop, Pad
 from .pool import AvgPool, LpPool, MaxPool, MaxUnpool
+from .resize import Resize
 from .response import LocalResponseNorm
 from .shuffle import PixelShuffle, PixelUnshuffle
 from .whole_pool import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalMaxPool
@@ -39,6 +40,7 @@ __all__ = [
     "Pad",
     "PixelShuffle",
     "PixelUnshuffle",
+    "Resize",
     "ScaleChannels",
 ]
 

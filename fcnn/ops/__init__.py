@@ -22,6 +22,7 @@ from .norm import (
 )
 from .pad import crop, pad
 from .pool import avg_pool, lp_pool, max_pool
+from .resize import resize
 from .shuffle import pixel_shuffle, pixel_unshuffle
 from .unpool import max_pool_with_indices, max_unpool
 
@@ -61,6 +62,7 @@ __all__ = [
     "pixel_shuffle",
     "pixel_unshuffle",
     "prelu",
+    "resize",
     "scale_channels",
     "standardize",
     "use_algorithm",

@@ -1,6 +1,6 @@
 """Backpropagation written out by hand, in NumPy alone: what the rest of the library is compared with.
 
-About 1,550 lines of code, docstrings and comments not counted. Nothing here uses JAX or any other part of fcnn, so that
+About 1,750 lines of code, docstrings and comments not counted. Nothing here uses JAX or any other part of fcnn, so that
 a mistake there cannot hide behind the same mistake here; the backward of every operation stands beside its forward.
 
 Read ``node`` first, then ``gates`` and ``dense``, then ``conv``: its definition is ten lines of plain loops, and the
@@ -33,6 +33,7 @@ from .network import Branches, Chain, Residual
 from .node import Node, unbroadcast
 from .norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from .pool import AvgPool, LpPool, MaxPool, MaxUnpool
+from .resize import Resize
 from .response import LocalResponseNorm
 from .scan import Scan
 from .shared import SharedLinear, WeightCounts, count_weights, scanning_sets
@@ -95,6 +96,7 @@ __all__ = [
     "PixelUnshuffle",
     "ReLU",
     "Residual",
+    "Resize",
     "ScaleChannels",
     "Scan",
     "SharedLinear",

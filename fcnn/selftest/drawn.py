@@ -179,6 +179,17 @@ def _crop(generator: np.random.Generator, shape: Shape) -> Layer:
     return layers.Crop(size=_cells(generator, len(shape) - 1))
 
 
+def _resize(generator: np.random.Generator, shape: Shape) -> Layer:
+    rank, method = len(shape) - 1, pick(generator, "nearest", "nearest_exact", "linear", "cubic")
+    options = {"method": method, "convention": pick(generator, "torch", "jax")}
+    if method in ("linear", "cubic"):
+        aligned = options["convention"] == "torch" and _flag(generator)
+        options |= {"antialias": _flag(generator), "align_corners": aligned}
+    if _flag(generator):
+        return layers.Resize(_cells(generator, rank), **options)
+    return layers.Resize(scale=pick(generator, 2, 0.5, 1.5, tuple(1.0 + n / 4 for n in range(rank))), **options)
+
+
 _ALL = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", "CIRCULAR", "REFLECT", "EDGE")
 
 #: every layer of the library, by its name: a function that draws one for inputs of a shape
@@ -210,6 +221,7 @@ KINDS: dict[str, Draw] = {
     "PixelUnshuffle": _shuffle(layers.PixelUnshuffle),
     "Pad": lambda g, shape: _pad(g, len(shape) - 1),
     "Crop": _crop,
+    "Resize": _resize,
     "Dropout": lambda g, shape: layers.Dropout(pick(g, 0.1, 0.3, 0.5), whole_channels=_flag(g)),
     "BatchNorm": _norm(layers.BatchNorm),
     "LayerNorm": _norm(layers.LayerNorm),
