@@ -39,6 +39,7 @@ from .layers import (
     PReLU,
     Resize,
     ScaleChannels,
+    StochasticDepth,
 )
 from .layout import LayoutWarning
 from .version import __version__
@@ -83,6 +84,7 @@ __all__ = [
     "Resize",
     "ScaleChannels",
     "Scan",
+    "StochasticDepth",
     "__version__",
     "analysis",
     "branches",

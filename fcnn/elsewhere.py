@@ -92,6 +92,7 @@ _NAMES = _spread(
         "PixelShuffle3d DepthToSpace depth_to_space": 'write fcnn.PixelShuffle(factor), with order="DCR" for '
         "TensorFlow's depth_to_space",
         "SpaceToDepth space_to_depth": 'write fcnn.PixelUnshuffle(factor), with order="DCR" for TensorFlow\'s',
+        "DropPath drop_path stochastic_depth": "write fcnn.StochasticDepth(rate), last in the body of a residual",
         "LRN": "write fcnn.LocalResponseNorm()",
     }
 )
@@ -143,7 +144,8 @@ _OPTIONS = {
             "output_size": "out", "strides window_strides": "stride", "use_bias with_bias": "bias",
             "dilation_rate kernel_dilation rhs_dilation": "dilation", "feature_group_count num_groups": "groups",
             "pool_size window_shape": "window", "kernel_initializer w_init": "kernel_init",
-            "bias_initializer b_init": "bias_init", "eps": "epsilon", "p drop_rate prob": "rate", "norm_type": "power",
+            "bias_initializer b_init": "bias_init", "eps": "epsilon", "p drop_rate prob drop_prob": "rate",
+            "norm_type": "power",
             "count_include_pad": "count_padding", "cropping": "amount", "scale_factor": "scale",
             "mode interpolation": "method",
             "upscale_factor downscale_factor block_size blocksize": "factor",

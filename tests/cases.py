@@ -100,6 +100,9 @@ CASES = {
     "resize with aligned corners": Case(fcnn.Resize((4, 9), align_corners=True), IMAGE, covers="Resize"),
     "resize antialiased": Case(fcnn.Resize(2, antialias=True), VOLUME, covers="Resize"),
     "resize as jax does": Case(fcnn.Resize((4, 7), method="cubic", convention="jax"), IMAGE, covers="Resize"),
+    "stochastic depth": Case(
+        fcnn.residual(fcnn.serial(fcnn.Conv(4, 1), fcnn.StochasticDepth(0.4))), IMAGE, covers="StochasticDepth"
+    ),
     "scale channels": Case(fcnn.ScaleChannels(0.1), IMAGE, covers="ScaleChannels"),
     "dropout": Case(fcnn.Dropout(0.4), IMAGE, covers="Dropout"),
     "dropout of channels": Case(fcnn.Dropout(0.4, whole_channels=True), IMAGE, covers="Dropout"),

@@ -76,6 +76,8 @@ MAKING = [
     mistake("rate -0.1", lambda: fcnn.Dropout(-0.1), ValueError, "dropout", "rate is -0.1", "[0, 1)"),
     mistake("rate NaN", lambda: fcnn.Dropout(NAN), ValueError, "dropout", "rate is nan", "[0, 1)"),
     mistake("rate as text", lambda: fcnn.Dropout("0.5"), TypeError, "dropout", "rate", "'0.5'", "[0, 1)"),
+    mistake("depth 1", lambda: fcnn.StochasticDepth(1), ValueError, "stochastic_depth", "rate is 1", "[0, 1)"),
+    mistake("depth as text", lambda: fcnn.StochasticDepth("0.1"), TypeError, "stochastic_depth", "rate", "'0.1'"),
     mistake("rate True", lambda: fcnn.Dropout(True), TypeError, "dropout", "rate", "True", "[0, 1)"),
     mistake(
         "a scale that is not a number",

@@ -73,6 +73,7 @@ NAMES = {
     "ZeroPad2d": "fcnn.Pad(1)",
     "ReplicationPad3d": "REFLECT",
     "CenterCrop": "fcnn.Crop(size=size)",
+    "DropPath": "fcnn.StochasticDepth(rate)",
     "LayerScale": "fcnn.ScaleChannels(initial)",
     "DenseGeneral": "fcnn.Dense",
 }
@@ -149,6 +150,7 @@ OPTIONS = [
     (lambda: fcnn.Crop(cropping=1), "crop", "write amount=1"),
     (lambda: fcnn.Resize(scale_factor=2), "resize", "write scale=2"),
     (lambda: fcnn.Resize(8, mode="bicubic"), "resize", "write method='bicubic'"),
+    (lambda: fcnn.StochasticDepth(drop_prob=0.1), "stochastic_depth", "write rate=0.1"),
     (lambda: fcnn.PReLU(num_parameters=64), "prelu", "write per_channel=True"),
     (lambda: fcnn.ScaleChannels(layer_scale_init_value=1e-6), "scale_channels", "write initial=1e-06"),
     (lambda: fcnn.GroupNorm(num_groups=4), "group_norm", "write groups=4"),

@@ -18,7 +18,7 @@ from ..geometry import Shape
 from ..given import Params, State
 from ..identity import nearest
 from ..layer import Layer
-from ..ops.dense import dropout_mask
+from ..ops.dense import depth_mask, dropout_mask
 from ..tracing.record import Program, Use, record
 from .arithmetic.program import Placed
 from .arithmetic.program import program as written
@@ -188,10 +188,13 @@ class _Builder:
         return reference.Scan(self.network(inside, copies, use.path), lattice.local, stride=lattice.stride)
 
     def _leaf(self, layer: Any, trees: _Trees, place: Any, shape: tuple[int, ...]) -> reference.Node:
-        if nearest(layer, (layers.Dropout,)):
+        if nearest(layer, (layers.Dropout, layers.StochasticDepth)):
             if not self.train or trees.key is None or layer.rate == 0:
                 return reference.Identity()
-            mask = dropout_mask(trees.key, shape, layer.rate, whole_channels=layer.whole_channels)
+            if isinstance(layer, layers.Dropout):
+                mask = dropout_mask(trees.key, shape, layer.rate, whole_channels=layer.whole_channels)
+            else:
+                mask = depth_mask(trees.key, shape, layer.rate)
             return reference.Dropout(np.broadcast_to(np.asarray(mask, np.float64), shape), layer.rate)
         if nearest(layer, (layers.BatchNorm, layers.InstanceNorm)):
             return self._running(layer, trees, place)

@@ -2,7 +2,7 @@
 
 from .channels import ChannelShuffle, PReLU, ScaleChannels
 from .conv import Conv, ConvTranspose, LocallyConnected
-from .dense import Dense, Dropout, Flatten, Maxout
+from .dense import Dense, Dropout, Flatten, Maxout, StochasticDepth
 from .function import Function
 from .norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from .pad import Crop, Pad
@@ -42,6 +42,7 @@ __all__ = [
     "PixelUnshuffle",
     "Resize",
     "ScaleChannels",
+    "StochasticDepth",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Layers without geometry: dense, flatten, maxout, dropout."""
+"""Layers without geometry: dense, flatten, maxout, dropout, stochastic depth."""
 
 from __future__ import annotations
 
@@ -229,3 +229,58 @@ class Dropout(Layer):
         if key is None:  # a rate of 0 draws nothing
             return inputs[0], state
         return ops.dropout(key, inputs[0], self.rate, whole_channels=self.whole_channels), state
+
+
+@dataclass(frozen=True, repr=False)
+class StochasticDepth(Layer):
+    r"""In training, drop the whole branch that it ends for a random share of the examples; otherwise do nothing.
+
+    .. math:: y_n = \frac{m_n}{1 - r} x_n, \qquad m_n \sim \mathrm{Bernoulli}(1 - r)
+
+    It stands last in the body of a ``residual``; an example that is dropped takes the shortcut alone.
+
+    Args:
+        rate: r, the share of the examples that is dropped, in [0, 1). Networks let it grow from block to block.
+
+    Shapes:
+        x (batch, *space, channels) to the same.
+
+    Raises:
+        ValueError: a rate outside [0, 1); in training, no key.
+
+    Source:
+        Huang et al., "Deep networks with stochastic depth", 2016, section 3; torchvision.ops.StochasticDepth.
+
+    Example:
+        >>> import fcnn
+        >>> block = fcnn.residual(fcnn.serial(fcnn.Conv(8, 3, padding="SAME"), jax.nn.relu, StochasticDepth(0.1)))
+        >>> block.out_shape((14, 14, 8))
+        (14, 14, 8)
+        >>> y, state = StochasticDepth(0.5).apply_train({}, jax.numpy.ones((64, 2)), key=jax.random.key(0))
+        >>> sorted({tuple(row) for row in y.tolist()})
+        [(0.0, 0.0), (2.0, 2.0)]
+    """
+
+    rate: float
+
+    def check(self) -> dict[str, Any]:
+        return {"rate": check_rate(self.rate)}
+
+    def needs_key(self) -> bool:
+        return self.rate > 0
+
+    def locality(self, shape: Shape) -> Locality:
+        return EachPosition(vectors=False)
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return 0
+
+    def forward_eval(self, params: Params, state: State, *inputs: jax.Array) -> jax.Array:
+        return inputs[0]
+
+    def forward_train(
+        self, params: Params, state: State, key: jax.Array | None, *inputs: jax.Array
+    ) -> tuple[jax.Array, State]:
+        if key is None:  # a rate of 0 draws nothing
+            return inputs[0], state
+        return ops.stochastic_depth(key, inputs[0], self.rate), state

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .cells import adaptive_avg_pool, adaptive_max_pool, global_avg_pool, global_max_pool, maxout
 from .channels import channel_shuffle, prelu, scale_channels
 from .conv import conv, conv_transpose
-from .dense import dense, dropout, flatten
+from .dense import dense, dropout, flatten, stochastic_depth
 from .forced import forced as forced
 from .local import locally_connected
 from .memory import compute_where_called
@@ -65,6 +65,7 @@ __all__ = [
     "resize",
     "scale_channels",
     "standardize",
+    "stochastic_depth",
     "use_algorithm",
 ]
 

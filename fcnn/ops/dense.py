@@ -188,6 +188,54 @@ def dropout_mask(key: Array, shape: tuple[int, ...], rate: float, *, whole_chann
     return jax.random.bernoulli(key, 1 - rate, shape)
 
 
+def stochastic_depth(key: Array, x: Float[Array, "batch ..."], rate: float) -> Float[Array, "batch ..."]:
+    r"""Set whole examples to zero and scale the rest, so that the mean stays.
+
+    .. math:: y_n = \frac{m_n}{1 - r} x_n, \qquad m_n \sim \mathrm{Bernoulli}(1 - r)
+
+    At the end of a residual branch it drops the branch for an example, which then takes the shortcut alone.
+
+    Args:
+        key: random key; the same key gives the same mask.
+        x: input.
+        rate: r, the share of the examples that is dropped, in [0, 1).
+
+    Shapes:
+        x (batch, ...).
+
+    Returns:
+        The shape and dtype of x.
+
+    Raises:
+        ValueError: a rate outside [0, 1).
+
+    Source:
+        Huang et al., "Deep networks with stochastic depth", 2016, equation 2, with the scaling moved to training;
+        torchvision.ops.stochastic_depth in the mode "row".
+
+    Example:
+        >>> y = stochastic_depth(jax.random.key(0), jnp.ones((1000, 2)), 0.5)
+        >>> sorted({tuple(row) for row in y.tolist()})
+        [(0.0, 0.0), (2.0, 2.0)]
+    """
+    with at("stochastic_depth"):
+        x = floating(x)
+        rate = check_rate(rate)
+    if rate == 0:
+        return x
+    return jnp.where(depth_mask(key, x.shape, rate), x * jnp.asarray(1 / (1 - rate), x.dtype), 0)
+
+
+def depth_mask(key: Array, shape: tuple[int, ...], rate: float) -> Array:
+    """What :func:`stochastic_depth` keeps: a boolean for each example.
+
+    Example:
+        >>> depth_mask(jax.random.key(0), (2, 8, 8, 16), 0.5).shape
+        (2, 1, 1, 1)
+    """
+    return jax.random.bernoulli(key, 1 - rate, (shape[0], *(1,) * (len(shape) - 1)))
+
+
 def check_rate(rate: float) -> float:
     """Raise unless the rate of a dropout is a number in [0, 1)."""
     refuse_traced(rate, "rate")

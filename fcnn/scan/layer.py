@@ -65,7 +65,7 @@ class Scan(Layer):
     In training ``BatchNorm`` takes the statistics of all windows as one batch, by either method: a value that several
     windows hold counts as often. So it does in use where it keeps no running statistics. ``Dropout`` by patches draws
     for every window; by layers it draws once for every value, and windows that overlap share what is drawn: each of
-    them is dropped with the same probability, not independently of its neighbours.
+    them is dropped with the same probability, not independently of its neighbours. ``StochasticDepth`` does likewise.
 
     Args:
         net: the network, for one window (*window, channels); a function may stand for it.

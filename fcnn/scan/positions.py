@@ -9,7 +9,7 @@ from ..compose.neighbours import is_elementwise
 from ..errors import shown
 from ..geometry import Shape, is_shape
 from ..layer import Layer
-from ..layers import BatchNorm, Dropout, InstanceNorm, LayerNorm
+from ..layers import BatchNorm, Dropout, InstanceNorm, LayerNorm, StochasticDepth
 from ..layers.function import Function
 from ..layers.norm import BY_ALL
 from .fields import AtPositions, OverlappingBatchNorm
@@ -61,6 +61,11 @@ def dropout(layer: Dropout, value: Value, way: Way) -> Part:
     if value.lattice.single and layer.whole_channels:
         return at_positions(layer, value, way)
     return Part(layer, value)
+
+
+def stochastic_depth(layer: StochasticDepth, value: Value, way: Way) -> Part:
+    """What all windows share is dropped for all of them, what is of single windows for each by itself."""
+    return at_positions(layer, value, way) if way.train and value.lattice.single else Part(layer, value)
 
 
 def batch_norm(layer: BatchNorm, value: Value, way: Way) -> Part:

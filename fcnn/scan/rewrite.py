@@ -22,7 +22,7 @@ from ..compose.repeat import Repeat
 from ..compose.serial import Serial
 from ..geometry import Shape
 from ..layer import Layer
-from ..layers import BatchNorm, Dense, Dropout, Flatten, InstanceNorm, LayerNorm
+from ..layers import BatchNorm, Dense, Dropout, Flatten, InstanceNorm, LayerNorm, StochasticDepth
 from ..layers.function import Function
 from . import compositions, positions, sliding
 from .fields import AtPositions, Between, Cropped, OverlappingBatchNorm
@@ -74,6 +74,7 @@ RULES.update(
         Dense: sliding.dense,
         LayerNorm: positions.layer_norm,
         Dropout: positions.dropout,
+        StochasticDepth: positions.stochastic_depth,
         **dict.fromkeys((BatchNorm, OverlappingBatchNorm), positions.batch_norm),
         InstanceNorm: positions.instance_norm,
         Serial: compositions.serial,

@@ -222,6 +222,7 @@ KINDS: dict[str, Draw] = {
     "Pad": lambda g, shape: _pad(g, len(shape) - 1),
     "Crop": _crop,
     "Resize": _resize,
+    "StochasticDepth": lambda g, shape: layers.StochasticDepth(pick(g, 0.1, 0.3, 0.5)),
     "Dropout": lambda g, shape: layers.Dropout(pick(g, 0.1, 0.3, 0.5), whole_channels=_flag(g)),
     "BatchNorm": _norm(layers.BatchNorm),
     "LayerNorm": _norm(layers.LayerNorm),
@@ -231,9 +232,9 @@ KINDS: dict[str, Draw] = {
 }
 
 #: layers whose output in training differs from that in use
-MODES = ("BatchNorm", "Dropout")
+MODES = ("BatchNorm", "Dropout", "StochasticDepth")
 #: layers that also take inputs without space axes
 VECTORS = (
     "Dense", "Maxout", "BatchNorm", "LayerNorm", "Dropout", "LocalResponseNorm", "PReLU", "ScaleChannels",
-    "ChannelShuffle",
+    "StochasticDepth",     "ChannelShuffle",
 )  # fmt: skip
