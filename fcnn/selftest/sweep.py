@@ -32,14 +32,9 @@ BATCH = 2
 #: what is swept: a name for the table, the kind of layer, its space dimensions, and whether it is trained
 OPERATIONS: dict[str, tuple[str, int, bool]] = {
     **{f"{kind} {rank}-D": (kind, rank, False) for kind in ("Conv", "ConvTranspose") for rank in (1, 2, 3)},
-    **{
-        f"{kind}": (kind, 0, False)
-        for kind in KINDS
-        if kind not in ("Conv", "ConvTranspose", "Dropout", "StochasticDepth")
-    },
+    **{f"{kind}": (kind, 0, False) for kind in KINDS if kind not in ("Conv", "ConvTranspose", "Dropout")},
     "BatchNorm trained": ("BatchNorm", 0, True),
     "Dropout trained": ("Dropout", 0, True),
-    "StochasticDepth trained": ("StochasticDepth", 0, True),
 }
 
 
