@@ -75,6 +75,9 @@ class Context:
         indices: the number of the running copy for each ``repeat`` around this part.
         constant: paths of layers whose own parameters are constants to a derivative.
         resting: paths, from here, of parts that run as in inference although the network is being trained.
+        plan: how the network is executed, see :mod:`fcnn.plan`; None: not decided yet, False: every layer as it stands.
+        base: how many steps of the path lead to the composition that the plan is for.
+        shadow: what observed runs would have made, layer by layer.
         record: stands for the computation of a layer where a network is traced, see :mod:`fcnn.tracing`.
     """
 
@@ -87,6 +90,9 @@ class Context:
     indices: tuple[Any, ...] = ()
     constant: frozenset[str] = frozenset()
     resting: frozenset[str] = frozenset()
+    plan: Any = None
+    base: int = 0
+    shadow: dict[str, Any] = dataclasses.field(default_factory=dict)
     record: Any = None
 
     @property
@@ -106,6 +112,11 @@ class Context:
         """The path as one string."""
         return "/".join(self.path)
 
+    @property
+    def planned(self) -> str:
+        """The path from the composition that the plan is for."""
+        return "/".join(self.path[self.base :])
+
     def part(
         self, name: str, layer: Any, params: Params, state: State, inputs: tuple[Any, ...], use: int = 0
     ) -> tuple[Any, State]:
@@ -120,6 +131,11 @@ class Context:
                 own_params = jax.lax.stop_gradient(own_params)
             if self.record is not None:
                 return self.record.part(layer, inner, own_params, own_state, inputs)
+            step = self.plan.step(inner.planned) if self.plan else None
+            if step is not None:
+                return self.plan.execute(step, layer, inner, own_params, own_state, inputs)
+            if self.plan and self.observer is not None:
+                return self.plan.watch(layer, inner, own_params, own_state, inputs)
             y, new_state = layer.run(inner, own_params, own_state, inputs)
             return inner.seen(layer, inputs, y), new_state
 

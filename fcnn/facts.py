@@ -119,6 +119,17 @@ def counts(layer: Any, method: str) -> bool:
     return ours and nearest(layer, (computes,)) is not None
 
 
+def hands_on(layer: Any) -> bool:
+    """Whether a composition only hands arrays on from part to part, adds and concatenates them.
+
+    Example:
+        >>> hands_on(fcnn.residual(fcnn.Dense(3))), hands_on(fcnn.graph(a=fcnn.Dense(3))(lambda layer, x: layer.a(x)))
+        (True, False)
+    """
+    owner = next(kind for kind in type(layer).__mro__ if "only_hands_on" in vars(kind))
+    return layer.only_hands_on and nearest(layer, (owner,)) is not None
+
+
 def locality(layer: Any, shape: Shape) -> Locality | None:
     """What a layer states that it does to the space; None where it states nothing.
 

@@ -89,6 +89,8 @@ class Layer(Pickled):
     inputs: ClassVar[int | None] = 1
     #: whether inputs must be of floating point
     floating: ClassVar[bool] = True
+    #: of a composition: whether it only hands arrays on from part to part, adds and concatenates them
+    only_hands_on: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -30,7 +30,8 @@ def rehearse(layer: Any, train: bool, tree: Any, leaves: Sequence[Any], resting:
         root, params, state, inputs = jax.tree.unflatten(
             tree, [next(rest) if hasattr(leaf, "dtype") else leaf for leaf in leaves]
         )
-        return layer.run(Context(train=train, root=root, resting=resting), params, state, inputs)[0]
+        context = Context(train=train, root=root, resting=resting, plan=False)  # shapes need no plan
+        return layer.run(context, params, state, inputs)[0]
 
     # a function in the network that looks at values cannot be rehearsed; it is run as it is
     with contextlib.suppress(jax.errors.JAXTypeError):

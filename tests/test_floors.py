@@ -25,6 +25,7 @@ FLOORS = {
     "layer": 1,
     "tracing": 1.5,
     "facts": 0.6,
+    "plan": 2.2,
     "layout": 0.2,
     "authoring": 0.8,
     "context": 0.8,

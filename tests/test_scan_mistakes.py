@@ -11,7 +11,7 @@ from test_scan import filled, one_by_one
 import fcnn
 from fcnn.layer import Parameter
 from fcnn.scan import Scan
-from fcnn.scan.positionwise import why_not_positionwise
+from fcnn.tracing.positionwise import why_not_positionwise
 
 relu = jax.nn.relu
 

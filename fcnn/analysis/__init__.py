@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ..plan.decide import plan
 from ..tracing.work import multiply_adds
 from .algorithms import Algorithms, Operation, algorithms
 from .capture import capture
@@ -24,6 +25,7 @@ __all__ = [
     "check_gradients",
     "gradient_by_use",
     "multiply_adds",
+    "plan",
     "summary",
     "to_reference",
 ]

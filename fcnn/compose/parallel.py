@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -65,6 +65,8 @@ class _Parallel(Composite):
 class Residual(_Parallel):
     """What :func:`residual` returns."""
 
+    only_hands_on: ClassVar[bool] = True
+
     body: Layer
     shortcut: Layer | None
 
@@ -96,6 +98,8 @@ class Residual(_Parallel):
 @dataclass(frozen=True, repr=False)
 class Branches(_Parallel):
     """What :func:`branches` returns."""
+
+    only_hands_on: ClassVar[bool] = True
 
     parts: Parts
     join: str

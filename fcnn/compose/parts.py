@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import keyword
 from collections import Counter
@@ -107,6 +108,11 @@ class Composite(Parted, Layer):
                 if name not in known:
                     raise extra_entry(kind, name, f"the parts are {', '.join(known)}")
         self._input_shapes(inputs)
+        if context.plan is None and context.record is None:
+            from ..plan import planned  # takes long to import, see ops.convolution
+
+            plan = planned(self, context.train, inputs)
+            context = dataclasses.replace(context, plan=plan, base=len(context.path))
         return self.walk(context, params, state, inputs)
 
     def slides(self, shapes: tuple[Shape, ...]) -> bool:

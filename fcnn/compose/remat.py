@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -23,6 +23,8 @@ from .parts import Parts, lift
 @dataclass(frozen=True, repr=False)
 class Remat(Parted, Layer):
     """What :func:`remat` returns."""
+
+    only_hands_on: ClassVar[bool] = True
 
     layer: Layer
     _: KW_ONLY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ from .parts import lift, one
 @dataclass(frozen=True, repr=False)
 class Repeat(Layer):
     """What :func:`repeat` returns."""
+
+    only_hands_on: ClassVar[bool] = True
 
     layer: Layer
     n: int

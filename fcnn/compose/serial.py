@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import names
 from ..errors import at
@@ -19,6 +19,8 @@ _REFUSAL = "takes one array, but the part before it gives {}"
 @dataclass(frozen=True, repr=False)
 class Serial(Composite):
     """What :func:`serial` returns."""
+
+    only_hands_on: ClassVar[bool] = True
 
     parts: Parts
 
@@ -52,27 +54,14 @@ class Serial(Composite):
         return False
 
     def walk(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
-        from .neighbours import joined  # takes long to import, see ops.convolution
-
-        new_state, left = {}, self.parts
-        while left:
-            run = (
-                joined(left, inputs[0])
-                if context.observer is None and context.record is None and len(inputs) == 1
-                else None
-            )
-            if run is not None:
-                inputs = (run.before(inputs[0]),)
-            for name, part in run.parts if run is not None else left[:1]:
-                with at(name):
-                    inputs = tuple(single_array(x, _REFUSAL) for x in inputs)
-                y, part_state = context.part(name, part, params, state, inputs)
-                inputs = (y,)
-                if part_state:
-                    new_state[name] = part_state
-            if run is not None:
-                inputs = (run.after(inputs[0]),)
-            left = left[1 if run is None else len(run.parts) :]
+        new_state = {}
+        for name, part in self.parts:
+            with at(name):
+                inputs = tuple(single_array(x, _REFUSAL) for x in inputs)
+            y, part_state = context.part(name, part, params, state, inputs)
+            inputs = (y,)
+            if part_state:
+                new_state[name] = part_state
         return inputs[0], new_state
 
     def __repr__(self) -> str:

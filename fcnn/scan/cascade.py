@@ -34,7 +34,7 @@ from ..layers.whole_pool import GlobalAvgPool
 from ..ops.dtypes import common
 from ..ops.pool import pool_windows, sample_shares
 from ..ops.windows import patches
-from .positionwise import why_not_positionwise
+from ..tracing.positionwise import why_not_positionwise
 
 #: the largest matrix that is written out, in numbers
 LARGEST = 2**30

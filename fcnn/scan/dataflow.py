@@ -24,10 +24,10 @@ from ..geometry import Shape
 from ..given import Params, State
 from ..jaxprs import called
 from ..layer import Context, Layer
+from ..tracing.positionwise import _ALONG, _NUMBERS, Mixes
 from .axis import Axes, Axis, meet
 from .moves import MOVES
 from .placed import BATCH, Constant, Data, Place, TooSmall, at_one_position, computed, constant, entrance, unknown
-from .positionwise import _ALONG, _NUMBERS, Mixes
 
 #: a layer in a wiring: (use, fields and shapes of its inputs) to (shape, fields) of its output
 Layers = Callable[[int, list[tuple[Shape, Axes]]], tuple[Shape, Axes]]

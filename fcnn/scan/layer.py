@@ -161,8 +161,15 @@ class Scan(Layer):
         if context.record is not None:
             positions = self.placed(shape)[0].positions
             return context.record.scan(self, self.net, context, params, state, inputs[0], window, positions)
+        context = replace(context, plan=None)  # what is executed is another network
         compute = self._by_patches if self.method == "patches" else self._by_layers
-        return compute(context, params, state, inputs[0])
+        if context.observer is None or context.constant:
+            return compute(context, params, state, inputs[0])
+        # to look at every layer, positions are computed together that would be computed apart; what comes of the scan
+        # is what comes without an observer, unless that has replaced something
+        seen = replace(context, observer=_watched(context.observer, replaced := []))
+        y, new_state = compute(seen, params, state, inputs[0])
+        return (y, new_state) if replaced else compute(replace(context, observer=None), params, state, inputs[0])
 
     def rewritten(self, shape: Shape, *, fragments: bool = False, train: bool = False) -> Rewritten:
         """The network that computes all positions of an input (*space, channels)."""
@@ -296,6 +303,18 @@ class Scan(Layer):
         return jax.tree.map(
             lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:total].reshape(*counts, *leaf.shape[2:]), y
         ), state
+
+
+def _watched(observer: Any, replaced: list[Any]) -> Any:
+    """An observer that notes whether it replaces an output."""
+
+    def watch(seen: Any) -> Any:
+        answer = observer(seen)
+        if answer is not None and answer.output is not None:
+            replaced.append(seen.path)
+        return answer
+
+    return watch
 
 
 def finished(y: jax.Array, made: Rewritten) -> jax.Array:

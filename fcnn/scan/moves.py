@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..tracing.positionwise import Mixes
 from .placed import BATCH, Constant, Data, Place, TooSmall, at_one_position
-from .positionwise import Mixes
 
 #: the most samples over which interpolation may repeat itself
 _LONGEST_PERIOD = 64

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..geometry import Shape
+from ..tracing.positionwise import _NUMBERS, Mixes
 from .axis import Axes, Axis
-from .positionwise import _NUMBERS, Mixes
 
 _DIFFERS = "uses numbers of its own that differ from position to position"
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from ..compose.neighbours import is_elementwise
 from ..errors import shown
 from ..geometry import Shape, is_shape
 from ..layer import Layer
 from ..layers import BatchNorm, Dropout, InstanceNorm, LayerNorm, StochasticDepth
 from ..layers.function import Function
 from ..layers.norm import BY_ALL
+from ..tracing.positionwise import applied, of_numbers, why_not_positionwise
 from .fields import AtPositions, OverlappingBatchNorm
 from .lattice import Lattice
-from .positionwise import applied, why_not_positionwise
 from .rules import least, refuse
 from .value import FIELD, FLAT, POINT, Part, Value, Way
 
@@ -102,7 +101,7 @@ def whole_space(reason: str) -> Callable[[Layer, Value, Way], Part]:
 
 def other(layer: Layer, value: Value, way: Way) -> Part:
     """A function or a layer of somebody's own: as it stands if it looks at every position by itself."""
-    if isinstance(layer, Function) and is_elementwise(layer):
+    if isinstance(layer, Function) and of_numbers(layer, value.shape):
         return Part(layer, value)
     if value.lattice.single:
         as_it_is = isinstance(layer, Function) and value.kind == POINT and _along_channels(layer, value, way)

@@ -32,7 +32,6 @@ import jax.numpy as jnp
 
 from .. import facts, geometry, names
 from ..compose.graph import Graph
-from ..compose.neighbours import is_elementwise
 from ..compose.parallel import Branches, Residual
 from ..compose.parts import lift
 from ..compose.remat import Remat
@@ -44,11 +43,11 @@ from ..geometry import Shape
 from ..identity import nearest
 from ..layer import Layer
 from ..layers import Function
+from ..tracing.positionwise import Mixes, applied, why_not_positionwise
 from .axis import Axes, Axis, meet
 from .dataflow import Reader, canonical, fields, followed_alike
 from .layer import Scan
 from .placed import entrance, unknown
-from .positionwise import Mixes, applied, why_not_positionwise
 
 
 @dataclass(frozen=True)
@@ -286,8 +285,6 @@ def _by_operations(
 
     Where they cannot be followed, there are others that do the same.
     """
-    if is_elementwise(layer):
-        return shape, axes
     function = layer.function if isinstance(layer, Function) else applied(layer, shape)
     if why_not_positionwise(function, shape, len(axes) + 1) is None:
         return tuple(layer.infer_shape(shape)), axes

@@ -203,7 +203,7 @@ def _outcome(layer: Any, train: bool, form: Any, leaves: tuple[Any, ...]) -> Any
     """Shapes and dtypes of output and new state."""
 
     def run(key: Any, leaves: Any) -> Any:
-        return layer.run(Context(train=train, root=key), *jax.tree.unflatten(form, leaves))
+        return layer.run(Context(train=train, root=key, plan=False), *jax.tree.unflatten(form, leaves))
 
     key = jax.eval_shape(lambda: jax.random.key(0)) if train else None
     return jax.eval_shape(run, key, list(leaves))

@@ -16,10 +16,11 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import Literal
 
+from ..context import Context
 from ..errors import shown
 from ..geometry import Shape
+from ..identity import cached
 from ..jaxprs import body, called, constants
-from ..layer import Context, Layer
 
 #: operations on single numbers
 _NUMBERS = frozenset({
@@ -103,7 +104,26 @@ def why_not_positionwise(
     return None
 
 
-def applied(layer: Layer, shape: Shape, *, train: bool = False) -> Callable[[jax.Array], jax.Array]:
+@cached(maxsize=1024)
+def of_numbers(layer: Any, shape: Shape) -> bool:
+    """Whether a function is proved to look at every number by itself, so that the order of axes is no matter to it.
+
+    Args:
+        layer: a layer; only functions can be proved to do so, and parts of the library that state it.
+        shape: shape of one example.
+
+    Example:
+        >>> from fcnn.layers import Function
+        >>> of_numbers(Function(lambda x: x * jax.nn.sigmoid(2 * x)), (8, 8, 3))
+        True
+        >>> of_numbers(Function(jax.nn.softmax), (8, 8, 3))
+        False
+    """
+    function = getattr(layer, "function", None)
+    return function is not None and why_not_positionwise(function, shape, len(shape) + 1) is None
+
+
+def applied(layer: Any, shape: Shape, *, train: bool = False) -> Callable[[jax.Array], jax.Array]:
     """A layer as a function of its input; its parameters are constants, so that their axes count as positions do."""
     made = jax.eval_shape(lambda key: layer.init_part(key, (shape,)), jax.random.key(0))
     kept = jax.eval_shape(lambda: layer.state_part((shape,)))
