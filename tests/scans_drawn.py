@@ -14,6 +14,7 @@ from fcnn import reference
 from fcnn.analysis import bridge
 from fcnn.scan import Scan, fields
 from fcnn.scan import layer as scan_layer
+from fcnn.tracing.record import record
 
 
 class Drawn(NamedTuple):
@@ -106,8 +107,9 @@ def _compared(y, z, gradients, expected, scan, one):
 def differences_by_hand(one, seed, dtype=np.float64):
     """The same with both ways computed by the reference: layers and backpropagation by hand, in NumPy, no compiler.
 
-    By layers, the network that the scan is rewritten to is run; fragments are picked and put together by the library's
-    own code, on the numbers of the samples, which says for every value which sample it is. With ``np.longdouble``,
+    By layers, the network that the scan is rewritten to is run, with what picks and puts together its fragments, written
+    by hand too; the last laying out is the library's own code, on the numbers of the samples, which says for every value
+    which sample it is. With ``np.longdouble``,
     where it has more digits, a difference that is rounding shrinks by as many.
     """
     scan = Scan(one.net, one.window, stride=one.stride)
@@ -137,8 +139,8 @@ def differences_by_hand(one, seed, dtype=np.float64):
 def _node(net, params, state, shape):
     """A network by hand, for two examples, and where the gradients of its parameters go."""
     gradients, untouched = jax.tree.map(np.zeros_like, params), jax.tree.map(np.zeros_like, state)
-    place = bridge._Place((), None, params, gradients, state, untouched)
-    return _ByHand(False).build(net, place, 2, (shape,)), gradients
+    builder = bridge._Builder(False, bridge._Trees(None, params, gradients, state, untouched))
+    return builder.network(record(net, (shape,), batch=2), ()), gradients
 
 
 class _Moved(reference.Node):
@@ -158,51 +160,6 @@ class _Moved(reference.Node):
         found = np.zeros(shape, gradient.dtype)
         np.add.at(found.reshape(-1), places, gradient)
         return (found,)
-
-
-class _Later(reference.Node):
-    """A node that is built when the number of its examples is known."""
-
-    def __init__(self, make):
-        super().__init__()
-        self._make, self._node = make, None
-
-    def forward(self, x):
-        self._node = self._make(len(x))
-        return self._node.forward(x)
-
-    def backward(self, gradient):
-        return self._node.backward(gradient)
-
-
-class _ByHand(bridge._Builder):
-    """Builds what stands for the parts of a scanned network, too."""
-
-    def build(self, layer, place, batch, shapes):
-        if isinstance(layer, fields.Cropped):
-            inner = self.build(layer.layer, place, batch, shapes)
-            return reference.Chain([inner, _Moved(lambda a: fields.cropped(a, layer.keep))])
-        if isinstance(layer, fields.Between):
-            nothing, inner = bridge._Place((), None, {}, {}, {}, {}), layer.inside(shapes[0])
-            parts = [] if layer.before is None else [self.build(layer.before, nothing, batch, shapes)]
-            parts.append(self.build(layer.layer, place, batch, (inner,)))
-            if layer.after is not None:
-                parts.append(self.build(layer.after, nothing, batch, (layer.layer.infer_shape(inner),)))
-            return reference.Chain(parts)
-        if isinstance(layer, fields.AtPositions):
-            lead = []
-
-            def apart(a):
-                a = fields.cropped(a, layer.keep)
-                lead[:] = a.shape[: 1 + len(layer.keep)]
-                return a.reshape(-1, *layer.local)
-
-            inner = _Later(lambda examples: self.build(layer.layer, place, examples, (layer.local,)))
-            return reference.Chain([_Moved(apart), inner, _Moved(lambda a: a.reshape(*lead, *a.shape[1:]))])
-        if isinstance(layer, fields.Fragmented):
-            inner = self.build(layer.layer, place, batch, (layer.inside(shapes[0]),))
-            return reference.Chain([_Moved(layer.picked), inner, _Moved(layer.parted)])
-        return super().build(layer, place, batch, shapes)
 
 
 def _relative(a, b, least):

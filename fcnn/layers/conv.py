@@ -247,8 +247,8 @@ class ConvTranspose(_Sliding):
                 f'with padding "{mode}" adds what lies past the ends to what lies within', 'use padding="SAME"'
             )
         crops = transposed(shape[:-1], self.kernel, **self._geometry())[1]
-        sizes = (geometry.per_axis(n, rank, "kernel") for n in (self.kernel, self.stride, self.dilation))
-        return SpreadWindow(*sizes, tuple(crops))
+        kernel, stride, dilation = (geometry.per_axis(n, rank, "") for n in (self.kernel, self.stride, self.dilation))
+        return SpreadWindow(kernel, stride, dilation, tuple(crops))
 
     def multiply_adds(self, shape: Shape) -> int:
         return math.prod(shape[:-1]) * math.prod(self._kernel_shape(shape))

@@ -120,7 +120,9 @@ def of_numbers(layer: Any, shape: Shape) -> bool:
         False
     """
     function = getattr(layer, "function", None)
-    return function is not None and why_not_positionwise(function, shape, len(shape) + 1) is None
+    if function is None or layer.infer_shape(shape) != shape:
+        return False
+    return why_not_positionwise(function, shape, len(shape) + 1) is None
 
 
 def applied(layer: Any, shape: Shape, *, train: bool = False) -> Callable[[jax.Array], jax.Array]:

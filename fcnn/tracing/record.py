@@ -137,7 +137,7 @@ class Recorder:
     ) -> tuple[Any, State]:
         """One use of a layer; its own checks are made, once for each kind of arguments."""
         layer._input_shapes(inputs)
-        given = jax.tree.map(_kind, (params, state, inputs))
+        given: Any = jax.tree.map(_kind, (params, state, inputs))
         leaves, form = jax.tree.flatten(given)
         output, new_state = _outcome(layer, context.train, form, tuple(leaves))
         new_state = new_state if context.train else {}
@@ -161,7 +161,7 @@ class Recorder:
         output = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct((a.shape[0], *positions, *a.shape[1:]), a.dtype), inside.output
         )
-        given = jax.tree.map(_kind, (params, state, (x,)))
+        given: Any = jax.tree.map(_kind, (params, state, (x,)))
         use = Use(context.place, layer, *given, output, _folds(context), inside, positions)
         y, new_state = self._bind(use, given[1] if context.train else {}, (params, state, (x,)))
         return y, new_state if context.train else state

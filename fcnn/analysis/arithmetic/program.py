@@ -240,7 +240,7 @@ def _item(i: int) -> Rule:
     """The slice of an array along its first axis."""
 
     def back(g: Any, y: Any, x: Any) -> tuple[Any]:
-        whole = np.zeros(np.shape(x))
+        whole = np.zeros(np.shape(x), np.asarray(g).dtype)
         whole[i] = g
         return (whole,)
 
