@@ -107,9 +107,9 @@ def _compared(y, z, gradients, expected, scan, one):
 def differences_by_hand(one, seed, dtype=np.float64):
     """The same with both ways computed by the reference: layers and backpropagation by hand, in NumPy, no compiler.
 
-    By layers, the network that the scan is rewritten to is run, with what picks and puts together its fragments, written
-    by hand too; the last laying out is the library's own code, on the numbers of the samples, which says for every value
-    which sample it is. With ``np.longdouble``,
+    By layers, the network that the scan is rewritten to is run; what picks fragments and joins them is written by
+    hand, too. Only the last laying out is the library's own code, on the numbers of the samples, which says for every
+    value which sample it is. With ``np.longdouble``,
     where it has more digits, a difference that is rounding shrinks by as many.
     """
     scan = Scan(one.net, one.window, stride=one.stride)

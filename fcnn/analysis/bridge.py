@@ -130,6 +130,12 @@ class _Trees(NamedTuple):
             found.append(tree)
         return _Trees(key, *found)
 
+    def only(self, params: Any, state: Any) -> _Trees:
+        """The entries that one use of a layer has been given."""
+        chosen = ({name: tree[name] for name in params} for tree in (self.params, self.gradients))
+        kept = ({name: tree[name] for name in state} for tree in (self.state, self.new_state))
+        return _Trees(self.key, *chosen, *kept)
+
 
 class _Builder:
     """From the recorded program of a network to nodes.
@@ -169,7 +175,7 @@ class _Builder:
             return self._scan(use, copies, batch, shapes[0])
         if isinstance(layer, layers.Function):
             return _function(layer, batch, shapes)
-        trees = self.trees.own(use.path, copies, use.folds)
+        trees = self.trees.own(use.path, copies, use.folds).only(use.params, use.state)
         node = self._leaf(layer, trees, (*_homes(use.path), *copies), (batch, *shapes[0]))
         node.params, node.gradients = trees.params, trees.gradients
         return node

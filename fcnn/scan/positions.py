@@ -11,7 +11,7 @@ from ..layer import Layer
 from ..layers import BatchNorm, Dropout, InstanceNorm, LayerNorm, StochasticDepth
 from ..layers.function import Function
 from ..layers.norm import BY_ALL
-from ..tracing.positionwise import applied, why_not_positionwise
+from ..tracing.positionwise import applied, of_numbers, why_not_positionwise
 from .fields import AtPositions, OverlappingBatchNorm
 from .lattice import Lattice
 from .rules import least, refuse
@@ -101,6 +101,9 @@ def whole_space(reason: str) -> Callable[[Layer, Value, Way], Part]:
 
 def other(layer: Layer, value: Value, way: Way) -> Part:
     """A function or a layer of somebody's own: as it stands if it looks at every position by itself."""
+    field = (*value.extent, *value.shape[len(value.extent) :]) if value.kind == FIELD else None
+    if is_shape(value.shape) and of_numbers(layer, value.shape, field):
+        return Part(layer, value)
     if value.lattice.single:
         as_it_is = isinstance(layer, Function) and value.kind == POINT and _along_channels(layer, value, way)
         return Part(layer, value) if as_it_is else at_positions(layer, value, way)

@@ -105,12 +105,13 @@ def why_not_positionwise(
 
 
 @cached(maxsize=1024)
-def of_numbers(layer: Any, shape: Shape) -> bool:
+def of_numbers(layer: Any, shape: Shape, larger: Shape | None = None) -> bool:
     """Whether a function is proved to look at every number by itself, so that the order of axes is no matter to it.
 
     Args:
         layer: a layer; only functions can be proved to do so, and parts of the library that state it.
         shape: shape of one example.
+        larger: another one, on which it has to do the same.
 
     Example:
         >>> from fcnn.layers import Function
@@ -122,7 +123,7 @@ def of_numbers(layer: Any, shape: Shape) -> bool:
     function = getattr(layer, "function", None)
     if function is None or layer.infer_shape(shape) != shape:
         return False
-    return why_not_positionwise(function, shape, len(shape) + 1) is None
+    return why_not_positionwise(function, shape, len(shape) + 1, larger) is None
 
 
 def applied(layer: Any, shape: Shape, *, train: bool = False) -> Callable[[jax.Array], jax.Array]:
