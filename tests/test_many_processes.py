@@ -13,6 +13,7 @@ import sys
 import time
 
 import pytest
+import xla_flags
 
 pytestmark = pytest.mark.slow
 
@@ -166,7 +167,7 @@ def job(code, processes, devices, folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags.known()} --xla_force_host_platform_device_count={devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     code = SET_UP + code + 'print("said", json.dumps(said), flush=True)\n'
     started, files = [], []
