@@ -37,6 +37,7 @@ FLOORS = {
     "geometry": 0,
     "native": 0,
     "names": 0,
+    "tables": 0,
     "paths": 0,
     "given": 0.5,
     "jaxprs": 0,

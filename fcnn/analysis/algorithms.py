@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -19,6 +18,7 @@ from ..jaxprs import scopes
 from ..layer import Context, Layer
 from ..ops.convolution import Geometry, Problem, explain, use_algorithm
 from ..ops.convolution.primitive import problem_of
+from ..tables import Table, Tabular
 
 HEADER = ("layer", "operation", "input", "kernel", "output", "algorithm", "why")
 #: the primitives by name, and what they are called in the table
@@ -60,8 +60,8 @@ class Operation:
     reason: str
 
 
-@dataclass(frozen=True)
-class Algorithms:
+@dataclass(frozen=True, repr=False)
+class Algorithms(Tabular):
     """What :func:`algorithms` returns; prints as a table in a terminal and in a notebook.
 
     Attributes:
@@ -91,24 +91,8 @@ class Algorithms:
         count = sum(row.operation == "forward" for row in self.rows)
         return f"{count or 'no'} convolution{'s' * (count != 1)}, {self.dtype} on {self.platform}"
 
-    def __str__(self) -> str:
-        lines = [HEADER, *self.cells()]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-        text = ["  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True)).rstrip() for line in lines]
-        rule = "-" * max(map(len, text))
-        return "\n".join([self._caption(), text[0], rule, *text[1:]])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        def row(cells: tuple[str, ...], tag: str) -> str:
-            return "<tr>" + "".join(f'<{tag} style="text-align:left">{html.escape(c)}</{tag}>' for c in cells) + "</tr>"
-
-        body = "".join(row(cells, "td") for cells in self.cells())
-        return (
-            f"<table><caption>{html.escape(self._caption())}</caption>"
-            f"<thead>{row(HEADER, 'th')}</thead><tbody>{body}</tbody></table>"
-        )
+    def table(self) -> Table:
+        return Table(HEADER, self.cells(), self._caption())
 
 
 def algorithms(

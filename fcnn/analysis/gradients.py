@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from ..geometry import integer
 from ..given import Params, State, check_inputs, check_key, check_mapping
 from ..layer import Layer
 from ..native import native
+from ..tables import Table, Tabular
 from .kinks import Neighbours, at_kink
 from .targets import check_targets
 
@@ -85,8 +85,8 @@ class GradientRow:
     compared: int
 
 
-@dataclass(frozen=True)
-class GradientReport:
+@dataclass(frozen=True, repr=False)
+class GradientReport(Tabular):
     """What :func:`check_gradients` returns; prints as a table in a terminal and in a notebook.
 
     Attributes:
@@ -137,27 +137,9 @@ class GradientReport:
                 lines.append(f"the losses differ: autodiff {self.loss!r}, by hand {self.hand_loss!r}")
         return "\n".join(lines)
 
-    def __str__(self) -> str:
-        lines = [HEADER, *self._cells()]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-        text = [
-            "  ".join(
-                cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in lines
-        ]
-        return "\n".join([*(line.rstrip() for line in text), self._verdict()])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        def row(cells: tuple[str, ...], tag: str) -> str:
-            colour = ' style="background:#f6c6c0"' if cells[-1] == "WRONG" else ""
-            return f"<tr{colour}>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-        body = "".join(row(cells, "td") for cells in self._cells())
-        verdict = html.escape(self._verdict()).replace("\n", "<br>")
-        return f"<table><thead>{row(HEADER, 'th')}</thead><tbody>{body}</tbody></table><p>{verdict}</p>"
+    def table(self) -> Table:
+        wrong = tuple(i for i, row in enumerate(self.rows) if not row.ok)
+        return Table(HEADER, self._cells(), below=self._verdict(), right=(2, 3, 4, 5, 6), marked=wrong)
 
 
 def check_gradients(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from ..context import Kept, Observed
 from ..errors import shown
 from ..geometry import Shape
 from ..layer import Context, Layer
+from ..tables import Table, Tabular
 
 HEADER = ("layer", "what it is", "output", "parameters")
 
@@ -40,8 +40,8 @@ class Row:
     shared: bool
 
 
-@dataclass(frozen=True)
-class Summary:
+@dataclass(frozen=True, repr=False)
+class Summary(Tabular):
     """What :func:`summary` returns; prints as a table in a terminal and in a notebook.
 
     Attributes:
@@ -75,33 +75,9 @@ class Summary:
         state = f", {self.state:,} numbers of state" if self.state else ""
         return first, f"{self.parameters:,} parameters ({self.bytes / 1024:,.1f} KiB){state}"
 
-    def __str__(self) -> str:
-        lines = [HEADER, *self.cells()]
-        widths = [max(len(line[i]) for line in lines) for i in range(4)]
-        first, last = self._caption()
-
-        def text(line: tuple[str, str, str, str]) -> str:
-            cells = [cell.ljust(width) for cell, width in zip(line[:3], widths, strict=False)]
-            return "  ".join([*cells, line[3].rjust(widths[3])]).rstrip()
-
-        rule = "-" * (sum(widths) + 6)
-        return "\n".join([first, text(HEADER), rule, *map(text, lines[1:]), rule, last])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        first, last = self._caption()
-
-        def row(cells: tuple[str, ...], tag: str) -> str:
-            styles = ["text-align:left"] * 3 + ["text-align:right"]
-            pairs = zip(cells, styles, strict=True)
-            return "<tr>" + "".join(f'<{tag} style="{s}">{html.escape(c)}</{tag}>' for c, s in pairs) + "</tr>"
-
-        body = "".join(row(cells, "td") for cells in self.cells())
-        return (
-            f"<table><caption>{html.escape(first)}; {html.escape(last)}</caption>"
-            f"<thead>{row(HEADER, 'th')}</thead><tbody>{body}</tbody></table>"
-        )
+    def table(self) -> Table:
+        above, below = self._caption()
+        return Table(HEADER, self.cells(), above, below, right=(3,))
 
 
 def summary(net: Layer, shape: Shape, *more_shapes: Shape) -> Summary:

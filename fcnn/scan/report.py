@@ -7,10 +7,11 @@ from math import prod
 
 from ..errors import shown
 from ..geometry import Shape
+from ..tables import Table, Tabular
 
 
-@dataclass(frozen=True)
-class ScanReport:
+@dataclass(frozen=True, repr=False)
+class ScanReport(Tabular):
     """What ``Scan.report`` returns; prints as a table.
 
     Attributes:
@@ -30,7 +31,7 @@ class ScanReport:
         """How many times fewer multiply-adds the layers take."""
         return self.by_patches / self.by_layers if self.by_layers else float("nan")
 
-    def __str__(self) -> str:
+    def table(self) -> Table:
         rows = (
             ("positions", f"{shown(self.positions)}, {prod(self.positions):,} in all"),
             ("fragments", f"{shown(self.fragments)}, {prod(self.fragments):,} in all"),
@@ -38,6 +39,4 @@ class ScanReport:
             ("multiply-adds by layers", f"{self.by_layers:,}"),
             ("ratio", f"{self.ratio:,.1f}"),
         )
-        return "\n".join(f"{name:<26}{text}" for name, text in rows)
-
-    __repr__ = __str__
+        return Table((), rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ import jax
 from .. import names
 from ..errors import shown
 from ..geometry import Shape
+from ..tables import Table, Tabular
 
 HEADER = ("", "path", "what", "from", "output")
 
@@ -77,8 +77,8 @@ class Node:
         return tree
 
 
-@dataclass(frozen=True)
-class Trace:
+@dataclass(frozen=True, repr=False)
+class Trace(Tabular):
     """What :func:`fcnn.trace` returns: a network as a list of nodes in the order of computation.
 
     Values have numbers from 0; ``shapes[n]`` and ``dtypes[n]`` are those of value n.
@@ -160,24 +160,8 @@ class Trace:
         given = ", ".join(f"{n} {shown(self.shapes[n])}" for n in self.inputs)
         return f"input {given}; output {', '.join(map(str, self.outputs))}"
 
-    def __str__(self) -> str:
-        lines = [HEADER, *self.cells()]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-        text = ["  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True)).rstrip() for line in lines]
-        return "\n".join([self._caption(), text[0], "-" * max(map(len, text)), *text[1:]])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        def row(cells: tuple[str, ...], tag: str) -> str:
-            cells = tuple(html.escape(c).replace("  ", "&nbsp;&nbsp;") for c in cells)
-            return "<tr>" + "".join(f'<{tag} style="text-align:left">{c}</{tag}>' for c in cells) + "</tr>"
-
-        body = "".join(row(cells, "td") for cells in self.cells())
-        return (
-            f"<table><caption>{html.escape(self._caption())}</caption>"
-            f"<thead>{row(HEADER, 'th')}</thead><tbody>{body}</tbody></table>"
-        )
+    def table(self) -> Table:
+        return Table(HEADER, self.cells(), self._caption())
 
     @property
     def output(self) -> Any:
