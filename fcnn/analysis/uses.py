@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from math import prod
 from operator import getitem
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from .. import geometry
 from ..compose.parts import lift
 from ..compose.remat import Remat
 from ..compose.repeat import Repeat
@@ -20,15 +17,10 @@ from ..context import Kept, LayerOutput, Observed
 from ..errors import at, shown
 from ..geometry import Shape, integer
 from ..given import Params, State, check_inputs, check_mapping
-from ..identity import nearest
 from ..layer import Context, Layer
-from ..layers.conv import Conv, ConvTranspose, LocallyConnected
-from ..layers.dense import Dense
-from ..ops.dtypes import common, together
-from ..ops.windows import patches, unpad
 from ..scan import Scan
-from ..scan.fields import AtPositions, Cropped, cropped
-from ..transposed import folded, transposed
+from ..scan.fields import AtPositions
+from .shares import OWN, kernel_of, share
 from .targets import check_targets
 
 
@@ -65,8 +57,9 @@ def gradient_by_use(
         params: its parameters.
         x: input, or a tuple of inputs.
         y: targets.
-        layer: path of a ``Conv``, ``ConvTranspose``, ``Dense`` or ``LocallyConnected``, as in params and ``capture``:
-            ``"residual1/body/conv2"``.
+        layer: path of a ``Conv``, ``ConvTranspose``, ``Dense`` or ``LocallyConnected``, or of a layer of your own that
+            has a ``kernel`` and states by ``locality`` that it looks at each position or slides a window; as in params
+            and ``capture``: ``"residual1/body/conv2"``.
         loss: (outputs, targets) to one number for each example, or one for the batch; None: softmax cross-entropy
             with integer labels. The mean over the batch is differentiated, as in ``check_gradients``.
         state: the network's state, where it has one.
@@ -106,12 +99,13 @@ def gradient_by_use(
         if not isinstance(layer, str):
             raise TypeError(f"layer is the path of a layer such as 'conv1', a string, not {layer!r}")
         use = None if use is None else integer(use, "use", 0)
-    walk, params, uses, outputs = _rehearsed(net, params, state, inputs)
+    walk, (params, states), uses, outputs = _rehearsed(net, params, state, inputs)
     with at("gradient_by_use"):
         calls = _calls(uses, layer)
         targets, measured = check_targets(y, outputs, loss)
     steps = layer.split("/")
     own = reduce(getitem, steps, params)
+    own_state = reduce(lambda tree, step: tree.get(step, {}), steps, states)
 
     def objective(kernel: Any, perturbations: dict[str, jax.Array]) -> Any:
         out, kept = walk(_replaced(params, [*steps, "kernel"], kernel), inputs, perturbations)
@@ -128,25 +122,23 @@ def gradient_by_use(
         if i == len(calls):
             shares.append(read)
             continue
-        call, share = calls[i], partial(_share, calls[i].layer)
+        call, of_one = calls[i], partial(share, calls[i].layer)
         for _ in call.copies:
-            share = jax.vmap(share)
-        found = share(own, seen[call.path], slopes[call.path]).astype(read.dtype)
+            of_one = jax.vmap(of_one)
+        found = of_one(own, own_state, seen[call.path], slopes[call.path]).astype(read.dtype)
         copies = len(call.copies) + _repeats(call.layer)
         # a dense layer that is scanned runs as a convolution, whose kernel has more axes
         shares.append(found.reshape(*found.shape[:copies], *_positions(call), *read.shape[copies:]))
     return jnp.stack(shares) if len(shares) > 1 else shares[0]
 
 
-#: compiled as one, where each sample of a kernel would be a program of its own
-_patches = jax.jit(patches, static_argnums=1)
-
-
 # Where the uses of a layer are.
 
 
-def _rehearsed(net: Layer, params: Params, state: State, inputs: Any) -> tuple[Callable[..., Any], Params, Any, Any]:
-    """A pass through the network that perturbs outputs, params that suit it, its uses of layers, and its outputs."""
+def _rehearsed(
+    net: Layer, params: Params, state: State, inputs: Any
+) -> tuple[Callable[..., Any], tuple[Params, State], list[Kept], Any]:
+    """A pass through the network that perturbs outputs, its params and state, its uses of layers, and its outputs."""
 
     def walk(alone: bool, params: Any, inputs: Any, perturbations: dict[str, jax.Array]) -> Any:
         """The outputs; and for each use of a layer its inputs and its output, without the perturbation."""
@@ -176,28 +168,28 @@ def _rehearsed(net: Layer, params: Params, state: State, inputs: Any) -> tuple[C
 
     outputs, uses = shapes(False, params)
     if any(use.path for use in uses):
-        return partial(walk, False), params, uses, outputs
+        return partial(walk, False), (params, state), uses, outputs
     params = {net.label: params}  # a layer that is a network by itself is a part of none: here it is the only one
     outputs, uses = shapes(True, params)
-    return partial(walk, True), params, uses, outputs
+    return partial(walk, True), (params, {net.label: state}), uses, outputs
 
 
 def _calls(uses: list[Kept], layer: str) -> list[Kept]:
     """The uses of a layer, in the order of computation."""
     calls = [use for use in uses if _home(use.path) == layer]
-    if calls and _kind(calls[0].layer) is not None:
+    if calls and _shared(calls[0]) is not None:
         return calls
     if calls and isinstance(calls[0].layer, Scan):
         raise ValueError(
             f"{layer} scans a single layer, whose kernel has no path of its own; make it a part, "
             f"fcnn.Scan(fcnn.serial(...), ...), and ask for it as '{layer}/...'"
         )
-    known = ", ".join(dict.fromkeys(_home(use.path) for use in uses if _kind(use.layer) is not None))
+    known = ", ".join(dict.fromkeys(_home(use.path) for use in uses if _shared(use) is not None))
     if calls:
         way_out = f"those that have are {known}" if known else "no layer of this network has"
         raise ValueError(
-            f"{layer} ({calls[0].layer!r}) has no kernel of which it is known how it moves, as those of Conv, "
-            f"ConvTranspose, Dense and LocallyConnected; {way_out}"
+            f"{layer} ({calls[0].layer!r}) has no kernel of which it is known how it moves; {way_out}, and a layer of "
+            "your own states it by locality"
         )
     if "#" in layer:
         raise ValueError(
@@ -211,11 +203,10 @@ def _home(path: str) -> str:
     return "/".join(step.split("#")[0] for step in path.split("/"))
 
 
-def _kind(layer: Layer) -> type[Layer] | None:
-    """The class whose arithmetic a layer has; None: one that is not known here."""
-    while isinstance(layer, (Remat, Repeat, Cropped, AtPositions)):
-        layer = layer.layer
-    return nearest(layer, (Conv, ConvTranspose, LocallyConnected, Dense))
+def _shared(call: Kept) -> str | None:
+    """How the positions of a use share the kernel, see :func:`kernel_of`."""
+    inputs = call.value[0]
+    return kernel_of(call.layer, inputs[0].shape[len(call.copies) + 1 :]) if len(inputs) == 1 else None
 
 
 def _repeats(layer: Layer) -> int:
@@ -243,7 +234,7 @@ def _wanted(use: int | None, layer: str, calls: list[Kept], reads: bool) -> Sequ
 
 def _positions(call: Kept) -> Shape:
     positions = tuple(call.value[1].shape[len(call.copies) + 1 : -1])
-    if _kind(call.layer) is not LocallyConnected:
+    if _shared(call) != OWN:
         return positions
     # its kernel has the positions itself, but for those of a scan around it
     return call.layer.keep if isinstance(call.layer, AtPositions) else ()
@@ -269,71 +260,3 @@ def _replaced(tree: Params, steps: list[str], value: Any) -> Any:
     if not steps:
         return value
     return {**tree, steps[0]: _replaced(tree[steps[0]], steps[1:], value)}
-
-
-# What each layer sees at its positions.
-
-
-def _share(layer: Layer, params: Params, x: jax.Array, slope: jax.Array) -> jax.Array:
-    """The shares of the positions of one use, from its input and the gradient at its output."""
-    if isinstance(layer, Remat):
-        return _share(layer.layer, params, x, slope)
-    if isinstance(layer, Repeat):
-        return _share_of_copies(layer, params, x, slope)
-    if isinstance(layer, Cropped):  # what is left out is not used
-        widths = zip(layer.layer.infer_shape(x.shape[1:]), slope.shape[1:], strict=True)
-        slope = jnp.pad(slope, [(0, 0), *((0, whole - kept) for whole, kept in widths)])
-        return _share(layer.layer, params, x, slope)[tuple(slice(0, n) for n in layer.keep)]
-    if isinstance(layer, AtPositions):  # at each position a layer of its own
-        first, rank = prod(layer.keep), len(layer.keep)
-        x = cropped(x, layer.keep).reshape(len(x), first, *layer.local)
-        slope = slope.reshape(len(x), first, *slope.shape[1 + rank :])
-        found = jax.vmap(partial(_share, layer.layer, params), 1)(x, slope)
-        return found.reshape(*layer.keep, *found.shape[1:])
-    x, slope = together(x, slope)
-    if isinstance(layer, Dense):
-        return jnp.einsum("n...c,n...o->...co", x, slope)
-    if isinstance(layer, ConvTranspose):
-        seen = _transposed_patches(layer, x)
-    elif isinstance(layer, (Conv, LocallyConnected)):
-        moves = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-        seen = _patches(x, geometry.slide(x.shape[1:-1], layer.kernel, **moves))
-    else:
-        raise TypeError(f"it is not known how the kernel of {layer!r} moves")
-    batch, rank, channels = x.shape[0], x.ndim - 2, x.shape[-1] // layer.groups
-    out, kernel = seen.shape[1 : rank + 1], seen.shape[rank + 1 : -1]
-    seen = seen.reshape(batch, prod(out), prod(kernel), layer.groups, channels)
-    slope = slope.reshape(batch, prod(out), layer.groups, layer.features // layer.groups)
-    shares = jnp.einsum("npsgc,npgf->pscgf", seen, slope)
-    return shares.reshape(*out, *kernel, channels, layer.features)
-
-
-def _transposed_patches(layer: ConvTranspose, x: jax.Array) -> jax.Array:
-    """What every output of a transposed convolution sees: a convolution of x spread out, by the kernel turned round."""
-    space = x.shape[1:-1]
-    crops, folds = folded(transposed(space, layer.kernel, **layer._geometry())[1], layer.padding)
-    sizes, strides, dilations = (
-        geometry.per_axis(value, len(space), name)
-        for value, name in ((layer.kernel, "kernel"), (layer.stride, "stride"), (layer.dilation, "dilation"))
-    )
-    reach = [geometry.extent(size, step) - 1 for size, step in zip(sizes, dilations, strict=True)]
-    edges = [(r - lo, r - hi, s - 1) for r, (lo, hi), s in zip(reach, crops, strides, strict=True)]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
-    seen = _patches(x, geometry.slide(x.shape[1:-1], sizes, dilation=dilations))
-    return unpad(jnp.flip(seen, tuple(range(len(space) + 1, 2 * len(space) + 1))), *folds)
-
-
-def _share_of_copies(layer: Repeat, params: Params, x: jax.Array, slope: jax.Array) -> jax.Array:
-    """The shares of the copies of a bare layer, which have no paths: the gradient goes through them here."""
-
-    def one(own: Params, x: jax.Array) -> jax.Array:
-        return layer.layer.run(Context(train=False), own, {}, (x,))[0]
-
-    def back(slope: jax.Array, copy: tuple[Params, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        own, x = copy
-        (earlier,) = jax.vjp(partial(one, own), x)[1](slope)
-        return earlier, _share(layer.layer, own, x, slope)
-
-    x = x.astype(common(x, *jax.tree.leaves(params)))  # as repeat does
-    _, inputs = lax.scan(lambda x, own: (one(own, x), x), x, params)
-    return lax.scan(back, slope, (params, inputs), reverse=True)[1]
