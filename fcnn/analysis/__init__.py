@@ -2,11 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ..context import LayerOutput, Observed
 from ..plan.decide import plan
 from ..tracing.work import multiply_adds
 from .algorithms import Algorithms, Operation, algorithms
 from .capture import capture
 from .gradients import GradientReport, check_gradients
+from .observe import Observation, observe
 from .summary import Row, Summary, summary
 from .uses import gradient_by_use
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Algorithms",
     "GradientReport",
+    "LayerOutput",
+    "Observation",
+    "Observed",
     "Operation",
     "Row",
     "Summary",
@@ -25,6 +30,7 @@ __all__ = [
     "check_gradients",
     "gradient_by_use",
     "multiply_adds",
+    "observe",
     "plan",
     "summary",
     "to_reference",

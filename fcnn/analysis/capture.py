@@ -8,7 +8,8 @@ import jax
 
 from ..context import Observed
 from ..given import Params, State
-from ..layer import Context, Layer
+from ..layer import Layer
+from .observe import observe
 
 
 def capture(net: Layer, params: Params, x: jax.Array, *more: jax.Array, state: State | None = None) -> dict[str, Any]:
@@ -36,6 +37,4 @@ def capture(net: Layer, params: Params, x: jax.Array, *more: jax.Array, state: S
         >>> {path: y.shape for path, y in capture(net, params, jnp.ones((1, 28, 28, 1))).items()}
         {'conv1': (1, 24, 24, 6), 'relu1': (1, 24, 24, 6), 'max_pool1': (1, 12, 12, 6)}
     """
-    context = Context(train=False, observer=lambda seen: Observed(kept=seen.output))
-    net.start_walk(context, params, state, (x, *more))
-    return {kept.path or net.label: kept.value for kept in context.kept}
+    return observe(net, params, x, *more, observer=lambda seen: Observed(kept=seen.output), state=state).kept
