@@ -8,6 +8,7 @@ convolution followed by a larger one. Here the one form is read off the other.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from ..compose.serial import Serial
 from ..errors import at, shown
 from ..geometry import Shape, check_shape
 from ..given import Params, check_mapping
+from ..identity import nearest
 from ..layer import Layer
 from ..layers.conv import Conv, LocallyConnected
 from ..layers.dense import Dense, Dropout, Flatten, Maxout
@@ -36,6 +38,8 @@ from ..ops.pool import pool_windows, sample_shares
 from ..ops.windows import patches
 from ..tracing.positionwise import why_not_positionwise
 
+#: layers that are matrix products, or change single numbers
+_MLP = (Conv, LocallyConnected, AvgPool, GlobalAvgPool, Dense, Flatten, Maxout, Dropout, Function)
 #: the largest matrix that is written out, in numbers
 LARGEST = 2**30
 
@@ -101,7 +105,7 @@ def as_cascade(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params
         if not 2 <= len(seen) <= 4:
             raise ValueError(f"shape is (*window, channels) with 1, 2 or 3 space dimensions, not {shown(seen)}")
         chain = _chain(net, params)
-        if not isinstance(chain[0].layer, Flatten) or len(chain[0].layer.infer_shape(seen)) > 1:
+        if type(chain[0].layer) is not Flatten or len(chain[0].layer.infer_shape(seen)) > 1:
             raise ValueError(
                 f"the network begins with {chain[0].name} ({chain[0].layer!r}); an MLP over a window begins with "
                 "Flatten(), and what is not an MLP can be written out as one by as_mlp"
@@ -117,15 +121,15 @@ def as_cascade(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params
     found: Params = {}
     for index, (name, layer, own) in enumerate(chain):
         with at(name):
-            if isinstance(layer, Flatten):
+            if type(layer) is Flatten:
                 continue
-            if isinstance(layer, Dense):
+            if type(layer) is Dense:
                 layer, own = _shared(layer, own, seen, _unit(chain[index + 1 :], layer.features))
-            elif isinstance(layer, Dropout):
+            elif type(layer) is Dropout:
                 layer = Dropout(layer.rate)
             elif isinstance(layer, Function):
                 _check_function(layer, seen)
-            elif not isinstance(layer, Maxout):
+            elif type(layer) is not Maxout:
                 raise ValueError(f"{layer!r} is no part of an MLP, which is a chain of Flatten, Dense and functions")
             seen = layer.infer_shape(seen)
             layers[name] = layer
@@ -213,12 +217,20 @@ def _chain(net: Layer, params: Params, before: str = "") -> list[Part]:
     while isinstance(net, Remat):
         net = net.layer
     if not isinstance(net, Serial):
-        return [Part(before or f"{net.label}1", net, params)]
+        return [Part(before or f"{net.label}1", _plain(net), params)]
     found = []
     for name, part in net.parts:
         own = check_mapping("params", check_mapping("params", params).get(name, {}))
         found += _chain(part, own, f"{before}_{name}" if before else name)
     return found
+
+
+def _plain(layer: Layer) -> Layer:
+    """The library's layer that a layer is, where it is one of a subclass that computes nothing else."""
+    kind = nearest(layer, _MLP)
+    if kind is None or type(layer) is kind:
+        return layer
+    return kind(**{field.name: getattr(layer, field.name) for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def _check_values(params: Params) -> None:
@@ -258,9 +270,9 @@ def _unit(following: list[Part], features: int) -> int:
     """
     unit, left = 1, features
     for _, layer, _ in following:
-        if isinstance(layer, Dense):
+        if type(layer) is Dense:
             return unit
-        if isinstance(layer, Maxout):
+        if type(layer) is Maxout:
             unit, left = unit * layer.pieces, left // layer.pieces
         elif isinstance(layer, Function) and why_not_positionwise(layer.function, (left,), 2) is not None:
             return features
@@ -361,7 +373,7 @@ def _thinned(block: np.ndarray) -> tuple[np.ndarray, Shape]:
 
 def _check_writable(layer: Layer) -> None:
     """Raise unless a layer is a matrix product, or changes single numbers."""
-    if type(layer) not in (Conv, LocallyConnected, AvgPool, GlobalAvgPool, Dense, Flatten, Maxout, Dropout, Function):
+    if type(layer) not in _MLP:
         raise ValueError(
             f"{layer!r} is neither a matrix product nor a function of single numbers, so an MLP has no form of it; a "
             "cascade is a chain of Conv, LocallyConnected, AvgPool, GlobalAvgPool, Dense, Flatten, Maxout, Dropout and "

@@ -14,6 +14,7 @@ from ..compose.serial import Serial
 from ..errors import at_top, shown
 from ..geometry import Shape
 from ..given import Params, State
+from ..identity import nearest
 from ..layer import Layer
 from ..layers import Flatten
 from .cascade import as_cascade
@@ -72,7 +73,7 @@ def fully_convolutional(
         one = jax.ShapeDtypeStruct((1, *shape), jnp.zeros(()).dtype)
         given = jax.eval_shape(lambda: net.init_state(shape)) if state is None else state
         jax.eval_shape(lambda p, s, x: net.apply(p, x, state=s), params, given, one)
-        if isinstance(net, Scan):
+        if nearest(net, (Scan,)) is not None:
             scan = dataclasses.replace(net, method="layers")
             cascade = _distributed(scan.net, params, scan.placed(shape)[1])
             if cascade is not None:
@@ -105,7 +106,7 @@ def _ended(made: Rewritten, shape: Shape) -> Layer:
 
 def _distributed(net: Layer, params: Params, shape: Shape) -> tuple[Layer, Params] | None:
     """The cascade that an MLP with block-shared weights is; None for what is no MLP, or shares nothing."""
-    chain = isinstance(net, Serial) and len(shape) > 1 and type(net.parts[0][1]) is Flatten
+    chain = isinstance(net, Serial) and len(shape) > 1 and nearest(net.parts[0][1], (Flatten,)) is not None
     if not chain or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params)):
         return None
     try:

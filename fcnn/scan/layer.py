@@ -160,7 +160,8 @@ class Scan(Layer):
             raise
         if context.record is not None:
             positions = self.placed(shape)[0].positions
-            return context.record.scan(self, self.net, context, params, state, inputs[0], window, positions)
+            own = self if type(self).run is Scan.run else self._plain()
+            return context.record.scan(own, self.net, context, params, state, inputs[0], window, positions)
         context = replace(context, plan=None)  # what is executed is another network
         compute = self._by_patches if self.method == "patches" else self._by_layers
         if context.observer is None or context.constant:
@@ -170,6 +171,11 @@ class Scan(Layer):
         seen = replace(context, observer=_watched(context.observer, replaced := []))
         y, new_state = compute(seen, params, state, inputs[0])
         return (y, new_state) if replaced else compute(replace(context, observer=None), params, state, inputs[0])
+
+    def _plain(self) -> Scan:
+        """The scan that a subclass which computes something else calls."""
+        options = {name: getattr(self, name) for name in ("stride", "method", "fragments", "chunk")}
+        return Scan(self.net, self.window, **options)
 
     def rewritten(self, shape: Shape, *, fragments: bool = False, train: bool = False) -> Rewritten:
         """The network that computes all positions of an input (*space, channels)."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ..geometry import Shape
 from ..given import without_values
 from ..identity import cached
 
 
-@cached(maxsize=256)
 def structure(net: Any, shapes: tuple[Shape, ...]) -> tuple[Any, Any]:
     """Params and state of a network as trees of ``jax.ShapeDtypeStruct``.
 
@@ -27,6 +27,12 @@ def structure(net: Any, shapes: tuple[Shape, ...]) -> tuple[Any, Any]:
         >>> params["conv1"]["kernel"].shape, state["batch_norm1"]["mean"].shape
         ((3, 3, 3, 4), (4,))
     """
+    return _structure(net, shapes, jnp.zeros(()).dtype.name)
+
+
+@cached(maxsize=256)
+def _structure(net: Any, shapes: tuple[Shape, ...], dtype: str) -> tuple[Any, Any]:
+    """Found once for each of JAX's default dtypes."""
 
     def made(kind: str, key: Any) -> Any:
         with without_values(kind):

@@ -60,8 +60,20 @@ def _of_layer(node: Node, traced: Trace) -> int:
         return node.layer.run(Context(train=False), params, state, inputs)[0]
 
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in node.equation.invars]
-    params, state = ({name: avals.pop(0) for name, _ in each} for each in (node.params, node.state))
+    params, state = (_tree([(name, avals.pop(0)) for name, _ in each]) for each in (node.params, node.state))
     return _of_program(jax.make_jaxpr(run)(params, state, *avals)) // BATCH
+
+
+def _tree(leaves: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Nested dicts from leaves with their paths."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves:
+        *steps, last = path.split("/")
+        place = tree
+        for step in steps:
+            place = place.setdefault(step, {})
+        place[last] = leaf
+    return tree
 
 
 def _of_program(program: Any) -> int:
@@ -78,12 +90,21 @@ def _of_equation(equation: Any) -> int:
         (contracted, _), _ = params["dimension_numbers"]
         return out * prod(equation.invars[0].aval.shape[axis] for axis in contracted)
     if name == "conv_general_dilated":
-        kernel = equation.invars[1].aval.shape
-        return out * prod(kernel) // kernel[params["dimension_numbers"].rhs_spec[0]]
+        kernel, order = equation.invars[1].aval.shape, params["dimension_numbers"]
+        features = kernel[order.rhs_spec[0]]
+        return _positions(equation, max(params["lhs_dilation"]), order.lhs_spec[1], features) * prod(kernel)
     if name == "fcnn_convolution_forward":
         kernel = equation.invars[1].aval.shape
-        return out * prod(kernel) // kernel[-1]
+        return _positions(equation, max(params["geometry"].input_dilation), -1, kernel[-1]) * prod(kernel)
     if name == "scan":
         return params["length"] * _of_program(params["jaxpr"])
     programs = [value for each in params.values() for value in (each if isinstance(each, (tuple, list)) else (each,))]
     return max((_of_program(value) for value in programs if hasattr(body(value), "eqns")), default=0)
+
+
+def _positions(equation: Any, spread: int, channels: int, features: int) -> int:
+    """How often a convolution uses its kernel: for every output, or where it is transposed for every input."""
+    if spread == 1:
+        return prod(equation.outvars[0].aval.shape) // features
+    shape = equation.invars[0].aval.shape
+    return prod(shape) // shape[channels]
