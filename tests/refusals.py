@@ -37,7 +37,7 @@ USERS = {name for name in SUBJECTS if name.startswith("user's")}
 #: what a receptive field is refused for
 FIELDS = {
     "no space": VECTORS,
-    "several inputs": {"max unpool", "max unpool alone", "user's two inputs"},
+    "several inputs": {"max unpool alone"},
     "adds": {"conv transpose circular"},
     "ends": {"conv circular", "avg pool with a divisor"},
     "unshared": {"locally connected"},
@@ -53,7 +53,7 @@ FIELDS = {
         *("doubled flatten", "doubled flatten some axes", "doubled global max pool", "doubled global avg pool"),
         *("doubled adaptive avg pool", "doubled adaptive max pool", "doubled adaptive pool of one axis"),
         *(f"doubled {name}" for name in STATISTICS),
-        *("doubled batch norm of the batch alone", "doubled scan by patches"),
+        *("doubled batch norm of the batch alone", "max unpool"),
     },
 }
 #: what becomes no convolution over a larger space

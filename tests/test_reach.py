@@ -183,6 +183,58 @@ def test_a_layer_of_ones_own_is_looked_into():
         reach(fcnn.serial(fcnn.Conv(2, 3), Everywhere(False)), (20, 12, 1))
 
 
+@dataclass(frozen=True)
+class TwiceAlternating(fcnn.Layer):
+    """A composition of a user's own: its part on x, and again on every other value of what it made."""
+
+    body: fcnn.Layer
+
+    def infer_shape(self, shape):
+        space, channels = self.body.infer_shape(shape)[:-1], shape[-1]
+        return self.body.infer_shape((*(-(-n // 2) for n in space), channels))
+
+    def init_part(self, key, shapes):
+        return {"body": self.body.init_part(key, shapes)}
+
+    def run(self, context, params, state, inputs):
+        y, _ = context.part("body", self.body, params, state, inputs)
+        y = y[:, ::2, ::2]
+        return context.part("body", self.body, params, state, (y,), use=1)
+
+
+def test_a_composition_of_ones_own_is_followed():
+    net = fcnn.serial(TwiceAlternating(fcnn.Conv(2, 3)), jnp.tanh)
+    seen = reach(net, (20, 17, 2))
+    assert (seen.step, seen.size, seen.first) == ((2, 2), (7, 7), (0, 0))
+    for axis, along in enumerate(sampled(net, (20, 17, 2))):
+        for i, (first, last) in enumerate(along):
+            assert (first, last) == (2 * i, 2 * i + 6), axis
+
+
+def sampled(net, shape):
+    """For every axis, output by output, the first and the last sample that makes it NaN."""
+    places = np.eye(int(np.prod(shape[:-1])), dtype=bool).reshape(-1, *shape[:-1])
+    images = np.where(places[..., None], np.nan, np.ones((*places.shape, shape[-1])))
+    outputs = np.isnan(net.apply(net.init(jax.random.key(0), shape), jnp.asarray(images))).any(-1)
+    for axis in (1, 2):
+        sees, place = outputs.any(3 - axis), places.any(3 - axis).argmax(-1)
+        yield [(place[row].min(), place[row].max()) for row in sees.T]
+
+
+def test_a_loop_is_followed_turn_by_turn():
+    def blurred(x):
+        def blur(x, weight):
+            padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
+            return weight * (padded[:, 2:] + padded[:, :-2]), x
+
+        return jax.lax.scan(blur, x, jnp.arange(1.0, 6.0))[0]
+
+    seen = reach(fcnn.serial(blurred, fcnn.repeat(fcnn.Conv(2, 3, padding="SAME"), 4)), (40, 2))
+    assert (seen.step, seen.size, seen.first) == ((1,), (10 + 1 + 8,), (-9,))
+    with pytest.raises(ValueError, match=r"mixes positions \(scan along an axis\)"):
+        reach(lambda x: jax.lax.scan(lambda c, row: (c + row, c), x[:, 0], x.swapaxes(0, 1))[1].swapaxes(0, 1), (8, 2))
+
+
 def test_several_arrays_per_position_may_come_last():
     net = fcnn.serial(Scan(fcnn.Conv(2, 3), 5), jax.nn.relu)
     assert reach(net, (20, 20, 1)).size == (5, 5)

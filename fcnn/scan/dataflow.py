@@ -22,15 +22,28 @@ from jax.extend.core import Literal
 from ..errors import shown
 from ..geometry import Shape
 from ..given import Params, State
-from ..jaxprs import called
+from ..jaxprs import body, called, constants, parts_of_scan, scopes
 from ..layer import Context, Layer
 from ..tracing.positionwise import _ALONG, _NUMBERS, Mixes
+from ..tracing.record import LAYER
 from .axis import Axes, Axis, meet
 from .moves import MOVES
-from .placed import BATCH, Constant, Data, Place, TooSmall, at_one_position, computed, constant, entrance, unknown
+from .placed import (
+    BATCH,
+    Constant,
+    Data,
+    Place,
+    TooSmall,
+    at_one_position,
+    at_turn,
+    computed,
+    constant,
+    entrance,
+    unknown,
+)
 
-#: a layer in a wiring: (use, fields and shapes of its inputs) to (shape, fields) of its output
-Layers = Callable[[int, list[tuple[Shape, Axes]]], tuple[Shape, Axes]]
+#: a use of a layer: (its number, shapes and fields of what it takes; None for what is no input) to those of its output
+Layers = Callable[[Any, int, list[Any]], Axes]
 
 
 def fields(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
@@ -133,11 +146,17 @@ class Reader:
     Args:
         space: samples along each axis of the input's space.
         said: where is noted down what is done, in numbers that are the same for every size of the space.
-        layers: what to do at a layer of a wiring.
+        layers: what to do at a use of a layer: from the reader, the number of the use and what is known of all that it
+            takes to the fields of its output.
+
+    Attributes:
+        free: the place of the first operation that might do something else on another space; None: there is none.
     """
 
     def __init__(self, space: Shape, said: list[Any], layers: Layers | None = None) -> None:
         self.space, self.rank, self.said, self.layers = space, len(space), said, layers
+        self.free: tuple[str, ...] | None = None
+        self._place: tuple[str, ...] = ()
 
     def read(self, closed: Any, given: list[Data | Constant]) -> list[Data | Constant]:
         """Follow the arguments of a program to its results.
@@ -145,10 +164,9 @@ class Reader:
         Raises:
             Mixes: an operation that mixes positions, or is not known.
         """
-        jaxpr: Any = closed.jaxpr if hasattr(closed, "jaxpr") else closed
+        jaxpr, around = body(closed), self._place
         known: dict[Any, Data | Constant] = dict(zip(jaxpr.invars, given, strict=True))
-        consts = getattr(closed, "consts", ())
-        known.update({var: constant(value) for var, value in zip(jaxpr.constvars, consts, strict=True)})
+        known.update({var: constant(value) for var, value in zip(jaxpr.constvars, constants(closed), strict=True)})
 
         def look(atom: Any) -> Data | Constant:
             if not isinstance(atom, Literal):
@@ -157,7 +175,14 @@ class Reader:
             return constant(np.asarray(atom.val, aval.dtype))
 
         for eqn in jaxpr.eqns:
-            known.update(zip(eqn.outvars, self._through(eqn, [look(atom) for atom in eqn.invars]), strict=True))
+            self._place = (*around, *scopes(eqn))
+            try:
+                found = self._through(eqn, [look(atom) for atom in eqn.invars])
+            except Mixes as error:
+                error.place = self._place if error.place is None else error.place
+                raise
+            known.update(zip(eqn.outvars, found, strict=True))
+        self._place = around
         return [look(atom) for atom in jaxpr.outvars]
 
     def _through(self, eqn: Any, given: list[Data | Constant]) -> list[Data | Constant]:
@@ -166,9 +191,11 @@ class Reader:
         if program is not None:
             return self.read(program, given)
         if not any(isinstance(value, Data) for value in given):
-            return computed(eqn, given)
-        if name == "layer" and self.layers is not None:
+            return [unknown(out.aval.shape) for out in eqn.outvars] if name == LAYER else computed(eqn, given)
+        if name == LAYER and self.layers is not None:
             return self._layer(eqn, given)
+        if name == "scan":
+            return self._loop(eqn, given)
         if name in _NUMBERS:
             places = [self.joined(eqn, given)] * len(eqn.outvars)
         elif name in MOVES:
@@ -178,27 +205,48 @@ class Reader:
             places = [self._along(eqn, given)] * len(eqn.outvars)
         else:
             raise Mixes(f"mixes positions, or cannot be seen not to ({name})")
+        self._look_out(eqn, given)
         self.said.append((name, places, _settings(eqn.params)))
         return [Data(tuple(each)) for each in places]
 
+    def _look_out(self, eqn: Any, given: list[Data | Constant]) -> None:
+        """Remember an operation that might depend on the size of the space: not one on the numbers of layers alone."""
+        name = eqn.primitive.name
+        plain = name in _NUMBERS or (name == "concatenate" and eqn.params["dimension"] > self.rank)
+        if self.free is None and not (plain and all(isinstance(v, Data) or v.value is None for v in given)):
+            self.free = self._place
+
     def _layer(self, eqn: Any, given: list[Any]) -> list[Data | Constant]:
-        inputs = []
-        for value, atom in zip(given, eqn.invars, strict=True):
-            inputs.append(canonical(value, atom.aval.shape, self.rank))
-        shape, axes = self.layers(eqn.params["use"], inputs)  # type: ignore[misc]
         if len(eqn.outvars) != 1:
             raise Mixes("has a layer that gives several arrays")
-        self.said.append(("layer", eqn.params["use"], axes))
-        return [entrance(axes, (1, *shape))]
+        axes = self.layers(self, eqn.params["use"], given)  # type: ignore[misc]
+        self.said.append((LAYER, eqn.params["use"], axes))
+        return [entrance(axes, eqn.outvars[0].aval.shape)]
+
+    def _loop(self, eqn: Any, given: list[Any]) -> list[Data | Constant]:
+        """A loop, turn after turn."""
+        params = eqn.params
+        fixed, carried = parts_of_scan(params)
+        kept, carry, sliced = given[:fixed], given[fixed : fixed + carried], given[fixed + carried :]
+        if any(isinstance(value, Data) for value in sliced):
+            raise Mixes("mixes positions (scan along an axis)")
+        turns, rest = range(params["length"]), []
+        for turn in reversed(turns) if params["reverse"] else turns:
+            found = self.read(params["jaxpr"], [*kept, *carry, *(at_turn(value, turn) for value in sliced)])
+            carry = found[:carried]
+            rest.append(found[carried:])
+        stacked: list[Data | Constant] = []
+        for out, values in zip(eqn.outvars[carried:], zip(*rest, strict=True), strict=True):
+            moved = [value.places for value in values if isinstance(value, Data)]
+            # the turns lie along an axis of their own: at one position are those of all turns
+            found = [_joined(along, "scan") for along in zip(*moved, strict=True)]
+            stacked.append(Data((None, *found)) if moved else unknown(out.aval.shape))
+        return [*carry, *stacked]
 
     def joined(self, eqn: Any, given: list[Data | Constant]) -> list[Place | None]:
         """Operands of equal shapes: what stands at one position is joined."""
         name, places = eqn.primitive.name, [value.places for value in given if isinstance(value, Data)]
-        found: list[Place | None] = []
-        for along in zip(*places, strict=True):
-            if len({None if place is None else place.axis for place in along}) > 1:
-                raise Mixes(f"joins values that lie at different positions ({name})")
-            found.append(_met([place for place in along if place is not None]) if along[0] is not None else None)
+        found = [_joined(along, name) for along in zip(*places, strict=True)]
         for value in given:
             if isinstance(value, Constant):
                 self.said.append(at_one_position(value, found, self.space))
@@ -216,6 +264,13 @@ class Reader:
             raise Mixes(f"mixes positions ({name} along the space)")
         dropped = len(eqn.outvars[0].aval.shape) < len(places)
         return [place for axis, place in enumerate(places) if not (dropped and axis in axes)]
+
+
+def _joined(along: tuple[Place | None, ...], name: str) -> Place | None:
+    """What an axis stands for where values are joined."""
+    if len({None if place is None else place.axis for place in along}) > 1:
+        raise Mixes(f"joins values that lie at different positions ({name})")
+    return _met([place for place in along if place is not None]) if along[0] is not None else None
 
 
 def _met(places: list[Place]) -> Place:

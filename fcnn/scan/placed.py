@@ -65,6 +65,13 @@ def unknown(shape: Shape) -> Constant:
     return Constant(None, frozenset(n for n, size in enumerate(shape) if size == 1))
 
 
+def at_turn(value: Constant, turn: int) -> Constant:
+    """What one turn of a loop has of a value that is sliced along its first axis."""
+    if value.value is None:
+        return Constant(None, frozenset(n - 1 for n in value.uniform if n))
+    return constant(value.value[turn])
+
+
 def _same_along(array: np.ndarray, axis: int) -> bool:
     return bool((array == np.take(array, [0], axis)).all()) if array.size else True
 

@@ -21,6 +21,7 @@ Source:
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,26 +29,20 @@ from fractions import Fraction
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from .. import facts, geometry, names
 from ..compose.graph import Graph
 from ..compose.parallel import Branches, Residual
 from ..compose.parts import lift
-from ..compose.remat import Remat
-from ..compose.repeat import Repeat
-from ..compose.serial import Serial
-from ..compose.wiring import traced
 from ..errors import at, at_top, shown
 from ..geometry import Shape
-from ..identity import nearest
-from ..layer import Layer
+from ..layer import Context, Layer
 from ..layers import Function
 from ..tracing.positionwise import Mixes, applied, why_not_positionwise
-from .axis import Axes, Axis, meet
+from ..tracing.record import Use, record
+from .axis import Axes, Axis
 from .dataflow import Reader, canonical, fields, followed_alike
-from .layer import Scan
-from .placed import entrance, unknown
+from .placed import TooSmall, entrance, unknown
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,7 @@ def reach(net: Any, shape: Shape) -> Reach:
             "network once more for the others"
         )
     with at_top(net.label):
-        _, axes = follow(net, shape, (Axis(),) * (len(shape) - 1))
+        axes = _followed(net, shape)
     return Reach(
         tuple(axis.step if axis.step.denominator > 1 else int(axis.step) for axis in axes),
         tuple(math.ceil(axis.high) - math.floor(axis.low) + 1 for axis in axes),
@@ -117,28 +112,89 @@ def reach(net: Any, shape: Shape) -> Reach:
     )
 
 
-def follow(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    """Follow fields through a layer.
+# A network: its program, followed from operation to operation.
 
-    Args:
-        layer: of one input.
-        shape: of that input, without the batch.
-        axes: the fields of the input's values.
 
-    Returns:
-        Shape and fields of the output.
+def _followed(net: Layer, shape: Shape) -> Axes:
+    """The fields of what a network makes."""
+    rank = len(shape) - 1
+    free: list[tuple[str, ...]] = []
 
-    Raises:
-        ValueError: a layer that mixes positions or treats them differently.
-    """
-    kind = nearest(layer, _COMPOSITIONS)
-    if kind is not None:
-        return _COMPOSITIONS[kind](layer, shape, axes)
+    def follow(space: Shape) -> tuple[Shape, Axes, list[Any]]:
+        program = record(net, ((*space, shape[-1]),), batch=2)
+        said: list[Any] = []
+        reader = Reader(space, said, lambda reader, number, given: _use(reader, program.uses[number], given))
+        given = [unknown(leaf.shape) for leaf in jax.tree.leaves((program.params, program.state))]
+        try:
+            found = reader.read(program.jaxpr, [*given, entrance((Axis(),) * rank, (2, *space, shape[-1]))])
+        finally:
+            free.extend([reader.free] if reader.free is not None else [])
+        return *canonical(found[0], program.output.shape, rank), said
+
+    space = shape[:-1]
+    try:
+        try:
+            _, axes, _ = follow(space)
+        except TooSmall:
+            free.append(())
+        # what stands between layers has to do the same on larger spaces; of layers it is known
+        return followed_alike(follow, space)[1] if free else axes
+    except Mixes as error:
+        place = error.place if error.place is not None else next(filter(None, free), ())
+        path, part = _around(net, place)
+        with at("/".join(path)) if path else contextlib.nullcontext():
+            raise ValueError(_refusal(part, error)) from None
+
+
+def _around(net: Any, place: tuple[str, ...]) -> tuple[tuple[str, ...], Any]:
+    """The composition that an operation stands in, and its path."""
+    path: tuple[str, ...] = ()
+    for step in (name.split("#")[0] for name in place):
+        while hasattr(net, "layer") and isinstance(net.layer, Layer):  # repeat and remat, whose parts are one level up
+            net = net.layer
+        part = dict(net.named_parts()).get(step) if hasattr(net, "named_parts") else None
+        if part is None:
+            break
+        net, path = part, (*path, step)
+    while hasattr(net, "layer") and isinstance(net.layer, Layer):
+        net = net.layer
+    return path, net
+
+
+def _refusal(part: Any, error: Mixes) -> str:
+    if isinstance(part, Graph):
+        return f"the wiring {names.code(part.wiring)} {error}; wire by functions that do the same at every position"
+    if isinstance(part, (Residual, Branches)):
+        return str(error)
+    return f"{names.code(part)} {error}; {_FUNCTIONS}"
+
+
+#: what to do about operations that mix positions
+_FUNCTIONS = "use functions that do the same at every position, and fcnn's convolutions and poolings to join positions"
+
+
+def _use(reader: Reader, use: Use, given: list[Any]) -> Axes:
+    """The fields of what one use of a layer makes."""
+    own = len(jax.tree.leaves((use.params, use.state)))
+    inputs = [canonical(value, x.shape, reader.rank) for value, x in zip(given[own:], use.inputs, strict=True)]
+    path = "/".join(step.split("#")[0] for step in use.path.split("/"))
+    with at(path) if path else contextlib.nullcontext():
+        if len(inputs) > 1:
+            return _together(reader, use, [axes for _, axes in inputs])
+        ((shape, axes),) = inputs
+        return _through(use, shape, axes)
+
+
+def _through(use: Use, shape: Shape, axes: Axes) -> Axes:
+    """The fields of what a layer of one input makes, by what it states of itself or by its operations."""
+    layer = use.layer
     if len(shape) != len(axes) + 1 and not isinstance(layer, Function):
         raise ValueError(
             f"is given {shown(shape)} by the part before it, which is not (*space, channels) with {len(axes)} axes of "
             "space; only functions can follow a part that makes something else at every position"
         )
+    if use.inside is not None:
+        return _scanned(layer, axes)
     stated = facts.locality(layer, shape)
     if stated is None:
         return _by_operations(layer, shape, axes)
@@ -146,10 +202,9 @@ def follow(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
         raise ValueError(f"{names.code(layer)} {stated.reason}; {stated.way_out}")
     if isinstance(stated, facts.Resampled) and stated.windows is None:
         return _by_operations(layer, shape, axes, stated.operations)
-    out = layer.infer_shape(shape)
     if isinstance(stated, (facts.SlidingWindow, facts.Resampled)):
-        return out, _windows(stated.windows, axes)  # type: ignore[arg-type]
-    return out, _spread(stated, axes) if isinstance(stated, facts.SpreadWindow) else axes
+        return _windows(stated.windows, axes)  # type: ignore[arg-type]
+    return _spread(stated, axes) if isinstance(stated, facts.SpreadWindow) else axes
 
 
 # Layers that move windows over the space.
@@ -187,123 +242,48 @@ def _spread(stated: facts.SpreadWindow, axes: Axes) -> Axes:
     return tuple(found)
 
 
-# Compositions.
-
-
-def _scan(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
+def _scanned(layer: Any, axes: Axes) -> Axes:
     rank = len(axes)
     windows, strides = geometry.per_axis(layer.window, rank, "window"), geometry.per_axis(layer.stride, rank, "stride")
     along = zip(axes, windows, strides, strict=True)
-    return layer.infer_shape(shape), tuple(axis.through(stride, 0, window - 1) for axis, window, stride in along)
-
-
-def _serial(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    for name, part in layer.parts:
-        with at(name):
-            shape, axes = follow(part, shape, axes)
-    return shape, axes
-
-
-def _parallel(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    paths = []
-    for name, part in layer.named_parts():
-        with at(name):
-            paths.append(follow(part, shape, axes)[1])
-    if isinstance(layer, Residual) and layer.shortcut is None:
-        paths.append(axes)
-    return layer.infer_shape(shape), meet(paths)
-
-
-def _repeat(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    for _ in range(layer.n):
-        shape, axes = follow(layer.layer, shape, axes)
-    return shape, axes
-
-
-def _remat(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    return follow(layer.layer, shape, axes)
-
-
-def _graph(layer: Any, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    rank = len(axes)
-
-    def follow_wiring(space: Shape) -> tuple[Shape, Axes, list[Any]]:
-        said: list[Any] = []
-        return *_wired(layer, [((*space, *shape[rank:]), (Axis(),) * rank)], space, said), said
-
-    try:
-        out, own = followed_alike(follow_wiring, shape[:rank])
-    except Mixes as error:
-        raise ValueError(
-            f"the wiring {names.code(layer.wiring)} {error}; wire by functions that do the same at every position"
-        ) from None
-    return out, tuple(axis.then(inner) for axis, inner in zip(axes, own, strict=True))
-
-
-def _wired(layer: Any, inputs: list[tuple[Shape, Axes]], space: Shape, said: list[Any]) -> tuple[Shape, Axes]:
-    """Follow the inputs of a graph through its wiring and the layers that it calls."""
-    shapes, rank = [shape for shape, _ in inputs], len(inputs[0][1])
-    params = jax.eval_shape(lambda: layer.init_part(jax.random.key(0), tuple(shapes)))
-    wiring, parts = traced(layer, params, *shapes, batch=2), dict(layer.parts)
-
-    def use(number: int, given: list[tuple[Shape, Axes]]) -> tuple[Shape, Axes]:
-        name = wiring.uses[number].name
-        with at(name):
-            return _used(parts[name], given, space, said)
-
-    given = [unknown(leaf.shape) for leaf in jax.tree.leaves(params)]
-    found = Reader(space, said, use).read(
-        wiring.program, [*given, *(entrance(axes, (2, *shape)) for shape, axes in inputs)]
-    )
-    return canonical(found[0], jax.tree.leaves(wiring.out)[0].shape, rank)
-
-
-def _used(part: Layer, given: list[tuple[Shape, Axes]], space: Shape, said: list[Any]) -> tuple[Shape, Axes]:
-    """Follow the inputs of one use of a layer; only graphs and functions take several."""
-    if isinstance(part, Remat):
-        return _used(part.layer, given, space, said)
-    if isinstance(part, Graph):
-        return _wired(part, given, space, said)
-    if len(given) == 1:
-        return follow(part, *given[0])
-    if not isinstance(part, Function):
-        raise ValueError(f"{names.code(part)} takes several inputs; join them by a function or a graph")
-    rank = len(given[0][1])
-    structs = [jax.ShapeDtypeStruct((2, *shape), jnp.zeros(()).dtype) for shape, _ in given]
-    program, out = jax.make_jaxpr(part.function, return_shape=True)(*structs)
-    found = Reader(space, said).read(program, [entrance(axes, (2, *shape)) for shape, axes in given])
-    return canonical(found[0], out.shape, rank)
+    return tuple(axis.through(stride, 0, window - 1) for axis, window, stride in along)
 
 
 # What looks at one position, and what does not.
 
 
-def _by_operations(
-    layer: Layer, shape: Shape, axes: Axes, operations: Callable[[Any], Any] | None = None
-) -> tuple[Shape, Axes]:
+def _by_operations(layer: Layer, shape: Shape, axes: Axes, operations: Callable[[Any], Any] | None = None) -> Axes:
     """A function, or a layer that states no geometry: its operations say whether it keeps positions apart.
 
     Where they cannot be followed, there are others that do the same.
     """
     function = layer.function if isinstance(layer, Function) else applied(layer, shape)
     if why_not_positionwise(function, shape, len(axes) + 1) is None:
-        return tuple(layer.infer_shape(shape)), axes
+        return axes
     try:  # resizing, padding, cropping, ...
-        return fields(layer if operations is None else Function(operations), shape, axes)
+        return fields(layer if operations is None else Function(operations), shape, axes)[1]
     except Mixes as error:
-        raise ValueError(
-            f"{names.code(layer)} {error}; use functions that do the same at every position, and fcnn's convolutions "
-            "and poolings to join positions"
-        ) from None
+        raise ValueError(f"{names.code(layer)} {error}; {_FUNCTIONS}") from None
 
 
-#: compositions, whose parts are followed; a layer is followed by what it states of itself, or by its operations
-_COMPOSITIONS: dict[type, Callable[[Any, Shape, Axes], tuple[Shape, Axes]]] = {
-    Serial: _serial,
-    Residual: _parallel,
-    Branches: _parallel,
-    Scan: _scan,
-    Repeat: _repeat,
-    Remat: _remat,
-    Graph: _graph,
-}
+def _together(reader: Reader, use: Use, inputs: list[Axes]) -> Axes:
+    """A function or layer of several inputs: what its operations make of them together."""
+
+    def run(params: Any, state: Any, *inputs: Any) -> Any:
+        return use.layer.run(Context(train=False), params, state, inputs)[0]
+
+    program, out = jax.make_jaxpr(run, return_shape=True)(use.params, use.state, *use.inputs)
+    given = [unknown(leaf.shape) for leaf in jax.tree.leaves((use.params, use.state))]
+    inner = Reader(reader.space, reader.said)
+    try:
+        found = inner.read(
+            program, [*given, *(entrance(axes, x.shape) for axes, x in zip(inputs, use.inputs, strict=True))]
+        )
+        axes = canonical(found[0], out.shape, reader.rank)[1]
+    except TooSmall:
+        raise
+    except Mixes as error:
+        raise ValueError(f"{names.code(use.layer)} {error}; {_FUNCTIONS}") from None
+    if reader.free is None and inner.free is not None:
+        reader.free = tuple(use.path.split("/"))[:-1]
+    return axes

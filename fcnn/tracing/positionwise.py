@@ -57,7 +57,13 @@ class Seen(NamedTuple):
 
 
 class Mixes(Exception):
-    """Raised where a function mixes positions, or cannot be seen not to."""
+    """Raised where a function mixes positions, or cannot be seen not to.
+
+    Attributes:
+        place: the names of the parts around the operation; None: not known.
+    """
+
+    place: tuple[str, ...] | None = None
 
 
 def why_not_positionwise(
