@@ -232,7 +232,12 @@ def test_a_loop_is_followed_turn_by_turn():
     seen = reach(fcnn.serial(blurred, fcnn.repeat(fcnn.Conv(2, 3, padding="SAME"), 4)), (40, 2))
     assert (seen.step, seen.size, seen.first) == ((1,), (10 + 1 + 8,), (-9,))
     with pytest.raises(ValueError, match=r"mixes positions \(scan along an axis\)"):
-        reach(lambda x: jax.lax.scan(lambda c, row: (c + row, c), x[:, 0], x.swapaxes(0, 1))[1].swapaxes(0, 1), (8, 2))
+        reach(
+            lambda x: jax.lax.scan(lambda c, row: (c + row, c), jnp.zeros((x.shape[0], 2)), x.swapaxes(0, 1))[
+                1
+            ].swapaxes(0, 1),
+            (8, 2),
+        )
 
 
 def test_several_arrays_per_position_may_come_last():
