@@ -9,6 +9,9 @@ SENTENCES = {
     "no space": "no space|window is empty",
     "several inputs": r"takes 2 inputs|takes several inputs|missing 1 required positional",
     "pads": "pads the window of|pads the window, and makes values between the samples",
+    "resampled": "makes values between the samples|gathers blocks that begin at the window's first sample"
+    "|(pads|cuts) the window, whose border lies elsewhere",
+    "steps": "has steps that depend on the size of the image",
     "adds": "adds what lies past the ends to what lies within",
     "ends": "joins the two ends of the space",
     "unshared": "has a kernel of its own for every position",
@@ -31,6 +34,8 @@ SENTENCES = {
 }
 
 VECTORS = {"dense", "prelu of channels", "batch norm plain", "branches summed", "graph", "user's two inputs alone"}
+RESAMPLED = {name for name in SUBJECTS if name.split()[0] in ("pad", "crop", "pixel", "resize")}
+STEPS = {"resize", "resize with aligned corners", "resize antialiased", "resize as jax does"}
 STATISTICS = {"layer norm of the example", "layer norm of columns", "group norm", "instance norm"}
 TRANSPOSED = {"conv transpose", "conv transpose same", "conv transpose to a size"}
 USERS = {name for name in SUBJECTS if name.startswith("user's")}
@@ -39,7 +44,8 @@ FIELDS = {
     "no space": VECTORS,
     "several inputs": {"max unpool alone"},
     "adds": {"conv transpose circular"},
-    "ends": {"conv circular", "avg pool with a divisor"},
+    "ends": {"conv circular", "avg pool with a divisor", "pad around"},
+    "steps": STEPS,
     "unshared": {"locally connected"},
     "joins": {"flatten", "flatten some axes", "serial", "lenet5"},
     "pools": {"global max pool", "global avg pool"},
@@ -53,7 +59,9 @@ FIELDS = {
         *("doubled flatten", "doubled flatten some axes", "doubled global max pool", "doubled global avg pool"),
         *("doubled adaptive avg pool", "doubled adaptive max pool", "doubled adaptive pool of one axis"),
         *(f"doubled {name}" for name in STATISTICS),
-        *("doubled batch norm of the batch alone", "max unpool"),
+        *("doubled batch norm of the batch alone", "max unpool", "crop to a size", "doubled crop to a size"),
+        *("doubled pad by reflection", "doubled pad around", "doubled pad by the edge", "doubled resize by a factor"),
+        *(f"doubled {name}" for name in STEPS),
     },
 }
 #: what becomes no convolution over a larger space
@@ -73,6 +81,7 @@ CONVOLUTIONS = {
         *("doubled locally connected", "doubled max pool", "doubled max pool overlapping", "doubled max pool dilated"),
         *("doubled avg pool", "doubled avg pool of sound", "doubled avg pool with a divisor", "doubled lp pool"),
         *("doubled batch norm of the batch alone", "doubled scan by patches"),
+        *(f"doubled {name}" for name in RESAMPLED),
     },
 }
 PADS = {
@@ -81,7 +90,9 @@ PADS = {
     *("residual projected", "branches", "repeat", "remat", "remat in a repeat", "lenet5", "user's window of sound"),
     *("user's window in a repeat", *TRANSPOSED),
 }
-WITH_KERNELS = "conv|dense|locally|serial$|residual|branches|repeat|remat|graph|scan|lenet|max unpool$|user's"
+WITH_KERNELS = (
+    "conv|dense|locally|serial$|residual|branches|repeat|remat|graph|scan|lenet|max unpool$|stochastic depth$|user's"
+)
 REFUSED = {
     "reach": FIELDS,
     "scan_tiles": FIELDS | {"one size": {"conv transpose to a size"}},
@@ -93,6 +104,8 @@ REFUSED = {
         "adds": {"conv transpose circular"},
         "unshared": {"locally connected"},
         "statistics": STATISTICS,
+        "resampled": RESAMPLED - STEPS,
+        "steps": STEPS,
         "centre": {"user's whole space"},
     },
     "fully_convolutional": CONVOLUTIONS,

@@ -244,6 +244,7 @@ LEAVES = {name: case for name, case in CASES.items() if leaf(case.net)}
 #: layers that are cases only as parts of networks
 PARTS = {
     "prelu alone": Case(fcnn.PReLU(), IMAGE),
+    "stochastic depth alone": Case(fcnn.StochasticDepth(0.4), IMAGE),
     "max unpool alone": Case(fcnn.MaxUnpool(2), (3, 2, 4), ((6, 4, 4),)),
 }
 EMPTY = {f"empty {name}": dataclasses.replace(case, net=empty(case.net)) for name, case in (LEAVES | PARTS).items()}
