@@ -171,3 +171,13 @@ def test_the_field_of_a_unet_by_hand():
 def test_a_small_image_is_enough_to_see_how_resizing_goes_on():
     small, large = reach(unet, (8, 8, 1)), reach(unet, (64, 64, 1))
     assert small == large
+
+
+@pytest.mark.parametrize("size", [10, 11, 12, 13, 14])
+def test_a_small_image_has_its_own_padding_where_strides_do_not_divide_it(size):
+    @fcnn.graph(conv=fcnn.Conv(2, 4, stride=5, padding="SAME"))
+    def net(layer, x):
+        return resized(2, 1, "linear")(layer.conv(x))
+
+    small, large = reach(net, (size, 1)), reach(net, (size + 5 * 60, 1))
+    assert small == large

@@ -118,8 +118,9 @@ def _by_gradients(layer: Any, params: Params, state: State, x: jax.Array, slope:
     if isinstance(stated, facts.SlidingWindow):
         windows: Windows = stated.windows
         x = pad(x, windows)
-        moves = {"stride": windows.stride, "dilation": windows.dilation}
-        seen = _patches(x, geometry.slide(x.shape[1:-1], windows.kernel, **moves))
+        seen = _patches(
+            x, geometry.slide(x.shape[1:-1], windows.kernel, stride=windows.stride, dilation=windows.dilation)
+        )
         local = windows.kernel
         layer = dataclasses.replace(layer, stride=1, dilation=1, padding="VALID")
     else:

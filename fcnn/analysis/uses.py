@@ -145,9 +145,11 @@ def _rehearsed(
 
         def observer(seen: LayerOutput) -> Observed:
             change = perturbations.get(seen.path)
-            for index in () if change is None else seen.indices:
+            if change is None:
+                return Observed((seen.inputs, seen.output))
+            for index in seen.indices:
                 change = change[index]
-            return Observed((seen.inputs, seen.output), None if change is None else seen.output + change)
+            return Observed((seen.inputs, seen.output), seen.output + change)
 
         context = Context(train=False, observer=observer, constant=frozenset(perturbations))
         if not alone:

@@ -84,7 +84,7 @@ def fields(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
     return out, tuple(axis.then(inner) for axis, inner in zip(axes, own, strict=True))
 
 
-#: added to a space that is too small: a multiple of the steps that networks take
+#: added to a space that is too small, or a little more
 _MORE = 192
 
 
@@ -103,6 +103,10 @@ def followed_alike(follow: Callable[[Shape], tuple[Shape, Axes, list[Any]]], spa
         out, axes, said = follow(space)
     except TooSmall:
         begin = tuple(n + _MORE for n in space)
+        axes = _elsewhere(follow, begin, space)[1]
+        # by whole periods, so that padding lies as it does in the space itself
+        periods = (math.ceil(axis.period) for axis in axes)
+        begin = tuple(n + period * -(-_MORE // period) for n, period in zip(space, periods, strict=True))
         out, axes, said = _elsewhere(follow, begin, space)
 
     def grown(larger: Shape) -> Shape:

@@ -134,11 +134,11 @@ def _followed(net: Layer, shape: Shape) -> Axes:
     space = shape[:-1]
     try:
         try:
-            _, axes, _ = follow(space)
+            axes = follow(space)[1]
         except TooSmall:
-            free.append(())
+            axes = None
         # what stands between layers has to do the same on larger spaces; of layers it is known
-        return followed_alike(follow, space)[1] if free else axes
+        return axes if axes is not None and not free else followed_alike(follow, space)[1]
     except Mixes as error:
         place = error.place if error.place is not None else next(filter(None, free), ())
         path, part = _around(net, place)
