@@ -294,6 +294,25 @@ def check_algorithms(name):
     assert sum(row.operation == "forward" for row in table.rows) == str(program).count("fcnn_convolution_forward[")
 
 
+def check_plan(name):
+    """Every layer is in one segment; the network of a scan has a plan of its own."""
+
+    def uses(trace):
+        for node in trace:
+            if node.layer is not None:
+                yield node.path
+            for inner in () if node.layer is not None else node.inside:
+                yield from uses(inner)
+
+    it = made(name)
+    plan = analysis.plan(it.net, *it.shapes, batch=2)
+    planned = [path for segment in plan.segments for path in segment.paths]
+    observed = fcnn.summary(it.net, *it.shapes).rows
+    layers = set(uses(fcnn.trace(it.net, *it.shapes)))
+    assert len(planned) == len(set(planned))
+    assert {row.path for row in observed if row.path in layers} <= set(planned)
+
+
 def check_to_reference(name):
     it = made(name)
     with jax.enable_x64(True):
@@ -348,6 +367,7 @@ TOOLS = {
     "fully_convolutional": check_fully_convolutional,
     "gradient_by_use": check_gradient_by_use,
     "algorithms": check_algorithms,
+    "plan": check_plan,
     "to_reference": check_to_reference,
     "check_gradients": check_check_gradients,
     "as_mlp": check_as_mlp,
