@@ -134,6 +134,29 @@ def test_a_variance_beyond_float16_is_computed_in_float32():
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new))
 
 
+@pytest.mark.parametrize("epsilon", [0.0, 0.3])
+def test_standardize_has_the_derivatives_of_its_formula(epsilon, x64):
+    """The closed derivative, of all three results, against autodiff of the formula: forward, reverse and both."""
+
+    def plainly(x):
+        mean = x.mean((0, 2), keepdims=True)
+        variance = jnp.square(x - mean).mean((0, 2), keepdims=True)
+        return (x - mean) / jnp.sqrt(variance + epsilon), mean, variance
+
+    def slope(function):
+        return jax.grad(lambda x: sum(jnp.sum(jnp.sin(3 * y)) for y in function(x)))
+
+    def everything(function):
+        def run(x, t):
+            forward = jax.jvp(function, (x,), (t,))[1]
+            return forward, slope(function)(x), jax.jvp(slope(function), (x,), (t,)), jax.jacrev(slope(function))(x)
+
+        return jax.jit(jax.vmap(run))(*np.random.default_rng(0).normal(size=(2, 2, 3, 2, 4)))
+
+    found, wanted = everything(lambda x: ops.standardize(x, (0, 2), epsilon=epsilon)), everything(plainly)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), found, wanted)
+
+
 def test_epsilon_zero_makes_constants_zero_with_a_gradient_of_zero():
     x = jnp.full((2, 3, 4), 7.0)
     calls = {
@@ -142,6 +165,10 @@ def test_epsilon_zero_makes_constants_zero_with_a_gradient_of_zero():
         "instance": lambda x: ops.instance_norm(x, epsilon=0.0),
         "batch": lambda x: ops.batch_norm(x, jnp.full(4, 7.0), jnp.zeros(4), epsilon=0.0),
     }
+    _, back = jax.vjp(lambda x: ops.standardize(x, (1,), epsilon=0.0), x)
+    for cotangent in np.eye(3, dtype="float32"):
+        given = [jnp.full(shape, c) for shape, c in zip(((2, 3, 4), (2, 1, 4), (2, 1, 4)), cotangent, strict=True)]
+        np.testing.assert_allclose(back(tuple(given))[0], cotangent[1] / 3, rtol=1e-6)
     for call in calls.values():
         y, back = jax.vjp(call, x)
         np.testing.assert_array_equal(y, 0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -14,6 +16,7 @@ from ..errors import at, refuse_traced
 from ..native import native
 from .devices import explicit_axes
 from .dtypes import beside, common, wide
+from .tools import in_taylor_mode
 
 if TYPE_CHECKING:
     from jax import Array
@@ -39,7 +42,9 @@ def moments(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
         >>> mean.tolist(), variance.tolist()
         ([2.0], [1.0])
     """
-    _, s, mean, square = _deviations(jnp.asarray(native(x)), axes, 1.0)  # what is small adds nothing to a variance
+    x = jnp.asarray(native(x))
+    x, axes = x.astype(wide(x.dtype)), tuple(axis % x.ndim for axis in axes)
+    _, s, mean, square = _deviations(x, axes, 1.0)  # what is small adds nothing to a variance
     return mean, square / s / s
 
 
@@ -74,9 +79,42 @@ def standardize(
     """
     with at("standardize"):
         epsilon = check_epsilon(epsilon)
-    deviation, s, mean, square = _deviations(jnp.asarray(native(x)), axes, epsilon, share)
+    x = jnp.asarray(native(x))
+    x = x.astype(wide(x.dtype))
+    axes = tuple(axis % x.ndim for axis in axes)
+    if share is not None or in_taylor_mode(x):
+        return _standardized(x, axes, epsilon, share)[:3]
+    return _with_slope(x, axes, epsilon)[:3]
+
+
+def _standardized(
+    x: Array, axes: tuple[int, ...], epsilon: float, share: Array | None = None
+) -> tuple[Array, Array, Array, Array]:
+    """The standardised x, mean, variance and what the deviations were multiplied by, 1 / sqrt(variance + epsilon)."""
+    deviation, s, mean, square = _deviations(x, axes, epsilon, share)
     root = jnp.asarray(math.sqrt(epsilon), s.dtype) * s
-    return deviation * _inverse_root(square, jnp.square(root), epsilon), mean, square / s / s
+    inverse = _inverse_root(square, jnp.square(root), epsilon)
+    return deviation * inverse, mean, square / s / s, inverse * s
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _with_slope(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array, Array]:
+    r""":func:`_standardized`, with its derivative in closed form, which takes fewer passes over x.
+
+    .. math:: d\hat x = r (dx - \overline{dx} - \hat x \, \overline{\hat x \, dx}), \qquad
+        r = \frac{1}{\sqrt{\sigma^2 + \epsilon}}
+    """
+    return _standardized(x, axes, epsilon)
+
+
+@_with_slope.defjvp
+def _slope(axes: tuple[int, ...], epsilon: float, primals: tuple[Array], tangents: tuple[Array]) -> Any:
+    (x,), (t,) = primals, tangents
+    normal, mean, variance, r = _with_slope(x, axes, epsilon)
+    average, along = _mean(t, axes), _mean(normal * t, axes)
+    zero = r == 0  # the variance and epsilon are 0, and so is the derivative
+    slope = jnp.where(zero, 0, 2 * along / jnp.where(zero, 1, r))  # of the variance
+    return (normal, mean, variance, r), (r * t - r * average - normal * (r * along), average, slope, -r * r * along)
 
 
 def normalize(
@@ -139,23 +177,25 @@ def rescale(normal: Array, scale: Array | None, bias: Array | None, dtype: Any) 
     return y.astype(dtype)
 
 
+def _mean(a: Array, axes: tuple[int, ...]) -> Array:
+    count = math.prod(a.shape[axis] for axis in axes)
+    if geometry.symbolic(count):
+        return jnp.sum(a, axes, keepdims=True) / jnp.asarray(count).astype(a.dtype)
+    return jnp.sum(a, axes, keepdims=True) / max(count, 1)  # of an empty batch it is 0
+
+
 def _deviations(
-    x: Array, axes: Sequence[int], epsilon: float, share: Array | None = None
+    x: Array, axes: tuple[int, ...], epsilon: float, share: Array | None = None
 ) -> tuple[Array, Array, Array, Array]:
     """Deviations from the mean times a power of two s; s; the mean; the mean square of the scaled deviations.
 
     Every value here is the same whatever the pivot and s are, up to rounding, so both are constants to a derivative.
     """
-    x = x.astype(wide(x.dtype))
-    axes = tuple(axis % x.ndim for axis in axes)
 
     def mean_of(a: Array) -> Array:
         if share is not None:
             return jnp.sum(jnp.where(share > 0, share * a, 0), axes, keepdims=True)
-        count = math.prod(x.shape[axis] for axis in axes)
-        if geometry.symbolic(count):
-            return jnp.sum(a, axes, keepdims=True) / jnp.asarray(count).astype(a.dtype)
-        return jnp.sum(a, axes, keepdims=True) / max(count, 1)  # of an empty batch it is 0
+        return _mean(a, axes)
 
     fixed = lax.stop_gradient(x)
     # single values of an array that is spread over devices by name cannot be cut out: there the pivot is the mean

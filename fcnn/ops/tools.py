@@ -49,6 +49,12 @@ class Own(Primitive):
         return y, terms
 
 
+def in_taylor_mode(x: Any) -> bool:
+    """Whether x is a series of ``jax.experimental.jet``, which takes no function with a derivative rule of its own."""
+    jet = sys.modules.get("jax.experimental.jet")
+    return jet is not None and isinstance(x, jet.JetTracer)
+
+
 def one_program(function: Callable[..., Any], *arrays: Any) -> Any:
     """The function of the arrays as one compiled program, also under ``jax.disable_jit``."""
     with jax.disable_jit(False):
