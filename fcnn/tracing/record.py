@@ -141,7 +141,7 @@ class Recorder:
         leaves, form = jax.tree.flatten(given)
         output, new_state = _outcome(layer, context.train, form, tuple(leaves))
         new_state = new_state if context.train else {}
-        use = Use(context.place, layer, *given, output, _folds(context))
+        use = Use(context.place, layer, given[0], given[1], given[2], output, _folds(context))
         y, new_state = self._bind(use, new_state, (params, state, inputs))
         return y, new_state if context.train else state
 
@@ -162,7 +162,7 @@ class Recorder:
             lambda a: jax.ShapeDtypeStruct((a.shape[0], *positions, *a.shape[1:]), a.dtype), inside.output
         )
         given: Any = jax.tree.map(_kind, (params, state, (x,)))
-        use = Use(context.place, layer, *given, output, _folds(context), inside, positions)
+        use = Use(context.place, layer, given[0], given[1], given[2], output, _folds(context), inside, positions)
         y, new_state = self._bind(use, given[1] if context.train else {}, (params, state, (x,)))
         return y, new_state if context.train else state
 
