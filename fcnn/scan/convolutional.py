@@ -74,7 +74,7 @@ def fully_convolutional(
         given = jax.eval_shape(lambda: net.init_state(shape)) if state is None else state
         jax.eval_shape(lambda p, s, x: net.apply(p, x, state=s), params, given, one)
         if nearest(net, (Scan,)) is not None:
-            scan = dataclasses.replace(net, method="layers")
+            scan = dataclasses.replace(net, method="layers")  # type: ignore[type-var]
             cascade = _distributed(scan.net, params, scan.placed(shape)[1])
             if cascade is not None:
                 scan, params = dataclasses.replace(scan, net=cascade[0]), cascade[1]
