@@ -83,7 +83,7 @@ def test_links_homes_and_folders_that_change(tmp_path, monkeypatch, whole):
 def test_the_folder_of_the_newest_checkpoint_stands_for_the_run(tmp_path, whole):
     kernel(1, checkpoint=tmp_path)
     kernel(2, checkpoint=tmp_path, resume=True)
-    with pytest.raises(CheckpointError, match=r"goes on from the newest, step_00000004; give .*, or copy"):
+    with pytest.raises(CheckpointError, match=r"continues from the newest, step_00000004; give .*, or copy"):
         kernel(3, checkpoint=tmp_path / "step_00000002", resume=True)
     assert kernel(3, checkpoint=tmp_path / "step_00000004", resume=True) == whole
     assert (tmp_path / "step_00000006").is_dir()
