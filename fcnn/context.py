@@ -131,9 +131,9 @@ class Context:
                 own_params = jax.lax.stop_gradient(own_params)
             if self.record is not None:
                 return self.record.part(layer, inner, own_params, own_state, inputs)
-            step = self.plan.step(inner.planned) if self.plan else None
-            if step is not None:
-                return self.plan.execute(step, layer, inner, own_params, own_state, inputs)
+            planned = self.plan.step(inner.planned) if self.plan else None
+            if planned is not None:
+                return self.plan.execute(planned, layer, inner, own_params, own_state, inputs)
             if self.plan and self.observer is not None:
                 return self.plan.watch(layer, inner, own_params, own_state, inputs)
             y, new_state = layer.run(inner, own_params, own_state, inputs)

@@ -35,11 +35,9 @@ class SlidingWindow:
 
     Attributes:
         windows: where the windows lie.
-        size: the hyperparameter that holds their size; the others are ``stride``, ``padding``, ``dilation``.
     """
 
     windows: Windows
-    size: str = "kernel"
 
 
 @dataclass(frozen=True)
@@ -99,13 +97,15 @@ Locality = EachPosition | SlidingWindow | SpreadWindow | WholeSpace | Resampled
 def counts(layer: Any, method: str) -> bool:
     """Whether what a layer's class states by a method is about this layer, and not about a base class.
 
+    Args:
+        layer: the layer.
+        method: "locality" or "multiply_adds".
+
     Example:
-        >>> class Small(fcnn.Conv):
-        ...     pass
-        >>> class Scaled(fcnn.Conv):
+        >>> class Doubled(fcnn.Conv):
         ...     def forward(self, params, x):
         ...         return 2 * super().forward(params, x)
-        >>> counts(Small(4, 3), "locality"), counts(Scaled(4, 3), "locality")
+        >>> counts(fcnn.Conv(4, 3), "locality"), counts(Doubled(4, 3), "locality")
         (True, False)
     """
     order = type(layer).__mro__

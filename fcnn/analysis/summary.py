@@ -113,7 +113,7 @@ def summary(net: Layer, shape: Shape, *more_shapes: Shape) -> Summary:
     key = jax.random.key(0)
     params = jax.eval_shape(lambda: net.init(key, *shapes))
     state = jax.eval_shape(lambda: net.init_state(*shapes))
-    context = Context(train=False, observer=lambda seen: Observed(kept=seen.output))
+    context = Context(train=False, observer=lambda seen: Observed(kept=seen.output), plan=False)
     inputs = [jax.ShapeDtypeStruct((1, *s), jnp.zeros(()).dtype) for s in net.check_shapes(shapes)]
     jax.eval_shape(
         lambda params, state, *inputs: net.start_walk(context, params, state, inputs), params, state, *inputs

@@ -48,7 +48,7 @@ class _Windowed(Layer):
         windows = pool_windows(
             shape[:-1], self.window, self.stride, self.padding, self.dilation, self.ceil_mode, shape[-1]
         )
-        return SlidingWindow(windows, "window")
+        return SlidingWindow(windows)
 
     def multiply_adds(self, shape: Shape) -> int:
         return 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..geometry import Shape
+from ..tables import Table, Tabular
 
 HEADER = ("layers", "algorithm", "layout", "why")
 
@@ -56,8 +57,8 @@ class Segment:
     reason: str
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Tabular):
     """What is computed together in a network, for inputs of one shape.
 
     Attributes:
@@ -96,19 +97,11 @@ class Plan:
 
         return watch(self, layer, *given)
 
-    def cells(self) -> list[tuple[str, ...]]:
-        """The segments as rows of text."""
-        return [(_listed(s.paths), s.algorithm, s.layout, s.reason) for s in self.segments]
-
-    def __str__(self) -> str:
-        lines = [HEADER, *self.cells()]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-        text = ["  ".join(cell.ljust(n) for cell, n in zip(line, widths, strict=True)).rstrip() for line in lines]
+    def table(self) -> Table:
         count = len(self.steps)
-        first = f"{self.batch} examples of {self.dtype}; {count or 'no'} layer{'s' * (count != 1)} in runs"
-        return "\n".join([first, text[0], "-" * max(map(len, text)), *text[1:]])
-
-    __repr__ = __str__
+        above = f"{self.batch} examples of {self.dtype}; {count or 'no'} layer{'s' * (count != 1)} in runs"
+        rows = [(_listed(each.paths), each.algorithm, each.layout, each.reason) for each in self.segments]
+        return Table(HEADER, rows, above)
 
 
 def _listed(paths: tuple[str, ...], width: int = 48) -> str:

@@ -73,7 +73,7 @@ def fields(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
 
         def run(given: tuple[Params, State], x: Any) -> Any:
             params, state = given
-            return layer.run(Context(train=False), params, state, (x,))[0]
+            return layer.run(Context(train=False, plan=False), params, state, (x,))[0]
 
         program, out = jax.make_jaxpr(run, return_shape=True)(given, x)
         known = [unknown(leaf.shape) for leaf in jax.tree.leaves(given)]

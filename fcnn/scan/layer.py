@@ -154,7 +154,7 @@ class Scan(Layer):
         # one window, in shape only: what is wrong with params or state is said in the network's own words
         one = jax.ShapeDtypeStruct((1, *window), inputs[0].dtype)
         try:
-            jax.eval_shape(lambda x: self.net.run(Context(train=False), params, state, (x,))[0], one)
+            jax.eval_shape(lambda x: self.net.run(Context(train=False, plan=False), params, state, (x,))[0], one)
         except (ValueError, TypeError) as error:
             error.add_note(f"x of shape {shown(one.shape)} is one window of the input, {shown(inputs[0].shape)}")
             raise

@@ -270,7 +270,7 @@ def _together(reader: Reader, use: Use, inputs: list[Axes]) -> Axes:
     """A function or layer of several inputs: what its operations make of them together."""
 
     def run(params: Any, state: Any, *inputs: Any) -> Any:
-        return use.layer.run(Context(train=False), params, state, inputs)[0]
+        return use.layer.run(Context(train=False, plan=False), params, state, inputs)[0]
 
     program, out = jax.make_jaxpr(run, return_shape=True)(use.params, use.state, *use.inputs)
     given = [unknown(leaf.shape) for leaf in jax.tree.leaves((use.params, use.state))]

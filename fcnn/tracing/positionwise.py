@@ -138,7 +138,7 @@ def applied(layer: Any, shape: Shape, *, train: bool = False) -> Callable[[jax.A
     kept = jax.eval_shape(lambda: layer.state_part((shape,)))
     # of NumPy: values even where JAX is tracing
     params, state = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), (made, kept))
-    context = Context(train=train, root=jax.random.key(0) if train else None)
+    context = Context(train=train, root=jax.random.key(0) if train else None, plan=False)
     return lambda x: layer.run(context, params, state, (x,))[0]
 
 

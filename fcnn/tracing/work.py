@@ -57,7 +57,7 @@ def _of_layer(node: Node, traced: Trace) -> int:
         return examples * stated
 
     def run(params: Any, state: Any, *inputs: Any) -> Any:
-        return node.layer.run(Context(train=False), params, state, inputs)[0]
+        return node.layer.run(Context(train=False, plan=False), params, state, inputs)[0]
 
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in node.equation.invars]
     params, state = (_tree([(name, avals.pop(0)) for name, _ in each]) for each in (node.params, node.state))
