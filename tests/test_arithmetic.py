@@ -15,7 +15,7 @@ from fcnn import jaxprs
 from fcnn.analysis.arithmetic import program
 from fcnn.analysis.arithmetic.loops import LOOPS
 from fcnn.analysis.arithmetic.program import MAKERS, RULES
-from fcnn.scan import positionwise
+from fcnn.tracing import positionwise
 
 PARTS = 12
 

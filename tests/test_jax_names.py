@@ -1,7 +1,7 @@
 """Every name of JAX that the library uses is there: on a new version of JAX, this says which is not, and who uses it.
 
 What leans on JAX's inner workings is in few places: jax.extend and jax.interpreters (primitives with rules of their
-own, in ops/ and training.compiled_loop.py), the names of primitives (jaxprs.py, scan/positionwise.py,
+own, in ops/ and training.compiled_loop.py), the names of primitives (jaxprs.py, tracing/positionwise.py,
 analysis/arithmetic/), and jax.monitoring.
 """
 
