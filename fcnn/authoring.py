@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from . import elsewhere
-from .errors import shown
+from .errors import format_shape
 from .geometry import Shape
 from .given import Parameter
 
@@ -201,7 +201,7 @@ def declared(layer: Any, method: str, shapes: tuple[Shape, ...]) -> dict[str, Pa
         if not isinstance(name, str) or not name or "/" in name:
             raise TypeError(f"{method} has an entry named {name!r}; a name is a text without a slash")
         if not isinstance(parameter, Parameter):
-            what = f"an array of {shown(parameter.shape)}" if hasattr(parameter, "shape") else f"{parameter!r}"
+            what = f"an array of {format_shape(parameter.shape)}" if hasattr(parameter, "shape") else f"{parameter!r}"
             raise TypeError(f"{method} gives {name!r} as {what}; it must return a dict {_DICT}")
         if not _sizes(parameter.shape):
             raise TypeError(f"{method} gives {name!r} the shape {parameter.shape!r}; a shape is a tuple such as (8,)")
@@ -229,13 +229,13 @@ def check_output(layer: Any, method: str, y: Any, out: Any, batch: int) -> None:
     for (_, leaf), (_, shape) in zip(leaves, shapes, strict=True):
         if not leaf.shape or _differ(leaf.shape[:1], (batch,)):
             raise ValueError(
-                f"{own} returned an array of {shown(leaf.shape)} for a batch of {batch}; "
+                f"{own} returned an array of {format_shape(leaf.shape)} for a batch of {batch}; "
                 "the first axis of the output must be the batch"
             )
         if _differ(leaf.shape[1:], shape):
             raise ValueError(
-                f"infer_shape says {shown(tuple(shape))} for one example, "
-                f"but {own} returned {shown(tuple(leaf.shape[1:]))}; correct the one that is wrong"
+                f"infer_shape says {format_shape(tuple(shape))} for one example, "
+                f"but {own} returned {format_shape(tuple(leaf.shape[1:]))}; correct the one that is wrong"
             )
 
 
@@ -275,8 +275,8 @@ def check_new_state(new: Any, old: Mapping[str, Any], statistics: Mapping[str, P
             raise TypeError(f"forward_train returned a state whose {name} is a {type(value).__name__}, not an array")
         if tuple(value.shape) != tuple(parameter.shape):
             raise ValueError(
-                f"forward_train returned a state whose {name} has shape {shown(tuple(value.shape))}, "
-                f"but statistics declares {shown(tuple(parameter.shape))}"
+                f"forward_train returned a state whose {name} has shape {format_shape(tuple(value.shape))}, "
+                f"but statistics declares {format_shape(tuple(parameter.shape))}"
             )
         if jnp.issubdtype(value.dtype, jnp.floating) != jnp.issubdtype(old[name].dtype, jnp.floating):
             raise TypeError(

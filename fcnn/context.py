@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from .errors import at
+from .errors import layer_path
 from .geometry import Shape
 from .given import Params, State, check_mapping, number
 
@@ -124,7 +124,7 @@ class Context:
         folds = (*self.folds, number(name), *((use,) if use else ()))
         step = name if not use else f"{name}#{use + 1}"
         inner = dataclasses.replace(self, folds=folds, path=(*self.path, step), **self._mode(name))
-        with at(name), jax.named_scope(step):
+        with layer_path(name), jax.named_scope(step):
             own_params = check_mapping("params", params.get(name, {}))
             own_state = check_mapping("state", state.get(name, {}))
             if self.constant and inner.place in self.constant:

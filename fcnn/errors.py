@@ -13,7 +13,7 @@ from typing import Any
 
 
 @contextmanager
-def at(name: str) -> Iterator[None]:
+def layer_path(name: str) -> Iterator[None]:
     """Put ``name`` in front of the path of any error raised inside.
 
     A plain ``ValueError`` or ``TypeError`` is changed in place, so its type and its traceback stay as they
@@ -21,7 +21,7 @@ def at(name: str) -> Iterator[None]:
 
     Example:
         >>> try:
-        ...     with at("body"), at("conv1"):
+        ...     with layer_path("body"), layer_path("conv1"):
         ...         raise ValueError("groups 3 do not divide 4 channels")
         ... except ValueError as error:
         ...     print(error)
@@ -35,7 +35,7 @@ def at(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def at_top(name: str) -> Iterator[None]:
+def outermost_path(name: str) -> Iterator[None]:
     """Name the outermost layer, but only where nothing inside has given the error a path."""
     try:
         yield
@@ -63,11 +63,11 @@ def _locate(error: Exception, name: str) -> None:
     error.fcnn_path = (name, *path)  # type: ignore[attr-defined]
 
 
-def shown(shape: tuple[int, ...]) -> str:
+def format_shape(shape: tuple[int, ...]) -> str:
     """A shape as people write it: ``(28, 28, 1)``.
 
     Example:
-        >>> shown((28, 28, 1))
+        >>> format_shape((28, 28, 1))
         '(28, 28, 1)'
     """
     return "(" + ", ".join(str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"

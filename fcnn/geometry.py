@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import refuse_traced, shown
+from .errors import format_shape, refuse_traced
 
 Shape = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
@@ -164,11 +164,13 @@ def slide(
         elif ceil_mode and (count - 1) * step >= size + lo:
             count -= 1
         if below(count, 1):
-            reach = f" (it spans {shown(spans)} with dilation {shown(dilations)})" if spans != sizes else ""
+            reach = (
+                f" (it spans {format_shape(spans)} with dilation {format_shape(dilations)})" if spans != sizes else ""
+            )
             seen = space if channels is None else (*space, channels)
             padded = f" padded by {pads}" if pads != ((0, 0),) * rank else ""
             raise ValueError(
-                f"{what} {shown(sizes)}{reach} does not fit an input of {shown(seen)}{padded}; "
+                f"{what} {format_shape(sizes)}{reach} does not fit an input of {format_shape(seen)}{padded}; "
                 f'use padding="SAME" or a smaller {what}'
             )
         more = larger((count - 1) * step + span - padded_size, 0) if ceil_mode else 0
@@ -322,7 +324,7 @@ def per_axis(value: int | Sequence[int], rank: int, name: str, minimum: int = 1)
         return (value,) * rank
     if len(value) != rank:
         raise ValueError(
-            f"{name} {shown(value)} is for {len(value)} space axes, the input has {rank}; "
+            f"{name} {format_shape(value)} is for {len(value)} space axes, the input has {rank}; "
             f"give {rank} numbers, or one that holds along every axis"
         )
     return value
@@ -365,7 +367,7 @@ def check_shape(shape: Any) -> Shape:
     if hasattr(shape, "shape") and hasattr(shape, "dtype"):
         whole = len(shape.shape) == 1 and "int" in str(shape.dtype)
         raise TypeError(
-            f"an array of {shown(tuple(shape.shape))} was given where a shape is expected; "
+            f"an array of {format_shape(tuple(shape.shape))} was given where a shape is expected; "
             + ("write tuple(shape)" if whole else "give the shape of one example, x.shape[1:]")
             + ", such as (28, 28, 1)"
         )

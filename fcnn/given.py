@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from .errors import shown
+from .errors import format_shape
 from .geometry import Shape, symbolic
 
 #: what the optimizer may change: nested dicts of arrays
@@ -93,7 +93,7 @@ def check_key(key: Any) -> jax.Array:
         if key.dtype == jnp.uint32 and key.shape in ((2,), (4,)):
             return jnp.asarray(key)
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32:
-            raise TypeError(f"key has shape {shown(key.shape)}; give one key, or use jax.vmap over several")
+            raise TypeError(f"key has shape {format_shape(key.shape)}; give one key, or use jax.vmap over several")
     raise TypeError(f"key must be a random key, not {key!r}; make one by jax.random.key(0)")
 
 
@@ -116,7 +116,7 @@ def check_inputs(inputs: tuple[Any, ...]) -> None:
             )
     if len({x.shape[0] for x in inputs if x.ndim}) > 1:
         raise ValueError(
-            f"the inputs have batches of different sizes: {', '.join(shown(x.shape) for x in inputs)}; "
+            f"the inputs have batches of different sizes: {', '.join(format_shape(x.shape) for x in inputs)}; "
             "the first axis of every input counts the same examples"
         )
 
@@ -127,7 +127,7 @@ def _foreign(x: Any) -> str:
     if isinstance(x, Mapping):
         return f"{described(x)}; state and key go by keyword, state=..., key=..."
     library, ndim = kind.__module__.split(".")[0], len(getattr(x, "shape", ()))
-    of = f" of {shown(tuple(x.shape))}" if ndim else ""
+    of = f" of {format_shape(tuple(x.shape))}" if ndim else ""
     if library == "torch":
         last = ", ".join(map(str, (0, *range(2, ndim), 1)))
         order = f", or x.permute({last}).numpy() where channels come first" if ndim > 2 else ""
@@ -165,7 +165,7 @@ def check_entries(kind: str, given: Mapping[str, Any], declared: dict[str, Param
     for name, parameter in declared.items():
         if name not in given:
             raise ValueError(
-                f"{kind} {have} no {name!r} of shape {shown(parameter.shape)} for this layer; "
+                f"{kind} {have} no {name!r} of shape {format_shape(parameter.shape)} for this layer; "
                 f"use the {kind} that this network's {source} made"
             )
         value = given[name]
@@ -173,17 +173,17 @@ def check_entries(kind: str, given: Mapping[str, Any], declared: dict[str, Param
             raise TypeError(f"{kind} entry {name!r} must be an array, not {described(value)}")
         if tuple(value.shape) != tuple(parameter.shape):
             if any(map(symbolic, parameter.shape)):
-                inputs = " and ".join(map(shown, shapes))
+                inputs = " and ".join(map(format_shape, shapes))
                 raise ValueError(
-                    f"{name} has shape {shown(tuple(value.shape))}, a symbolic input of {inputs} asks for "
-                    f"{shown(parameter.shape)}: these parameters belong to one size of the space; leave the batch "
-                    "alone symbolic, or pool over the space before Flatten and Dense"
+                    f"{name} has shape {format_shape(tuple(value.shape))}, a symbolic input of {inputs} asks for "
+                    f"{format_shape(parameter.shape)}: these parameters belong to one size of the space; leave the "
+                    "batch alone symbolic, or pool over the space before Flatten and Dense"
                 )
             raise ValueError(
-                f"{name} has shape {shown(tuple(value.shape))}, an input of {' and '.join(map(shown, shapes))} asks "
-                f"for {shown(parameter.shape)}; {these} to another network or another input shape: "
-                f"make new ones by {source}, or give the input they were made for"
-                + _batch_in_shape(tuple(value.shape), tuple(parameter.shape))
+                f"{name} has shape {format_shape(tuple(value.shape))}, an input of "
+                f"{' and '.join(map(format_shape, shapes))} asks for {format_shape(parameter.shape)}; {these} to "
+                f"another network or another input shape: make new ones by {source}, or give the input they were made "
+                "for" + _batch_in_shape(tuple(value.shape), tuple(parameter.shape))
             )
         if kind == "params" and not jnp.issubdtype(value.dtype, jnp.floating):
             raise TypeError(
@@ -209,7 +209,7 @@ def draw_initial(name: str, parameter: Parameter, key: jax.Array, dtype: Any) ->
         value = parameter.init(key, tuple(parameter.shape), dtype)
     except (ValueError, TypeError) as error:
         raise type(error)(
-            f"the initialiser of {name} failed for the shape {shown(parameter.shape)} ({error}); "
+            f"the initialiser of {name} failed for the shape {format_shape(parameter.shape)} ({error}); "
             "an initialiser is a function (key, shape, dtype) that suits this shape"
         ) from error
     return check_initial(name, value, tuple(parameter.shape))
@@ -224,11 +224,13 @@ def draw_statistics(name: str, parameter: Parameter, dtype: Any) -> jax.Array:
         value = parameter.init(None, shape, dtype)
     except (ValueError, TypeError) as error:
         raise type(error)(
-            f"the initialiser of {name} failed for the shape {shown(shape)} ({error}); an initialiser of statistics is "
-            "a function (key, shape, dtype) that gets no key, such as jax.nn.initializers.zeros"
+            f"the initialiser of {name} failed for the shape {format_shape(shape)} ({error}); an initialiser of "
+            "statistics is a function (key, shape, dtype) that gets no key, such as jax.nn.initializers.zeros"
         ) from error
     if getattr(value, "shape", None) != shape:
-        raise ValueError(f"the initialiser of {name} made {described(value)}, expected an array of {shown(shape)}")
+        raise ValueError(
+            f"the initialiser of {name} made {described(value)}, expected an array of {format_shape(shape)}"
+        )
     return value
 
 
@@ -236,7 +238,7 @@ def check_initial(name: str, value: Any, shape: Shape) -> jax.Array:
     """Raise unless an initialiser made a finite floating-point array of the declared shape."""
     if getattr(value, "shape", None) != shape:
         raise ValueError(
-            f"the initialiser of {name} made {described(value)}, expected an array of {shown(shape)}; "
+            f"the initialiser of {name} made {described(value)}, expected an array of {format_shape(shape)}; "
             "an initialiser is a function (key, shape, dtype) that returns such an array"
         )
     if not jnp.issubdtype(value.dtype, jnp.floating):
@@ -260,7 +262,7 @@ def check_finite(name: str, value: jax.Array) -> None:
 def described(value: Any) -> str:
     """A value in words, for errors."""
     if hasattr(value, "shape"):
-        return f"an array of {shown(tuple(value.shape))}"
+        return f"an array of {format_shape(tuple(value.shape))}"
     if value is None or isinstance(value, (bool, int, float, str)):
         return f"{value!r} of type {type(value).__name__}"
     return f"a {type(value).__name__}"

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import authoring, elsewhere, layout, names
 from .context import Context
-from .errors import at, at_top, shown
+from .errors import format_shape, layer_path, outermost_path
 from .facts import Locality
 from .geometry import Shape, check_shape, is_shape
 from .given import (
@@ -100,13 +100,13 @@ class Layer(Pickled):
         authoring.guard(cls, Layer)
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
-        with at(names.snake(cls.__name__)):
+        with layer_path(names.snake(cls.__name__)):
             authoring.check_class(cls, Layer)
             authoring.check_arguments(cls, args, options)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        with at(self.label):
+        with layer_path(self.label):
             for name, value in authoring.mapping(self.check, "check").items():
                 object.__setattr__(self, name, value)
             for field in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -133,7 +133,7 @@ class Layer(Pickled):
             ValueError: the shape does not suit the network; the message names the layer.
             TypeError: not a key, or not a shape.
         """
-        with at_top(self.label):
+        with outermost_path(self.label):
             key, shapes = check_key(key), self.check_shapes((shape, *more_shapes))
             params = self.init_part(key, shapes)
             self._look_at(shapes)
@@ -153,7 +153,7 @@ class Layer(Pickled):
             ValueError: the shape does not suit the network.
             TypeError: not a shape.
         """
-        with at_top(self.label):
+        with outermost_path(self.label):
             return self.state_part(self.check_shapes((shape, *more_shapes)))
 
     def out_shape(self, shape: Shape, *more_shapes: Shape) -> Shape:
@@ -170,7 +170,7 @@ class Layer(Pickled):
             ValueError: the shape does not suit the network.
             TypeError: not a shape.
         """
-        with at_top(self.label):
+        with outermost_path(self.label):
             return self.infer_shape(*self.check_shapes((shape, *more_shapes)))
 
     def apply(self, params: Params, x: jax.Array, *more: jax.Array, state: State | None = None) -> Any:
@@ -215,7 +215,7 @@ class Layer(Pickled):
             ValueError: as ``apply``; also a missing key or state, naming the layer that needs it.
             TypeError: as ``apply``.
         """
-        with at_top(self.label):
+        with outermost_path(self.label):
             root = None if key is None else check_key(key)
         return self.start_walk(Context(train=True, root=root), params, state, (x, *more))
 
@@ -351,7 +351,7 @@ class Layer(Pickled):
         Outside ``jit`` the walk is first rehearsed on shapes alone, once for each kind of arguments, so that
         an error in the last layer comes before the first has computed anything.
         """
-        with at_top(self.label):
+        with outermost_path(self.label):
             params, state = check_mapping("params", params), check_mapping("state", {} if state is None else state)
             check_inputs(inputs)
             self._check_count(len(inputs))
@@ -420,7 +420,7 @@ class Layer(Pickled):
                 )
             if x.ndim < 2:
                 raise ValueError(
-                    f"x has shape {shown(x.shape)}, expected (batch, *space, channels); "
+                    f"x has shape {format_shape(x.shape)}, expected (batch, *space, channels); "
                     "one example alone needs a batch axis, x[None]"
                 )
         return tuple(tuple(x.shape[1:]) for x in inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-from .errors import shown
+from .errors import format_shape
 from .geometry import Shape
 
 
@@ -51,14 +51,14 @@ def suspicion(shape: Shape) -> str | None:
     if len(shape) == 3 and _channels_first(*shape):
         channels, height, width = shape
         return (
-            f"the shape {shown(shape)} of an example looks as if channels came first; here they come last, "
-            f"{shown((height, width, channels))}: x.transpose(0, 2, 3, 1)"
+            f"the shape {format_shape(shape)} of an example looks as if channels came first; here they come last, "
+            f"{format_shape((height, width, channels))}: x.transpose(0, 2, 3, 1)"
         )
     if len(shape) == 2 and shape[0] == shape[1] >= _SIDE and shape[0] & (shape[0] - 1):
         return (
-            f"the shape {shown(shape)} of an example looks like a grey image without its axis of channels; as it is, a "
-            f"convolution takes it for {shape[0]} samples of sound with {shape[1]} channels: give {shown((*shape, 1))} "
-            "and x[..., None]"
+            f"the shape {format_shape(shape)} of an example looks like a grey image without its axis of channels; as "
+            f"it is, a convolution takes it for {shape[0]} samples of sound with {shape[1]} channels: give "
+            f"{format_shape((*shape, 1))} and x[..., None]"
         )
     return None
 

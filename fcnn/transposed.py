@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .errors import shown
+from .errors import format_shape
 from .geometry import (
     FILL,
     Padding,
@@ -82,8 +82,8 @@ def transposed(
         )
     if any(e >= max(s, d) for e, s, d in zip(more, strides, dilations, strict=True)):
         raise ValueError(
-            f"output_padding {shown(more)} must be smaller than the stride {shown(strides)} or the dilation "
-            f"{shown(dilations)} along every axis: with more, samples are added that no input reaches"
+            f"output_padding {format_shape(more)} must be smaller than the stride {format_shape(strides)} or the "
+            f"dilation {format_shape(dilations)} along every axis: with more, samples are added that no input reaches"
         )
     same = amount in ("SAME", "SAME_LOWER", None)
     pads = ((0, 0),) * rank if same else pads_of(amount, space, spans, strides)
@@ -95,17 +95,21 @@ def transposed(
     surplus = tuple(p - s if same else lo + hi for p, s, (lo, hi) in zip(spans, strides, pads, strict=True))
     if out is not None:
         if any(more):
-            raise ValueError(f"out and output_padding {shown(more)} say the same thing twice; leave one of them out")
+            raise ValueError(
+                f"out and output_padding {format_shape(more)} say the same thing twice; leave one of them out"
+            )
         smallest = wanted if not same else tuple(w - s + 1 for w, s in zip(wanted, strides, strict=True))
         wanted = per_axis(out, rank, "out")
         if any(map(symbolic, space)):
             raise ValueError(
-                f"out {shown(wanted)} belongs to one size of the space, but {shown(space)} is symbolic; leave it out"
+                f"out {format_shape(wanted)} belongs to one size of the space, but {format_shape(space)} is symbolic; "
+                "leave it out"
             )
         if not all(a <= n <= b for a, n, b in zip(smallest, wanted, largest, strict=True)):
             raise ValueError(
-                f"out {shown(wanted)} cannot be reached from {shown(space)} with kernel {shown(sizes)}, stride "
-                f"{shown(strides)} and padding {padding!r}; possible are {shown(smallest)} to {shown(largest)}"
+                f"out {format_shape(wanted)} cannot be reached from {format_shape(space)} with kernel "
+                f"{format_shape(sizes)}, stride {format_shape(strides)} and padding {padding!r}; possible are "
+                f"{format_shape(smallest)} to {format_shape(largest)}"
             )
         surplus = tuple(f - n for f, n in zip(full, wanted, strict=True))
     crops = []
@@ -118,8 +122,8 @@ def transposed(
     wanted = tuple(n + e for n, e in zip(wanted, more, strict=True))
     if any(below(n, 1) for n in wanted):
         raise ValueError(
-            f"padding {padding} crops all of the transposed convolution of {shown(space)} with kernel "
-            f"{shown(sizes)} and stride {shown(strides)}; use a smaller padding"
+            f"padding {padding} crops all of the transposed convolution of {format_shape(space)} with kernel "
+            f"{format_shape(sizes)} and stride {format_shape(strides)}; use a smaller padding"
         )
     check_copies(mode, crops, wanted, 'use a smaller kernel or padding="SAME"')
     return wanted, tuple(crops)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..errors import at_top, shown
+from ..errors import format_shape, outermost_path
 from ..geometry import Shape
 from ..given import Params, State
 from ..jaxprs import scopes
@@ -81,7 +81,11 @@ class Algorithms(Tabular):
         for row in self.rows:
             many = "".join(f"{n} x " for n in (row.times, row.ensemble) if n > 1)
             first = row.operation == "forward"  # its gradients follow
-            place = (row.path, many + shown(row.x), shown(row.kernel), shown(row.output)) if first else ("",) * 4
+            place = (
+                (row.path, many + format_shape(row.x), format_shape(row.kernel), format_shape(row.output))
+                if first
+                else ("",) * 4
+            )
             why = "" if row.reason == reason and not first else row.reason
             lines.append((place[0], row.operation, *place[1:], row.algorithm, why))
             reason = row.reason
@@ -163,7 +167,7 @@ def _traced(net: Layer, shapes: tuple[Shape, ...], batch: int, dtype: Any) -> tu
         return jax.ShapeDtypeStruct(leaf.shape, dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     def total(params: Params, state: State, key: jax.Array, *inputs: jax.Array) -> jax.Array:
-        with at_top(net.label):
+        with outermost_path(net.label):
             y, _ = net.run(Context(train=True, root=key), params, state, inputs)
         return reduce(add, [jnp.sum(leaf) for leaf in jax.tree.leaves(y)])
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import integer
 from ..given import Params, State, check_inputs, check_key, check_mapping
 from ..layer import Layer
@@ -116,7 +116,7 @@ class GradientReport(Tabular):
         return [
             (
                 row.path,
-                shown(row.shape),
+                format_shape(row.shape),
                 _small(row.hand),
                 _small(row.numeric if row.compared else None),
                 str(row.checked),
@@ -200,7 +200,7 @@ def check_gradients(
         >>> report.ok, len(report.rows)
         (True, 5)
     """
-    with at("check_gradients"):
+    with layer_path("check_gradients"):
         samples = integer(samples, "samples")
         if key is not None:
             check_key(key)
@@ -210,7 +210,7 @@ def check_gradients(
     with jax.enable_x64(True):
         params, state, inputs = _double((params, state or {}, inputs))
         outputs = jax.eval_shape(lambda p, i: _outputs(net, p, i, state, key, train), params, inputs)
-        with at("check_gradients"):
+        with layer_path("check_gradients"):
             y, measured = check_targets(y, outputs, loss)
 
         @jax.jit

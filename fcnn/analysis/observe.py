@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ..context import LayerOutput, Observed, Observer
-from ..errors import at, at_top, shown
+from ..errors import format_shape, layer_path, outermost_path
 from ..given import Params, State, check_key
 from ..layer import Context, Layer
 
@@ -72,7 +72,7 @@ def observe(
         >>> {path: float(value) for path, value in found.kept.items()}, found.output.shape
         ({'relu1': 1.0, 'max_pool1': 1.0}, (1, 12, 12, 6))
     """
-    with at("observe"):
+    with layer_path("observe"):
         if not callable(observer):
             raise TypeError(
                 f"observer must be a function of one fcnn.context.LayerOutput, not {observer!r}; "
@@ -85,7 +85,7 @@ def observe(
             _check(answer, seen)
         return answer
 
-    with at_top(net.label):
+    with outermost_path(net.label):
         root = None if key is None else check_key(key)
     context = Context(train=key is not None, root=root, observer=checked)
     output, new_state = net.start_walk(context, params, state, (x, *more))
@@ -110,4 +110,6 @@ def _check(answer: Any, seen: LayerOutput) -> None:
 
 
 def _shapes(shapes: Any) -> str:
-    return shown(shapes) if isinstance(shapes, tuple) and all(isinstance(n, int) for n in shapes) else str(shapes)
+    return (
+        format_shape(shapes) if isinstance(shapes, tuple) and all(isinstance(n, int) for n in shapes) else str(shapes)
+    )

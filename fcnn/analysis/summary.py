@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from .. import names
 from ..context import Kept, Observed
-from ..errors import shown
+from ..errors import format_shape
 from ..geometry import Shape
 from ..layer import Context, Layer
 from ..tables import Table, Tabular
@@ -71,7 +71,7 @@ class Summary(Tabular):
         ]
 
     def _caption(self) -> tuple[str, str]:
-        first = "input " + ", ".join(map(shown, self.shapes))
+        first = "input " + ", ".join(map(format_shape, self.shapes))
         state = f", {self.state:,} numbers of state" if self.state else ""
         return first, f"{self.parameters:,} parameters ({self.bytes / 1024:,.1f} KiB){state}"
 
@@ -158,4 +158,4 @@ def _shapes(output: Any) -> str:
     shapes = jax.tree.leaves(
         output, is_leaf=lambda leaf: isinstance(leaf, tuple) and all(isinstance(n, int) for n in leaf)
     )
-    return ", ".join(map(shown, shapes))
+    return ", ".join(map(format_shape, shapes))

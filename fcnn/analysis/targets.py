@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ..errors import shown
+from ..errors import format_shape
 from ..geometry import Shape
 from ..native import native
 
@@ -70,8 +70,8 @@ def _check_labels(y: jax.Array, outputs: Shape) -> None:
         )
     if y.shape != outputs[:-1]:
         raise ValueError(
-            f"y has shape {shown(y.shape)}, outputs {shown(outputs)} ask for {shown(outputs[:-1])}, a label for each; "
-            "give loss= for other targets"
+            f"y has shape {format_shape(y.shape)}, outputs {format_shape(outputs)} ask for "
+            f"{format_shape(outputs[:-1])}, a label for each; give loss= for other targets"
         )
     if isinstance(y, Tracer) or not y.size:
         return

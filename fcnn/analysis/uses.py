@@ -14,7 +14,7 @@ from ..compose.parts import lift
 from ..compose.remat import Remat
 from ..compose.repeat import Repeat
 from ..context import Kept, LayerOutput, Observed
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import Shape, integer
 from ..given import Params, State, check_inputs, check_mapping
 from ..layer import Context, Layer
@@ -91,7 +91,7 @@ def gradient_by_use(
         ([[-0.10000000149011612, -0.20000000298023224], [0.4000000059604645, 0.6000000238418579]],
          [0.30000001192092896, 0.4000000059604645])
     """
-    with at("gradient_by_use"):
+    with layer_path("gradient_by_use"):
         net = lift(net)
         inputs = tuple(x) if isinstance(x, (tuple, list)) else (x,)
         check_inputs(inputs)
@@ -100,7 +100,7 @@ def gradient_by_use(
             raise TypeError(f"layer is the path of a layer such as 'conv1', a string, not {layer!r}")
         use = None if use is None else integer(use, "use", 0)
     walk, (params, states), uses, outputs = _rehearsed(net, params, state, inputs)
-    with at("gradient_by_use"):
+    with layer_path("gradient_by_use"):
         calls = _calls(uses, layer)
         targets, measured = check_targets(y, outputs, loss)
     steps = layer.split("/")
@@ -114,7 +114,7 @@ def gradient_by_use(
 
     perturbations = {call.path: jnp.zeros(call.value[1].shape, call.value[1].dtype) for call in calls}
     reads = _reaches(lambda kernel: objective(kernel, perturbations)[0], own["kernel"])
-    with at("gradient_by_use"):
+    with layer_path("gradient_by_use"):
         wanted = _wanted(use, layer, calls, reads)
     (read, slopes), seen = jax.grad(objective, (0, 1), has_aux=True)(own["kernel"], perturbations)
     shares = []
@@ -224,7 +224,9 @@ def _wanted(use: int | None, layer: str, calls: list[Kept], reads: bool) -> Sequ
     """The numbers of the uses that were asked for."""
     uses = [(call.path, _positions(call)) for call in calls]
     uses += [(f"reading layer.params of {layer}", ())] * reads
-    listed = ", ".join(f"use={i} ({name}, positions {shown(positions)})" for i, (name, positions) in enumerate(uses))
+    listed = ", ".join(
+        f"use={i} ({name}, positions {format_shape(positions)})" for i, (name, positions) in enumerate(uses)
+    )
     if use is not None:
         if use >= len(uses):
             raise ValueError(f"there is no use={use} of {layer}; there {'are' if len(uses) > 1 else 'is'} {listed}")

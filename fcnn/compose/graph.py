@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import names
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import Shape, is_shape
 from ..given import Params, State
 from ..layer import Context, Layer
@@ -134,7 +134,7 @@ class _Shapes(_Layers):
 
     def _use(self, name: str, inputs: tuple[Any, ...]) -> Any:
         part = self._parts[name]
-        with at(name):
+        with layer_path(name):
             for x in inputs:
                 if not hasattr(x, "shape"):
                     raise TypeError(
@@ -144,7 +144,7 @@ class _Shapes(_Layers):
             out = part.infer_shape(*shapes)
             first = self._seen.setdefault(name, shapes)
             if first != shapes and _declared(part, first) != _declared(part, shapes):
-                one, other = (" and ".join(map(shown, each)) for each in (first, shapes))
+                one, other = (" and ".join(map(format_shape, each)) for each in (first, shapes))
                 raise ValueError(
                     f"is used on inputs of {one} and of {other}, which ask for parameters of "
                     "different shapes; a shared layer needs inputs that suit one set"
@@ -217,7 +217,7 @@ def graph(**layers: Any) -> Callable[[Callable[..., Any]], Graph]:
         >>> distance.apply(params, jnp.ones((1, 5)), jnp.ones((1, 5))).tolist()
         [[0.0]]
     """
-    with at("graph"):
+    with layer_path("graph"):
         if not layers:
             raise ValueError("has no layers; name at least one, graph(encode=fcnn.Dense(3))")
         if "params" in layers:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 
 from .. import names
-from ..errors import at
+from ..errors import layer_path
 from ..geometry import Shape
 from ..given import Params, State
 from ..layer import Context, Layer
@@ -28,7 +28,7 @@ class _Parallel(Composite):
         shape = one(shapes, self.label)
         outs = {}
         for name, part in self.named_parts():
-            with at(name):
+            with layer_path(name):
                 out = part.infer_shape(*part.accept_shapes((shape,)))
                 outs[name] = single_shape(out, self._refusal)
         return self.joined_shape(shape, outs)
@@ -41,7 +41,7 @@ class _Parallel(Composite):
         outs, new_state = {}, {}
         for name, part in self.named_parts():
             y, part_state = context.part(name, part, params, state, (x,))
-            with at(name):
+            with layer_path(name):
                 outs[name] = single_array(y, self._refusal)
             if part_state:
                 new_state[name] = part_state
@@ -155,7 +155,7 @@ def residual(body: Any, shortcut: Any = None) -> Residual:
         >>> block.out_shape((8, 8, 4))
         (4, 4, 16)
     """
-    with at("residual"):
+    with layer_path("residual"):
         return Residual(lift(body), None if shortcut is None else lift(shortcut))
 
 
@@ -184,7 +184,7 @@ def branches(*layers: Any, join: str = "concat", **named_layers: Any) -> Branche
         >>> module.out_shape((28, 28, 192))
         (28, 28, 224)
     """
-    with at("branches"):
+    with layer_path("branches"):
         if join not in JOINS:
             raise ValueError(f"join {join!r} is unknown; use one of {', '.join(map(repr, JOINS))}")
         parts = named(layers, named_layers)

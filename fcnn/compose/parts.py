@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import Shape, plain, symbolic
 from ..given import Params, State, extra_entry, fold
 from ..layer import Context, Layer
@@ -97,7 +97,7 @@ class Composite(Parted, Layer):
         inner = self.part_shapes(shapes)
         made = {}
         for name, part in self.named_parts():
-            with at(name):
+            with layer_path(name):
                 made[name] = make(name, part, inner[name])
         return {name: value for name, value in made.items() if value}
 
@@ -183,6 +183,6 @@ def same(shapes: Mapping[str, Shape], what: str, way_out: str) -> Shape:
     """Raise unless all the shapes are equal."""
     distinct = set(shapes.values())
     if len(distinct) > 1:
-        listed = ", ".join(f"{name} gives {shown(shape)}" for name, shape in shapes.items())
+        listed = ", ".join(f"{name} gives {format_shape(shape)}" for name, shape in shapes.items())
         raise ValueError(f"{what} must agree in shape: {listed}; {way_out}")
     return next(iter(distinct))

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import names
 from ..context import Inside
-from ..errors import at
+from ..errors import layer_path
 from ..geometry import Shape
 from ..given import Params, State
 from ..layer import Context, Layer
@@ -173,7 +173,7 @@ def remat(layer: Any, *, policy: Callable[..., Any] | None = None) -> Remat:
         >>> sorted(net.init(jax.random.key(0), (16, 16, 8))["residual1"]["body"])
         ['conv1', 'conv2']
     """
-    with at("remat"):
+    with layer_path("remat"):
         inner = lift(layer)
         if policy is not None and not callable(policy):
             raise TypeError(

@@ -12,7 +12,7 @@ from jax import lax
 
 from .. import names
 from ..context import Inside
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import Shape, integer
 from ..given import Params, State, check_finite, check_mapping, without_keys
 from ..layer import Context, Layer
@@ -57,8 +57,8 @@ class Repeat(Layer):
         out = self.layer.infer_shape(*self.layer.accept_shapes((shape,)))
         if out != shape:
             raise ValueError(
-                f"the repeated layer turns {shown(shape)} into {shown(out)}; to follow itself it must keep the shape: "
-                'use padding="SAME", stride 1 and as many features as channels'
+                f"the repeated layer turns {format_shape(shape)} into {format_shape(out)}; to follow itself it "
+                'must keep the shape: use padding="SAME", stride 1 and as many features as channels'
             )
         return out
 
@@ -106,7 +106,7 @@ class Repeat(Layer):
             shape = jnp.shape(leaf)
             if not shape or shape[0] != self.n:
                 raise ValueError(
-                    f"{kind}{jax.tree_util.keystr(path)} has shape {shown(shape)}, but {self.n} copies ask for "
+                    f"{kind}{jax.tree_util.keystr(path)} has shape {format_shape(shape)}, but {self.n} copies ask for "
                     f"a first axis of {self.n}; use the {kind} that this network made for repeat(..., {self.n})"
                 )
 
@@ -142,5 +142,5 @@ def repeat(layer: Any, n: int) -> Repeat:
         >>> net.init(jax.random.key(0), (16, 16, 8))["body"]["kernel"].shape
         (4, 3, 3, 8, 8)
     """
-    with at("repeat"):
+    with layer_path("repeat"):
         return Repeat(lift(layer), integer(n, "n"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .. import names
-from ..errors import at
+from ..errors import layer_path
 from ..geometry import Shape
 from ..given import Params, State
 from ..layer import Context
@@ -39,7 +39,7 @@ class Serial(Composite):
     def walk_shapes(self, shapes: tuple[Shape, ...]) -> tuple[Any, dict[str, tuple[Shape, ...]]]:
         seen = {}
         for name, part in self.parts:
-            with at(name):
+            with layer_path(name):
                 shapes = tuple(single_shape(shape, _REFUSAL) for shape in shapes)
                 seen[name] = part.accept_shapes(shapes)
                 shapes = (part.infer_shape(*shapes),)
@@ -56,7 +56,7 @@ class Serial(Composite):
     def walk(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         new_state = {}
         for name, part in self.parts:
-            with at(name):
+            with layer_path(name):
                 inputs = tuple(single_array(x, _REFUSAL) for x in inputs)
             y, part_state = context.part(name, part, params, state, inputs)
             inputs = (y,)
@@ -93,7 +93,7 @@ def serial(*layers: Any, **named_layers: Any) -> Serial:
         >>> sorted(net.init(jax.random.key(0), (28, 28, 1)))
         ['conv1', 'head']
     """
-    with at("serial"):
+    with layer_path("serial"):
         parts = named(layers, named_layers)
         if not parts:
             raise ValueError("has no layers; give at least one, or a function of one array")

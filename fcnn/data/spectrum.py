@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 
 if TYPE_CHECKING:
     from jax import Array
@@ -54,7 +54,7 @@ def spectrogram(
         >>> s.shape, int(s[0, 3, :, 0].argmax()) * 8000 // 80, round(float(s.max()), 4)
         ((1, 19, 41, 1), 1000, 0.25)
     """
-    with at("spectrogram"):
+    with layer_path("spectrogram"):
         x = _sound(x)
         window, hop = _at_least("window", window, 2), _at_least("hop", hop, 1)
         _check_length(x, window)
@@ -113,7 +113,7 @@ def log_mel(
         >>> y.shape, round(float(y.max()), 3)
         ((2, 97, 40, 1), -23.026)
     """
-    with at("log_mel"):
+    with layer_path("log_mel"):
         x = _sound(x)
         window, hop, bands = _at_least("window", window, 2), _at_least("hop", hop, 1), _at_least("bands", bands, 1)
         _check_length(x, window)
@@ -165,7 +165,7 @@ def _sound(x: Array) -> Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x holds {x.dtype}; give floating-point numbers, such as 16-bit samples divided by 32768")
     if x.ndim != 3:
-        raise ValueError(f"x has the shape {shown(x.shape)}, it must be (batch, samples, channels)")
+        raise ValueError(f"x has the shape {format_shape(x.shape)}, it must be (batch, samples, channels)")
     return x
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from .. import geometry, ops
-from ..errors import shown
+from ..errors import format_shape
 from ..facts import Locality, SlidingWindow, SpreadWindow, WholeSpace
 from ..geometry import Padding, Shape
 from ..given import Parameter, Params, draw_initial
@@ -78,7 +78,7 @@ class _Sliding(Layer):
         space, channels = shape[:-1], shape[-1]
         if len(space) not in (1, 2, 3):
             raise ValueError(
-                f"takes 1, 2 or 3 space dimensions, an input of {shown(shape)} has {len(space)}; "
+                f"takes 1, 2 or 3 space dimensions, an input of {format_shape(shape)} has {len(space)}; "
                 "shapes are (*space, channels), such as (28, 28, 1), without the batch"
             )
         check_groups(channels, self.features, self.groups)
@@ -101,11 +101,11 @@ class _Sliding(Layer):
         made_for = len(kernel) - 2
         if made_for < 1:
             return
-        given = f"kernel has shape {shown(tuple(kernel))}, x has shape {shown(tuple(x))}"
+        given = f"kernel has shape {format_shape(tuple(kernel))}, x has shape {format_shape(tuple(x))}"
         if made_for != len(x) - 2:
             batch = ""
             if made_for == len(x) - 1:  # x with its batch has as many axes as the shape that was given to init
-                example = shown(tuple(x[1:]))
+                example = format_shape(tuple(x[1:]))
                 batch = f"; was the batch in the shape given to init? then make new params by init(key, {example})"
             raise ValueError(
                 f"{given}: the kernel is made for {made_for} space dimensions; x must be (batch, *space, channels), "

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import names
-from ..errors import shown
+from ..errors import format_shape
 from ..geometry import Shape
 from ..given import Params, extra_entry
 from ..layer import Layer
@@ -121,4 +121,4 @@ def abstract(shapes: tuple[Shape, ...], batch: int) -> list[jax.ShapeDtypeStruct
 
 def lost_batch(shape: Any) -> str:
     """An output shape without the batch axis, in words."""
-    return f"an output of {shown(tuple(shape))} without the batch axis"
+    return f"an output of {format_shape(tuple(shape))} without the batch axis"

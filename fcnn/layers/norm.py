@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import geometry, ops
-from ..errors import shown
+from ..errors import format_shape
 from ..facts import EachPosition, Locality, WholeSpace
 from ..geometry import Shape
 from ..given import Parameter, Params, State
@@ -186,7 +186,7 @@ class BatchNorm(_Running):
             return self.stored(params, state, x), state
         if count != 0 and geometry.below(count, 2):
             raise ValueError(
-                f"x has shape {shown(x.shape)}: one value for each channel has no variance; "
+                f"x has shape {format_shape(x.shape)}: one value for each channel has no variance; "
                 "train on batches of at least two examples, or use LayerNorm or GroupNorm"
             )
         if geometry.symbolic(count):

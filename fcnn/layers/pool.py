@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 
 from .. import geometry, ops
-from ..errors import shown
+from ..errors import format_shape
 from ..facts import Locality, SlidingWindow
 from ..geometry import Padding, Shape
 from ..given import Params
@@ -233,8 +233,8 @@ class MaxUnpool(_Windowed):
         pooled = super().infer_shape(shapes[1])
         if shapes[0] != pooled:
             raise ValueError(
-                f"y has shape {shown(shapes[0])}, but x of {shown(shapes[1])} is pooled to {shown(pooled)}; give "
-                "layer.unpool(y, x) what was made of the pooled x, and x as it was before"
+                f"y has shape {format_shape(shapes[0])}, but x of {format_shape(shapes[1])} is pooled to "
+                f"{format_shape(pooled)}; give layer.unpool(y, x) what was made of the pooled x, and x as it was before"
             )
         return shapes[1]
 

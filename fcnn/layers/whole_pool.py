@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from .. import geometry, ops
-from ..errors import shown
+from ..errors import format_shape
 from ..facts import Locality, WholeSpace
 from ..geometry import Shape
 from ..given import Params
@@ -180,9 +180,9 @@ def _over_cells(pool: Callable[..., Layer], out: Any) -> WholeSpace:
         windows = tuple(_regular([stop - start for start, stop in axis]) for axis in bounds)
         steps = tuple(_regular([b - a for (a, _), (b, _) in pairwise(axis)] or [1]) for axis in bounds)
         if None in windows or None in steps:
-            return f"lays cells of different sizes over the {shown(size)} values of a window"
+            return f"lays cells of different sizes over the {format_shape(size)} values of a window"
         if 0 in steps:
-            return f"lays several cells over one of the {shown(size)} values of a window"
+            return f"lays several cells over one of the {format_shape(size)} values of a window"
         return pool(windows, stride=steps)
 
     way_out = f"use {pool.__name__}"

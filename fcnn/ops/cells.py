@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import geometry
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..native import native
 from .dtypes import floating, wide
 
@@ -41,7 +41,7 @@ def global_max_pool(x: Float[Array, "batch *space channels"]) -> Float[Array, "b
         >>> global_max_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
         [[6.0, 7.0]]
     """
-    with at("global_max_pool"):
+    with layer_path("global_max_pool"):
         x = jnp.asarray(native(x))
         check_has_space(x.shape[1:])
     return _first_max(x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]), 1)
@@ -69,7 +69,7 @@ def global_avg_pool(x: Float[Array, "batch *space channels"]) -> Float[Array, "b
         >>> global_avg_pool(jnp.arange(8.0).reshape(1, 2, 2, 2)).tolist()
         [[3.0, 4.0]]
     """
-    with at("global_avg_pool"):
+    with layer_path("global_avg_pool"):
         x = floating(x)
         check_has_space(x.shape[1:])
     return jnp.mean(x, tuple(range(1, x.ndim - 1)), dtype=wide(x.dtype)).astype(x.dtype)
@@ -103,7 +103,7 @@ def adaptive_avg_pool(
         >>> adaptive_avg_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
         [1.0, 3.0]
     """
-    with at("adaptive_avg_pool"):
+    with layer_path("adaptive_avg_pool"):
         x = floating(x)
         out = _cells_wanted(x, out)
     mean = _over_cells(x.astype(wide(x.dtype)), out, lambda part, axis: jnp.mean(part, axis))
@@ -137,7 +137,7 @@ def adaptive_max_pool(
         >>> adaptive_max_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).ravel().tolist()
         [2.0, 4.0]
     """
-    with at("adaptive_max_pool"):
+    with layer_path("adaptive_max_pool"):
         x = jnp.asarray(native(x))
         out = _cells_wanted(x, out)
     return _over_cells(x, out, _first_max)
@@ -170,7 +170,7 @@ def maxout(x: Float[Array, "... channels"], pieces: int) -> Float[Array, "... ou
         >>> maxout(jnp.array([[1.0, 4.0, 2.0, 0.0]]), 2).tolist()
         [[4.0, 2.0]]
     """
-    with at("maxout"):
+    with layer_path("maxout"):
         x = jnp.asarray(native(x))
         check_pieces(x.shape[-1], pieces)
     return _first_max(x.reshape(*x.shape[:-1], x.shape[-1] // pieces, pieces), x.ndim)
@@ -180,7 +180,7 @@ def check_has_space(shape: geometry.Shape) -> None:
     """Raise unless the shape of an example has a space axis beside its channels."""
     if len(shape) < 2:
         raise ValueError(
-            f"an input of {shown(shape)} has channels only and no space to pool over; "
+            f"an input of {format_shape(shape)} has channels only and no space to pool over; "
             "pool before Flatten, on (*space, channels)"
         )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..native import native
 from .dtypes import beside, together, wide
 from .moments import rescale
@@ -44,12 +44,12 @@ def prelu(x: Float[Array, "... channels"], slope: Float[Array, ...]) -> Float[Ar
         >>> prelu(jnp.array([[-2.0, -2.0, 3.0]]), jnp.array([0.5, 0.25, 0.5])).tolist()
         [[-1.0, -0.5, 3.0]]
     """
-    with at("prelu"):
+    with layer_path("prelu"):
         x, slope = together(x, slope)
         if slope.shape not in ((), (1,), x.shape[-1:]):
             raise ValueError(
-                f"slope has shape {shown(slope.shape)}, x has shape {shown(x.shape)}; give one number, or one for each "
-                "of the channels, which are the last axis of x"
+                f"slope has shape {format_shape(slope.shape)}, x has shape {format_shape(x.shape)}; give one number, "
+                "or one for each of the channels, which are the last axis of x"
             )
     dtype = wide(x.dtype)
     wider, zero = x.astype(dtype), jnp.zeros((), dtype)
@@ -84,12 +84,12 @@ def scale_channels(x: Float[Array, "... channels"], scale: Float[Array, " channe
         >>> scale_channels(jnp.array([[2.0, 3.0]]), jnp.array([0.5, 2.0])).tolist()
         [[1.0, 6.0]]
     """
-    with at("scale_channels"):
+    with layer_path("scale_channels"):
         x, scale = together(x, scale)
         if scale.shape != x.shape[-1:]:
             raise ValueError(
-                f"scale has shape {shown(scale.shape)}, x has shape {shown(x.shape)}; give one factor for each of the "
-                "channels, which are the last axis of x"
+                f"scale has shape {format_shape(scale.shape)}, x has shape {format_shape(x.shape)}; give one factor "
+                "for each of the channels, which are the last axis of x"
             )
     return rescale(x, scale, None, x.dtype)
 
@@ -119,7 +119,7 @@ def channel_shuffle(x: Shaped[Array, "... channels"], groups: int) -> Shaped[Arr
         >>> channel_shuffle(jnp.arange(6.0)[None], 2).tolist()
         [[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]]
     """
-    with at("channel_shuffle"):
+    with layer_path("channel_shuffle"):
         x = jnp.asarray(native(x))
         check_divides(x.shape[-1], groups)
     apart = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)

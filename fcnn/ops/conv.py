@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import geometry
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import Padding
 from ..transposed import folded, transposed
 from . import convolution
@@ -72,7 +72,7 @@ def conv(
         >>> conv(x, jnp.array([0.3, 0.5]).reshape(2, 1, 1)).ravel().round(4).tolist()
         [1.2999999523162842, 2.0999999046325684]
     """
-    with at("conv"):
+    with layer_path("conv"):
         x, kernel, bias = together(x, kernel, bias)
         rank = _check(x, kernel, bias, groups)
         windows = geometry.slide(x.shape[1:-1], kernel.shape[:rank], stride=stride, padding=padding, dilation=dilation)
@@ -100,7 +100,7 @@ def conv_in_phases(
         [[1.0, 3.0], [2.0, 4.0]]
     """
     groups = options.pop("groups", 1)
-    with at("conv"):
+    with layer_path("conv"):
         x, kernel, bias = together(x, kernel, bias)
         rank = _check(x, kernel, bias, groups)
         windows = geometry.slide(x.shape[1:-1], kernel.shape[:rank], **options)
@@ -119,7 +119,7 @@ def conv_space_first(
         (2, 2, 2, 5)
     """
     groups = options.pop("groups", 1)
-    with at("conv"):
+    with layer_path("conv"):
         x, kernel, bias = together(x, kernel, bias)
         windows = geometry.slide(x.shape[:-2], kernel.shape[:-2], **options)
         ones = (1,) * windows.rank
@@ -222,7 +222,7 @@ def conv_transpose(
         >>> conv_transpose(x, jnp.array([1.0, 10.0, 100.0]).reshape(3, 1, 1), stride=2).ravel().tolist()
         [1.0, 10.0, 102.0, 20.0, 200.0]
     """
-    with at("conv_transpose"):
+    with layer_path("conv_transpose"):
         x, kernel, bias = together(x, kernel, bias)
         rank = _check(x, kernel, bias, groups)
         _, crops = transposed(
@@ -242,7 +242,7 @@ def conv_transpose(
     turned = jnp.flip(kernel, tuple(range(rank)))
     ones = (1,) * rank
     placed = Geometry(ones, pads, dilations, groups, strides, ones)
-    with at("conv_transpose"):
+    with layer_path("conv_transpose"):
         check_algorithm(algorithm, x, turned, placed)
     y = convolution.convolve(x, turned, placed, algorithm)
     return plus(unpad(y, *folds), bias)
@@ -272,22 +272,24 @@ def _check(x: Array, kernel: Array, bias: Array | None, groups: int) -> int:
     rank = kernel.ndim - 2
     if rank not in (1, 2, 3):
         raise ValueError(
-            f"kernel has shape {shown(kernel.shape)}; it must be (*kernel, channels // groups, features) "
+            f"kernel has shape {format_shape(kernel.shape)}; it must be (*kernel, channels // groups, features) "
             "with 1, 2 or 3 space dimensions"
         )
     if x.ndim != rank + 2:
         raise ValueError(
-            f"x has shape {shown(x.shape)}, a kernel of {shown(kernel.shape)} asks for (batch, *space, channels) "
-            f"with {rank} space dimensions; one example alone needs a batch axis, x[None]"
+            f"x has shape {format_shape(x.shape)}, a kernel of {format_shape(kernel.shape)} asks for (batch, *space, "
+            f"channels) with {rank} space dimensions; one example alone needs a batch axis, x[None]"
         )
     channels, features = x.shape[-1], kernel.shape[-1]
     groups = geometry.integer(groups, "groups")
     check_groups(channels, features, groups)
     if kernel.shape[-2] != channels // groups:
         raise ValueError(
-            f"kernel {shown(kernel.shape)} takes {kernel.shape[-2] * groups} channels in {groups} groups, "
+            f"kernel {format_shape(kernel.shape)} takes {kernel.shape[-2] * groups} channels in {groups} groups, "
             f"x has {channels}: the layout is channels last, (batch, *space, channels)"
         )
     if bias is not None and bias.shape != (features,):
-        raise ValueError(f"bias has shape {shown(bias.shape)}, {features} features ask for {shown((features,))}")
+        raise ValueError(
+            f"bias has shape {format_shape(bias.shape)}, {features} features ask for {format_shape((features,))}"
+        )
     return rank

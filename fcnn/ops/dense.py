@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from ..errors import at, refuse_traced, shown
+from ..errors import format_shape, layer_path, refuse_traced
 from ..native import native
 from .devices import explicit_axes
 from .dtypes import floating, plus, together, wide
@@ -50,15 +50,17 @@ def dense(
         >>> dense(jnp.array([[1.0, 2.0]]), jnp.array([[3.0], [4.0]]), jnp.array([0.5])).tolist()
         [[11.5]]
     """
-    with at("dense"):
+    with layer_path("dense"):
         x, kernel, bias = together(x, kernel, bias)
         if kernel.ndim != 2 or not x.ndim or x.shape[-1] != kernel.shape[0]:
             raise ValueError(
-                f"kernel {shown(kernel.shape)} does not take x {shown(x.shape)}: "
+                f"kernel {format_shape(kernel.shape)} does not take x {format_shape(x.shape)}: "
                 "it must be (channels, features) with the channels of x's last axis"
             )
         if bias is not None and bias.shape != kernel.shape[1:]:
-            raise ValueError(f"bias has shape {shown(bias.shape)}, the kernel asks for {shown(kernel.shape[1:])}")
+            raise ValueError(
+                f"bias has shape {format_shape(bias.shape)}, the kernel asks for {format_shape(kernel.shape[1:])}"
+            )
     one = math.prod(x.shape[:-1]) == 1 and not explicit_axes(x) and not explicit_axes(kernel)
     y = _one_row(x, kernel) if one else jnp.matmul(x, kernel)
     return plus(y, bias)
@@ -105,10 +107,12 @@ def flatten(x: Float[Array, "batch *space channels"], *, first: int = 1, last: i
         >>> flatten(jnp.ones((2, 3, 4, 5)), first=2).shape, flatten(jnp.ones((2, 3, 4, 5)), last=2).shape
         ((2, 3, 20), (2, 12, 5))
     """
-    with at("flatten"):
+    with layer_path("flatten"):
         x = jnp.asarray(native(x))
         if x.ndim < 2:
-            raise ValueError(f"x has shape {shown(x.shape)}; flatten keeps the batch axis and needs one after it")
+            raise ValueError(
+                f"x has shape {format_shape(x.shape)}; flatten keeps the batch axis and needs one after it"
+            )
         shape = flattened(x.shape[1:], first, last)
     return x.reshape(x.shape[0], *shape)
 
@@ -127,12 +131,12 @@ def flattened(shape: tuple[int, ...], first: int, last: int) -> tuple[int, ...]:
     for name, axis in (("first", first), ("last", last)):
         if axis == 0 or not -rank <= axis <= rank:
             raise ValueError(
-                f"{name} is {axis}, but an example of {shown(shape)} has the axes 1 to {rank}, or -{rank} to -1; "
-                "axis 0 is the batch"
+                f"{name} is {axis}, but an example of {format_shape(shape)} has the axes 1 to {rank}, or -{rank} to "
+                "-1; axis 0 is the batch"
             )
     low, high = (axis - 1 if axis > 0 else axis + rank for axis in (first, last))
     if low > high:
-        raise ValueError(f"first {first} comes after last {last} in an example of {shown(shape)}; swap them")
+        raise ValueError(f"first {first} comes after last {last} in an example of {format_shape(shape)}; swap them")
     return (*shape[:low], math.prod(shape[low : high + 1]), *shape[high + 1 :])
 
 
@@ -167,7 +171,7 @@ def dropout(
         >>> sorted(set(y.ravel().tolist()))
         [0.0, 2.0]
     """
-    with at("dropout"):
+    with layer_path("dropout"):
         x = floating(x)
         rate = check_rate(rate)
     if rate == 0:
@@ -218,7 +222,7 @@ def stochastic_depth(key: Array, x: Float[Array, "batch ..."], rate: float) -> F
         >>> sorted({tuple(row) for row in y.tolist()})
         [(0.0, 0.0), (2.0, 2.0)]
     """
-    with at("stochastic_depth"):
+    with layer_path("stochastic_depth"):
         x = floating(x)
         rate = check_rate(rate)
     if rate == 0:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import geometry
-from ..errors import refuse_traced, shown
+from ..errors import format_shape, refuse_traced
 from ..geometry import Shape
 from .cells import cells_wanted, check_cells
 
@@ -122,7 +122,8 @@ def samplings(shape: Shape, target: tuple[Any, Any], options: dict[str, Any]) ->
     space = shape[:-1]
     if not space:
         raise ValueError(
-            f"an input of {shown(shape)} has channels only and no space; resize before Flatten, on (*space, channels)"
+            f"an input of {format_shape(shape)} has channels only and no space; resize before Flatten, on (*space, "
+            "channels)"
         )
     size, scale = target
     steps: list[Fraction | None] = [None] * len(space)
@@ -139,7 +140,9 @@ def samplings(shape: Shape, target: tuple[Any, Any], options: dict[str, Any]) ->
             n * f if isinstance(f, int) else _rounded(n, f, shape) for n, f in zip(space, factors, strict=True)
         )
         if 0 in wanted:
-            raise ValueError(f"scale {scale} leaves nothing of an input of {shown(shape)}; use a larger one, or a size")
+            raise ValueError(
+                f"scale {scale} leaves nothing of an input of {format_shape(shape)}; use a larger one, or a size"
+            )
         steps = [1 / _fraction(f) if options["convention"] == "torch" or isinstance(f, int) else None for f in factors]
     return [_sampling(n, m, step, options, shape) for n, m, step in zip(space, wanted, steps, strict=True)]
 
@@ -176,8 +179,9 @@ def _sampling(size: int, out: int, step: Fraction | None, options: dict[str, Any
 def _refuse_symbolic(size: int, shape: Shape) -> None:
     if geometry.symbolic(size):
         raise ValueError(
-            f"the space of an input of {shown(shape)} has symbolic sizes, for which the weights of a resizing are not "
-            "known; use a scale that is a whole number, or export with a fixed space, where the batch may be symbolic"
+            f"the space of an input of {format_shape(shape)} has symbolic sizes, for which the weights of a resizing "
+            "are not known; use a scale that is a whole number, or export with a fixed space, where the batch may be "
+            "symbolic"
         )
 
 

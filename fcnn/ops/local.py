@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import jax.numpy as jnp
 
 from .. import geometry
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import Padding
 from .conv import check_groups
 from .dtypes import plus, together
@@ -61,12 +61,12 @@ def locally_connected(
         >>> locally_connected(x, kernel).ravel().tolist()   # four positions, sixteen weights
         [0.0, 4.0, 8.0, 12.0]
     """
-    with at("locally_connected"):
+    with layer_path("locally_connected"):
         x, kernel, bias = together(x, kernel, bias)
         rank = (kernel.ndim - 2) // 2
         if rank not in (1, 2, 3) or kernel.ndim != 2 * rank + 2 or x.ndim != rank + 2:
             raise ValueError(
-                f"kernel {shown(kernel.shape)} and x {shown(x.shape)} do not belong together: "
+                f"kernel {format_shape(kernel.shape)} and x {format_shape(x.shape)} do not belong together: "
                 "x is (batch, *space, channels), kernel (*out, *kernel, channels // groups, features)"
             )
         channels, features = x.shape[-1], kernel.shape[-1]
@@ -77,10 +77,14 @@ def locally_connected(
         )
         expected = (*windows.out, *windows.kernel, channels // groups, features)
         if kernel.shape != expected:
-            raise ValueError(f"kernel has shape {shown(kernel.shape)}, x {shown(x.shape)} asks for {shown(expected)}")
+            raise ValueError(
+                f"kernel has shape {format_shape(kernel.shape)}, x {format_shape(x.shape)} asks for "
+                f"{format_shape(expected)}"
+            )
         if bias is not None and bias.shape != (*windows.out, features):
             raise ValueError(
-                f"bias has shape {shown(bias.shape)}, the output asks for {shown((*windows.out, features))}"
+                f"bias has shape {format_shape(bias.shape)}, the output asks for "
+                f"{format_shape((*windows.out, features))}"
             )
     batch, positions, samples = x.shape[0], prod(windows.out), prod(windows.kernel)
     seen = patches(x, windows)  # (batch, *out, *kernel, channels)

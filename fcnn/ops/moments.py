@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import geometry
-from ..errors import at, refuse_traced
+from ..errors import layer_path, refuse_traced
 from ..native import native
 from .devices import explicit_axes
 from .dtypes import beside, common, wide
@@ -77,7 +77,7 @@ def standardize(
         >>> standardize(jnp.array([1e30, 3e30]), (0,), epsilon=1e-5)[0].round(5).tolist()
         [-1.0, 1.0]
     """
-    with at("standardize"):
+    with layer_path("standardize"):
         epsilon = check_epsilon(epsilon)
     x = jnp.asarray(native(x))
     x = x.astype(wide(x.dtype))
@@ -144,7 +144,7 @@ def normalize(
         >>> normalize(jnp.array([1.0, 3.0]), 2.0, 1.0, epsilon=0.0).tolist()
         [-1.0, 1.0]
     """
-    with at("normalize"):
+    with layer_path("normalize"):
         epsilon = check_epsilon(epsilon)
     x, mean, variance, scale, bias = map(native, (x, mean, variance, scale, bias))
     x = jnp.asarray(x)

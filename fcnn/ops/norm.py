@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import geometry
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from .dtypes import common, floating, wide
 from .moments import check_epsilon, normalize, power_of_two, rescale, standardize
 
@@ -57,7 +57,7 @@ def batch_norm(
         >>> batch_norm(jnp.array([[3.0, 5.0]]), jnp.array([1.0, 1.0]), jnp.array([1.0, 4.0]), epsilon=0.0).tolist()
         [[2.0, 2.0]]
     """
-    with at("batch_norm"):
+    with layer_path("batch_norm"):
         x = floating(x)
         _check_batch(x)
         check_epsilon(epsilon)
@@ -101,15 +101,17 @@ def layer_norm(
         >>> layer_norm(jnp.array([[[1.0, 1.0], [3.0, 3.0]]]), axes=(-2, -1), epsilon=0.0).tolist()
         [[[-1.0, -1.0], [1.0, 1.0]]]
     """
-    with at("layer_norm"):
+    with layer_path("layer_norm"):
         x = floating(x)
         check_epsilon(epsilon)
         places = (x.ndim - 1,) if axes == -1 else tuple(1 + axis for axis in example_axes(axes, x.ndim - 1))
         sizes = tuple(x.shape[axis] for axis in places)
         for name, value in (("scale", scale), ("bias", bias)):
             if value is not None and jnp.shape(value) != sizes:
-                what = f"{x.shape[-1]} channels ask" if axes == -1 else f"the axes {axes} of {shown(x.shape)} ask"
-                raise ValueError(f"{name} has shape {shown(jnp.shape(value))}, {what} for {shown(sizes)}")
+                what = (
+                    f"{x.shape[-1]} channels ask" if axes == -1 else f"the axes {axes} of {format_shape(x.shape)} ask"
+                )
+                raise ValueError(f"{name} has shape {format_shape(jnp.shape(value))}, {what} for {format_shape(sizes)}")
     spread = [n if axis in places else 1 for axis, n in enumerate(x.shape)]
     factor, offset = (None if a is None else jnp.reshape(a, spread) for a in (scale, bias))
     return rescale(standardize(x, places, epsilon=epsilon)[0], factor, offset, common(x, scale, bias))
@@ -151,7 +153,7 @@ def group_norm(
         >>> group_norm(jnp.array([[1.0, 3.0, 10.0, 30.0]]), 2, epsilon=0.0).tolist()
         [[-1.0, 1.0, -1.0, 1.0]]
     """
-    with at("group_norm"):
+    with layer_path("group_norm"):
         x = floating(x)
         _check_channels(x, scale=scale, bias=bias)
         _check_batch(x)
@@ -194,7 +196,7 @@ def instance_norm(
         >>> instance_norm(jnp.array([1.0, 3.0]).reshape(1, 2, 1), epsilon=0.0).ravel().tolist()
         [-1.0, 1.0]
     """
-    with at("instance_norm"):
+    with layer_path("instance_norm"):
         x = floating(x)
         _check_channels(x, scale=scale, bias=bias)
         _check_batch(x)
@@ -243,7 +245,7 @@ def local_response_norm(
         >>> local_response_norm(jnp.array([[1.0, 2.0]]), size=1, alpha=1.0, beta=1.0, k=1.0).tolist()
         [[0.5, 0.4000000059604645]]
     """
-    with at("local_response_norm"):
+    with layer_path("local_response_norm"):
         x = floating(x)
         size = geometry.integer(size, "size")
         if not 0 <= k < math.inf:
@@ -275,8 +277,8 @@ def check_variance(count: int, shape: geometry.Shape, place: str, way_out: str) 
     """Raise where a norm would see a single value and so turn every input to zero."""
     if geometry.below(count, 2):
         raise ValueError(
-            f"an input of {shown(shape)} has one value {place} and so no variance: every output would be the same; "
-            f"{way_out}"
+            f"an input of {format_shape(shape)} has one value {place} and so no variance: every output would be the "
+            f"same; {way_out}"
         )
 
 
@@ -310,7 +312,7 @@ def example_axes(axes: int | Sequence[int], rank: int) -> tuple[int, ...]:
 def _check_batch(x: Array) -> None:
     if x.ndim < 2:
         raise ValueError(
-            f"x has shape {shown(x.shape)}, expected (batch, *space, channels); one example alone needs a batch "
+            f"x has shape {format_shape(x.shape)}, expected (batch, *space, channels); one example alone needs a batch "
             "axis, x[None]"
         )
 
@@ -320,5 +322,6 @@ def _check_channels(x: Array, **vectors: Array | None) -> None:
     for name, value in vectors.items():
         if value is not None and jnp.shape(value) != (channels,):
             raise ValueError(
-                f"{name} has shape {shown(jnp.shape(value))}, {channels} channels ask for {shown((channels,))}"
+                f"{name} has shape {format_shape(jnp.shape(value))}, {channels} channels ask for "
+                f"{format_shape((channels,))}"
             )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import geometry
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import Padding, Pads, Shape
 from ..native import native
 from .cells import cells_wanted
@@ -48,7 +48,7 @@ def pad(
         >>> pad(jnp.array([1.0, 2.0, 3.0]).reshape(1, 3, 1), ("REFLECT", ((2, 1),))).ravel().tolist()
         [3.0, 2.0, 1.0, 2.0, 3.0, 2.0]
     """
-    with at("pad"):
+    with layer_path("pad"):
         x = jnp.asarray(native(x))
         mode, pads = padded(x.shape[1:], check_amount(padding))
         value = check_value(value, mode)
@@ -89,7 +89,7 @@ def crop(
         >>> crop(jnp.arange(6.0).reshape(1, 6, 1), size=3).ravel().tolist()
         [1.0, 2.0, 3.0]
     """
-    with at("crop"):
+    with layer_path("crop"):
         x = jnp.asarray(native(x))
         cuts = cropped(x.shape[1:], amount, size)
     starts = (0, *(before for before, _ in cuts), 0)
@@ -128,13 +128,14 @@ def cropped(shape: Shape, amount: Any, size: Any) -> Pads:
     if amount is not None:
         cuts = geometry.pairs(amount, len(space), "amount")
         if any(geometry.below(n - before - after, 1) for n, (before, after) in zip(space, cuts, strict=True)):
-            raise ValueError(f"amount {amount} leaves nothing of an input of {shown(shape)}; take less away")
+            raise ValueError(f"amount {amount} leaves nothing of an input of {format_shape(shape)}; take less away")
         _check_known(shape, [1 + before + after for before, after in cuts])
         return cuts
     wanted = cells_wanted(size, space, "size")
     if any(geometry.below(n, m) for n, m in zip(space, wanted, strict=True)):
         raise ValueError(
-            f"size {size} is larger than an input of {shown(shape)}; crop to a smaller size, or add samples by fcnn.Pad"
+            f"size {size} is larger than an input of {format_shape(shape)}; crop to a smaller size, or add samples by "
+            "fcnn.Pad"
         )
     _check_known(shape, wanted)
     befores = [(n - m) // 2 for n, m in zip(space, wanted, strict=True)]
@@ -146,8 +147,8 @@ def _check_known(shape: Shape, needed: Sequence[int]) -> None:
     for size, least in zip(shape[:-1], needed, strict=True):
         if not geometry.below(least - 1, size):
             raise ValueError(
-                f"the space of an input of {shown(shape)} is not known to have the {least} samples that a crop needs; "
-                f'say so where it is made, jax.export.symbolic_shape("b, h, 3", constraints=["h >= {least}"])'
+                f"the space of an input of {format_shape(shape)} is not known to have the {least} samples that a crop "
+                f'needs; say so where it is made, jax.export.symbolic_shape("b, h, 3", constraints=["h >= {least}"])'
             )
 
 
@@ -188,5 +189,6 @@ def _negative(amount: Any) -> bool:
 def _check_space(shape: Shape, what: str) -> None:
     if len(shape) < 2:
         raise ValueError(
-            f"an input of {shown(shape)} has channels only and no space; {what} before Flatten, on (*space, channels)"
+            f"an input of {format_shape(shape)} has channels only and no space; {what} before Flatten, on (*space, "
+            "channels)"
         )

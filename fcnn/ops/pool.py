@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from .. import geometry
-from ..errors import at, refuse_traced, shown
+from ..errors import format_shape, layer_path, refuse_traced
 from ..geometry import Padding, Windows, slide, symbolic
 from ..native import native
 from .dtypes import floating, least, wide
@@ -71,7 +71,7 @@ def max_pool(
         >>> max_pool(jnp.array([1.0, 3.0, 2.0, 0.0]).reshape(1, 4, 1), 2).ravel().tolist()
         [3.0, 2.0]
     """
-    with at("max_pool"):
+    with layer_path("max_pool"):
         x = jnp.asarray(native(x))
         windows, lowest = windows_on(x, window, stride, padding, dilation, ceil_mode), least(x.dtype)
     from .maximum import largest  # its primitives take long to import, see ops.convolution
@@ -150,7 +150,7 @@ def avg_pool(
         >>> avg_pool(x, 3, stride=1, padding="SAME", count_padding=True).ravel().tolist()
         [2.0, 4.0, 2.6666667461395264]
     """
-    with at("avg_pool"):
+    with layer_path("avg_pool"):
         x = floating(x)
         windows = windows_on(x, window, stride, padding, dilation, ceil_mode)
         counted = divisor is None and any(map(symbolic, windows.space))
@@ -222,7 +222,7 @@ def lp_pool(
         >>> lp_pool(jnp.array([3.0, -4.0]).reshape(1, 2, 1), 2).ravel().tolist()
         [5.0]
     """
-    with at("lp_pool"):
+    with layer_path("lp_pool"):
         x = floating(x)
         power = check_power(power)
         windows = windows_on(x, window, stride, padding, dilation, ceil_mode)
@@ -280,14 +280,15 @@ def pool_windows(
     window, rank = geometry.check_sizes(window, "window"), len(space)
     if isinstance(window, int) and rank > 3:
         raise ValueError(
-            f"window {window} would pool over all {rank} axes of the space {shown(tuple(space))}; axes of examples "
-            "belong to the batch, x.reshape(-1, *x.shape[2:]), and a space of so many axes needs one number for each"
+            f"window {window} would pool over all {rank} axes of the space {format_shape(tuple(space))}; axes of "
+            "examples belong to the batch, x.reshape(-1, *x.shape[2:]), and a space of so many axes needs one number "
+            "for each"
         )
     if not isinstance(window, int) and len(window) != rank:
         raise ValueError(
-            f"window {shown(window)} is for {len(window)} space axes, the input has {rank}, {shown(tuple(space))}; "
-            f"give {rank} numbers, or one that holds along every axis; axes of examples, such as time, belong to the "
-            "batch, x.reshape(-1, *x.shape[2:])"
+            f"window {format_shape(window)} is for {len(window)} space axes, the input has {rank}, "
+            f"{format_shape(tuple(space))}; give {rank} numbers, or one that holds along every axis; axes of examples, "
+            "such as time, belong to the batch, x.reshape(-1, *x.shape[2:])"
         )
     stride = window if stride is None else stride
     windows = slide(
@@ -302,8 +303,8 @@ def pool_windows(
     )
     if not any(map(symbolic, windows.space)) and any(0 in counts for counts in windows.counts(padding=False)):
         raise ValueError(
-            f"a window of {shown(windows.kernel)} sees nothing but padding {windows.pads} "
-            f"of the input {shown(windows.space)}; pad by less than the window"
+            f"a window of {format_shape(windows.kernel)} sees nothing but padding {windows.pads} "
+            f"of the input {format_shape(windows.space)}; pad by less than the window"
         )
     return windows
 
@@ -318,7 +319,7 @@ def windows_on(
 ) -> Windows:
     """The windows of a pooling of x (batch, *space, channels)."""
     if x.ndim < 3:
-        raise ValueError(f"x has shape {shown(x.shape)}; pooling needs (batch, *space, channels)")
+        raise ValueError(f"x has shape {format_shape(x.shape)}; pooling needs (batch, *space, channels)")
     if jax.default_backend() == "cpu":
         keep_memory()
     return pool_windows(x.shape[1:-1], window, stride, padding, dilation, ceil_mode)

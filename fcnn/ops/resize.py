@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..errors import at
+from ..errors import layer_path
 from .dtypes import beside, floating, wide
 from .interpolation import Sampling, check_options, check_target, kernel, place, samplings, taps
 from .windows import copies
@@ -84,7 +84,7 @@ def resize(
         >>> resize(x, scale=2, method="nearest").ravel().tolist()
         [0.0, 0.0, 1.0, 1.0, 4.0, 4.0]
     """
-    with at("resize"):
+    with layer_path("resize"):
         x = floating(x)
         options = check_options(method, align_corners, antialias, convention)
         axes = samplings(x.shape[1:], check_target(size, scale), options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 
 from .. import geometry
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import Shape
 from ..native import native
 
@@ -55,7 +55,7 @@ def pixel_shuffle(
         >>> pixel_shuffle(jnp.arange(8.0).reshape(1, 1, 2, 4), 2)[0, :, :, 0].tolist()
         [[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]
     """
-    with at("pixel_shuffle"):
+    with layer_path("pixel_shuffle"):
         x = jnp.asarray(native(x))
         check_order(order)
         out = shuffled(x.shape[1:], factor)
@@ -101,7 +101,7 @@ def pixel_unshuffle(
         >>> pixel_unshuffle(jnp.arange(8.0).reshape(1, 2, 4, 1), 2)[0, 0].tolist()
         [[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]
     """
-    with at("pixel_unshuffle"):
+    with layer_path("pixel_unshuffle"):
         x = jnp.asarray(native(x))
         check_order(order)
         out = unshuffled(x.shape[1:], factor)
@@ -125,7 +125,7 @@ def shuffled(shape: Shape, factor: int | Sequence[int]) -> Shape:
     if shape[-1] % within:
         raise ValueError(
             f"factor {factor} lays out {within} channels over the space, which do not divide the {shape[-1]} channels "
-            f"of an input of {shown(shape)}; make a multiple of {within} channels before it, such as by "
+            f"of an input of {format_shape(shape)}; make a multiple of {within} channels before it, such as by "
             f"fcnn.Conv({within} * features, 1)"
         )
     return (*(size * r for size, r in zip(shape[:-1], factors, strict=True)), shape[-1] // within)
@@ -142,7 +142,7 @@ def unshuffled(shape: Shape, factor: int | Sequence[int]) -> Shape:
     for size, r in zip(shape[:-1], factors, strict=True):
         if size % r != 0:  # of a symbolic size: unless it is known to be a multiple
             raise ValueError(
-                f"factor {factor} does not divide the space of an input of {shown(shape)}; crop or pad it to a "
+                f"factor {factor} does not divide the space of an input of {format_shape(shape)}; crop or pad it to a "
                 "multiple before, by fcnn.Crop or fcnn.Pad"
             )
     return (*(size // r for size, r in zip(shape[:-1], factors, strict=True)), shape[-1] * math.prod(factors))
@@ -151,7 +151,8 @@ def unshuffled(shape: Shape, factor: int | Sequence[int]) -> Shape:
 def _factors(shape: Shape, factor: int | Sequence[int]) -> Shape:
     if len(shape) < 2:
         raise ValueError(
-            f"an input of {shown(shape)} has channels only and no space; shuffle before Flatten, on (*space, channels)"
+            f"an input of {format_shape(shape)} has channels only and no space; shuffle before Flatten, on (*space, "
+            "channels)"
         )
     return geometry.per_axis(factor, len(shape) - 1, "factor")
 

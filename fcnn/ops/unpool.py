@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from .. import geometry
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import Padding, Windows
 from ..native import native
 from .dtypes import least
@@ -72,13 +72,13 @@ def max_pool_with_indices(
         >>> y.ravel().tolist(), indices.ravel().tolist()
         ([4.0, 6.0], [4, 6])
     """
-    with at("max_pool_with_indices"):
+    with layer_path("max_pool_with_indices"):
         x = jnp.asarray(native(x))
         windows, lowest = windows_on(x, window, stride, padding, dilation, ceil_mode), least(x.dtype)
         if any(map(geometry.symbolic, windows.space)):
             raise ValueError(
-                f"the space {shown(windows.space)} has symbolic sizes, and the places of maxima are found for known "
-                "ones alone; export with a fixed space, only the batch may be symbolic"
+                f"the space {format_shape(windows.space)} has symbolic sizes, and the places of maxima are found for "
+                "known ones alone; export with a fixed space, only the batch may be symbolic"
             )
     from .maximum import first_place, largest  # its primitives take long to import, see ops.convolution
 
@@ -144,14 +144,14 @@ def max_unpool(
         >>> max_unpool(*max_pool_with_indices(x, 2), x.shape[1:-1]).ravel().tolist()
         [0.0, 3.0, 0.0, 5.0, 0.0]
     """
-    with at("max_unpool"):
+    with layer_path("max_unpool"):
         y, indices = jnp.asarray(y), jnp.asarray(indices)
         if y.ndim < 3:
-            raise ValueError(f"y has shape {shown(y.shape)}; unpooling needs (batch, *out, channels)")
+            raise ValueError(f"y has shape {format_shape(y.shape)}; unpooling needs (batch, *out, channels)")
         if indices.shape != y.shape:
             raise ValueError(
-                f"indices have shape {shown(indices.shape)}, y has {shown(y.shape)}; every value needs its index, as "
-                "max_pool_with_indices gives them"
+                f"indices have shape {format_shape(indices.shape)}, y has {format_shape(y.shape)}; every value needs "
+                "its index, as max_pool_with_indices gives them"
             )
         if not jnp.issubdtype(indices.dtype, jnp.integer):
             raise TypeError(f"indices have dtype {indices.dtype}, they must be integers")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from ..errors import shown
+from ..errors import format_shape
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def meet(paths: Sequence[Axes]) -> Axes:
     met = []
     for along in zip(*paths, strict=True):
         if len({axis.step for axis in along}) > 1:
-            steps = " and ".join(shown(tuple(axis.step for axis in path)) for path in paths)  # type: ignore[arg-type]
+            steps = " and ".join(format_shape(tuple(axis.step for axis in path)) for path in paths)  # type: ignore[arg-type]
             raise ValueError(
                 f"joins paths that move over the input in steps of {steps} samples, so that values of different "
                 "positions meet; give all paths equal strides"

@@ -23,7 +23,7 @@ from ..compose import serial
 from ..compose.parts import lift
 from ..compose.remat import Remat
 from ..compose.serial import Serial
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import Shape, check_shape
 from ..given import Params, check_mapping
 from ..identity import nearest
@@ -100,10 +100,10 @@ def as_cascade(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params
         >>> cascade.out_shape((100, 2))
         (48, 5)
     """
-    with at("as_cascade"):
+    with layer_path("as_cascade"):
         net, seen = lift(net), check_shape(shape)
         if not 2 <= len(seen) <= 4:
-            raise ValueError(f"shape is (*window, channels) with 1, 2 or 3 space dimensions, not {shown(seen)}")
+            raise ValueError(f"shape is (*window, channels) with 1, 2 or 3 space dimensions, not {format_shape(seen)}")
         chain = _chain(net, params)
         if type(chain[0].layer) is not Flatten or len(chain[0].layer.infer_shape(seen)) > 1:
             raise ValueError(
@@ -120,7 +120,7 @@ def as_cascade(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params
     layers: dict[str, Layer] = {}
     found: Params = {}
     for index, (name, layer, own) in enumerate(chain):
-        with at(name):
+        with layer_path(name):
             if type(layer) is Flatten:
                 continue
             if type(layer) is Dense:
@@ -135,7 +135,7 @@ def as_cascade(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params
             layers[name] = layer
             if own:
                 found[name] = jax.tree.map(jnp.asarray, own)
-    with at("as_cascade"):
+    with layer_path("as_cascade"):
         return serial(**layers), found
 
 
@@ -177,19 +177,19 @@ def as_mlp(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params]:
          [0.0, 0.30000001192092896, 0.5, 0.0],
          [0.0, 0.0, 0.30000001192092896, 0.5]]
     """
-    with at("as_mlp"):
+    with layer_path("as_mlp"):
         net, seen = lift(net), check_shape(shape)
         chain = _chain(net, params)
         _check_values(params)
     for name, layer, _ in chain:
-        with at(name):
+        with layer_path(name):
             _check_writable(layer)
     _check_params(net, params, seen)
     dtype = common(*jax.tree.leaves(params)) if params else jnp.zeros(()).dtype
     layers: dict[str, Layer] = {}
     found: Params = {}
     for name, layer, own in chain:
-        with at(name):
+        with layer_path(name):
             if isinstance(layer, Dropout):
                 layers[name] = _flat_dropout(layer, seen)
             elif isinstance(layer, (Function, Maxout)):
@@ -205,7 +205,7 @@ def as_mlp(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params]:
                     copies = kernel.shape[-1] // own["bias"].size
                     found[name]["bias"] = jnp.asarray(np.tile(own["bias"].ravel(), copies))
             seen = layer.infer_shape(seen)
-    with at("as_mlp"):
+    with layer_path("as_mlp"):
         return serial(Flatten(), **layers), found
 
 
@@ -393,8 +393,8 @@ def _matrix(layer: Layer, params: Params, shape: Shape, dtype: Any) -> np.ndarra
     rows, columns = prod(shape), prod(layer.infer_shape(shape))
     if rows * columns > LARGEST:
         raise ValueError(
-            f"{layer!r} on an input of {shown(shape)} is a matrix of {rows:,} by {columns:,} numbers, too large to be "
-            "written out; give the shape of a smaller window"
+            f"{layer!r} on an input of {format_shape(shape)} is a matrix of {rows:,} by {columns:,} numbers, too large "
+            "to be written out; give the shape of a smaller window"
         )
     number = np.arange(1, prod(space) + 1, dtype=np.int32).reshape(space)  # 0 is padding
     if isinstance(layer, Dense):

@@ -10,7 +10,7 @@ from ..compose.parallel import Branches, Residual
 from ..compose.remat import Remat
 from ..compose.repeat import Repeat
 from ..compose.serial import Serial
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import Shape, is_shape
 from ..layer import Layer
 from ..layers.function import Function
@@ -25,7 +25,7 @@ def serial(net: Serial, value: Value, way: Way) -> Part:
     """Part after part."""
     parts, kernels = [], []
     for name, layer in net.parts:
-        with at(name):
+        with layer_path(name):
             part = rewritten(layer, value, way)
         value = part.value
         if part.layer is not None:
@@ -38,7 +38,7 @@ def parallel(net: Any, value: Value, way: Way) -> Part:
     """Parts side by side: all must make values at the same samples, and are cut to the shortest."""
     found: dict[str, Part] = {}
     for name, layer in net.named_parts():
-        with at(name):
+        with layer_path(name):
             found[name] = rewritten(layer, value, way)
     if isinstance(net, Residual) and net.shortcut is None:
         found["shortcut"] = Part(None, value)
@@ -69,7 +69,7 @@ def parallel(net: Any, value: Value, way: Way) -> Part:
 
 
 def _where(value: Value) -> str:
-    steps = shown(value.lattice.step)
+    steps = format_shape(value.lattice.step)
     return f"values {steps} samples apart" if value.kind == FIELD else f"a {value.kind} value"
 
 

@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from ..compose.parts import lift
 from ..compose.serial import Serial
-from ..errors import at_top, shown
+from ..errors import format_shape, outermost_path
 from ..geometry import Shape
 from ..given import Params, State
 from ..identity import nearest
@@ -67,7 +67,7 @@ def fully_convolutional(
         >>> converted["dense1"]["kernel"].shape, conv.out_shape((28, 28, 1)), conv.out_shape((64, 64, 1))
         ((12, 12, 6, 10), (1, 1, 10), (19, 19, 10))
     """
-    with at_top("fully_convolutional"):
+    with outermost_path("fully_convolutional"):
         net = lift(net)
         (shape,) = net.check_shapes((shape,))
         one = jax.ShapeDtypeStruct((1, *shape), jnp.zeros(()).dtype)
@@ -81,7 +81,9 @@ def fully_convolutional(
             made = scan.rewritten(shape)
         else:
             if len(shape) < 2:
-                raise ValueError(f"takes a shape (*space, channels), {shown(shape)} has no space to convolve over")
+                raise ValueError(
+                    f"takes a shape (*space, channels), {format_shape(shape)} has no space to convolve over"
+                )
             cascade = _distributed(net, params, shape)
             if cascade is not None:
                 return cascade
@@ -96,8 +98,8 @@ def _ended(made: Rewritten, shape: Shape) -> Layer:
     vector = lattice.single if value.kind == FIELD else value.kind == POINT and len(value.shape) == 1
     if not vector and lattice.positions != (1,) * lattice.rank:
         raise ValueError(
-            f"the network makes {shown(value.shape)} of each window, more than one vector; put Flatten and Dense, "
-            "or global pooling, at its end"
+            f"the network makes {format_shape(value.shape)} of each window, more than one vector; put Flatten and "
+            "Dense, or global pooling, at its end"
         )
     if made.net.infer_shape(shape)[:-1] == lattice.positions or not lattice.stride[0]:
         return made.net

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
-from ..errors import shown
+from ..errors import format_shape
 from ..geometry import Shape
 from ..given import Params, State
 from ..jaxprs import body, called, constants, parts_of_scan, scopes
@@ -127,7 +127,7 @@ def _elsewhere(follow: Callable[[Shape], Any], larger: Shape, space: Shape) -> A
     except Exception as error:  # whatever a user's function raises on a space that it is not made for
         if isinstance(error, Mixes) and not isinstance(error, TooSmall):
             raise
-        raise Mixes(f"works for a space of {shown(space)} alone") from None
+        raise Mixes(f"works for a space of {format_shape(space)} alone") from None
 
 
 def canonical(value: Data | Constant, shape: Shape, rank: int) -> tuple[Shape, Axes]:

@@ -14,7 +14,7 @@ from jax import lax
 from .. import geometry
 from ..compose.cutting import inside
 from ..compose.parts import lift
-from ..errors import at_top, shown
+from ..errors import format_shape, outermost_path
 from ..geometry import Shape, is_shape
 from ..given import Params, State
 from ..layer import Context, Layer
@@ -156,7 +156,9 @@ class Scan(Layer):
         try:
             jax.eval_shape(lambda x: self.net.run(Context(train=False, plan=False), params, state, (x,))[0], one)
         except (ValueError, TypeError) as error:
-            error.add_note(f"x of shape {shown(one.shape)} is one window of the input, {shown(inputs[0].shape)}")
+            error.add_note(
+                f"x of shape {format_shape(one.shape)} is one window of the input, {format_shape(inputs[0].shape)}"
+            )
             raise
         if context.record is not None:
             positions = self.placed(shape)[0].positions
@@ -205,7 +207,7 @@ class Scan(Layer):
             >>> report.positions, report.fragments, round(report.ratio, 1)
             ((57, 57), (2, 2), 11.9)
         """
-        with at_top(self.label):
+        with outermost_path(self.label):
             (shape,) = self.check_shapes((shape,))
             lattice, window = self.placed(shape)
             self.net.infer_shape(*self.net.accept_shapes((window,)))
@@ -223,19 +225,20 @@ class Scan(Layer):
         space, channels = shape[:-1], shape[-1]
         if len(space) not in (1, 2, 3):
             raise ValueError(
-                f"takes 1, 2 or 3 space dimensions, an input of {shown(shape)} has {len(space)}; "
+                f"takes 1, 2 or 3 space dimensions, an input of {format_shape(shape)} has {len(space)}; "
                 "shapes are (*space, channels), such as (512, 512, 3), without the batch"
             )
         sizes = geometry.per_axis(self.window, len(space), "window")
         if any(map(geometry.symbolic, space)):
             raise ValueError(
-                f"the space of an input of {shown(shape)} is symbolic, but where the windows of a Scan lie follows "
-                "from its size; leave the batch alone symbolic, or export what fcnn.fully_convolutional makes of it"
+                f"the space of an input of {format_shape(shape)} is symbolic, but where the windows of a Scan lie "
+                "follows from its size; leave the batch alone symbolic, or export what fcnn.fully_convolutional makes "
+                "of it"
             )
         if any(w > n for w, n in zip(sizes, space, strict=True)):
             raise ValueError(
-                f"a window of {shown(sizes)} does not fit an input of {shown(shape)}; give a larger input, or a "
-                "smaller window and a network for it"
+                f"a window of {format_shape(sizes)} does not fit an input of {format_shape(shape)}; give a larger "
+                "input, or a smaller window and a network for it"
             )
         windows = geometry.slide(space, self.window, stride=self.stride, what="window", channels=channels)
         # between windows of one sample lies nothing that any of them sees

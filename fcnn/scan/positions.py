@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from ..errors import shown
+from ..errors import format_shape
 from ..geometry import Shape, is_shape
 from ..layer import Layer
 from ..layers import BatchNorm, Dropout, InstanceNorm, LayerNorm, StochasticDepth
@@ -113,7 +113,11 @@ def other(layer: Layer, value: Value, way: Way) -> Part:
     shape = layer.infer_shape(value.shape)
     if not flat and not (is_shape(shape) and len(shape) == rank + 1):
         axes = f"{rank} axis" if rank == 1 else f"{rank} axes"
-        refuse(layer, f"makes {shown(shape)} of {shown(value.shape)}, which is not (*space, channels) of {axes}", way)
+        refuse(
+            layer,
+            f"makes {format_shape(shape)} of {format_shape(value.shape)}, which is not (*space, channels) of {axes}",
+            way,
+        )
     # the array that holds a flattened field has as many numbers as ever, so a function of numbers may see any of them
     larger = None if flat or way.whole else value.extent
     for train in (False, True) if way.train and not isinstance(layer, Function) else (False,):

@@ -34,7 +34,7 @@ from .. import facts, geometry, names
 from ..compose.graph import Graph
 from ..compose.parallel import Branches, Residual
 from ..compose.parts import lift
-from ..errors import at, at_top, shown
+from ..errors import format_shape, layer_path, outermost_path
 from ..geometry import Shape
 from ..layer import Context, Layer
 from ..layers import Function
@@ -95,14 +95,14 @@ def reach(net: Any, shape: Shape) -> Reach:
     net = lift(net)
     shape = geometry.check_shape(shape)
     if len(shape) < 2:
-        raise ValueError(f"an input of {shown(shape)} has channels only and no space; give (*space, channels)")
+        raise ValueError(f"an input of {format_shape(shape)} has channels only and no space; give (*space, channels)")
     out = net.out_shape(shape)  # where the shape does not suit the network, in the words of the network
     if not geometry.is_shape(out):
         raise TypeError(
             f"the network gives several arrays of the shapes {out}; choose or join them by a function, and use the "
             "network once more for the others"
         )
-    with at_top(net.label):
+    with outermost_path(net.label):
         axes = _followed(net, shape)
     return Reach(
         tuple(axis.step if axis.step.denominator > 1 else int(axis.step) for axis in axes),
@@ -142,7 +142,7 @@ def _followed(net: Layer, shape: Shape) -> Axes:
     except Mixes as error:
         place = error.place if error.place is not None else next(filter(None, free), ())
         path, part = _around(net, place)
-        with at("/".join(path)) if path else contextlib.nullcontext():
+        with layer_path("/".join(path)) if path else contextlib.nullcontext():
             raise ValueError(_refusal(part, error)) from None
 
 
@@ -178,7 +178,7 @@ def _use(reader: Reader, use: Use, given: list[Any]) -> Axes:
     own = len(jax.tree.leaves((use.params, use.state)))
     inputs = [canonical(value, x.shape, reader.rank) for value, x in zip(given[own:], use.inputs, strict=True)]
     path = "/".join(step.split("#")[0] for step in use.path.split("/"))
-    with at(path) if path else contextlib.nullcontext():
+    with layer_path(path) if path else contextlib.nullcontext():
         if len(inputs) > 1:
             return _together(reader, use, [axes for _, axes in inputs])
         ((shape, axes),) = inputs
@@ -190,8 +190,8 @@ def _through(use: Use, shape: Shape, axes: Axes) -> Axes:
     layer = use.layer
     if len(shape) != len(axes) + 1 and not isinstance(layer, Function):
         raise ValueError(
-            f"is given {shown(shape)} by the part before it, which is not (*space, channels) with {len(axes)} axes of "
-            "space; only functions can follow a part that makes something else at every position"
+            f"is given {format_shape(shape)} by the part before it, which is not (*space, channels) with {len(axes)} "
+            "axes of space; only functions can follow a part that makes something else at every position"
         )
     if use.inside is not None:
         return _scanned(layer, axes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from ..errors import shown
+from ..errors import format_shape
 from ..geometry import Shape
 from ..tables import Table, Tabular
 
@@ -33,8 +33,8 @@ class ScanReport(Tabular):
 
     def table(self) -> Table:
         rows = (
-            ("positions", f"{shown(self.positions)}, {prod(self.positions):,} in all"),
-            ("fragments", f"{shown(self.fragments)}, {prod(self.fragments):,} in all"),
+            ("positions", f"{format_shape(self.positions)}, {prod(self.positions):,} in all"),
+            ("fragments", f"{format_shape(self.fragments)}, {prod(self.fragments):,} in all"),
             ("multiply-adds by patches", f"{self.by_patches:,}"),
             ("multiply-adds by layers", f"{self.by_layers:,}"),
             ("ratio", f"{self.ratio:,.1f}"),

@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 from .. import facts, geometry
-from ..errors import shown
+from ..errors import format_shape
 from ..layer import Layer
 from ..layers import Conv, Dense, Flatten, MaxPool
 from .fields import Fragmented, split_axis
@@ -39,8 +39,8 @@ def _check_border(layer: Layer, windows: geometry.Windows, way: Way) -> None:
     if any(map(any, windows.constant_pads)):
         refuse(
             layer,
-            f"pads the window of {shown(windows.space)}: its border is part of what it computes, and lies elsewhere in "
-            "every window",
+            f"pads the window of {format_shape(windows.space)}: its border is part of what it computes, and lies "
+            "elsewhere in every window",
             way,
             'use padding="VALID"',
         )

@@ -18,7 +18,7 @@ from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..compose.parts import lift
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import Shape, integer, per_axis
 from ..given import Params, State
 from ..layer import Layer
@@ -101,7 +101,7 @@ def scan_tiles(
         >>> parts.shape, bool(jnp.allclose(parts, net.apply(params, image[None])[0], atol=1e-5))
         ((150, 100, 4), True)
     """
-    with at("scan_tiles"):
+    with layer_path("scan_tiles"):
         net = lift(net)
         shape = _check_image(image, params)
         tile = None if tile is None else per_axis(tile, len(shape) - 1, "tile")
@@ -225,8 +225,8 @@ def _lines(net: Layer, shape: Shape, seen: Reach, made: Shape, tile: Shape | Non
         lines.append(plan(sizes[even]).line())
     if len(lines) < len(space):
         raise ValueError(
-            f"a tile of {shown(tile)} is too small for the receptive field of {shown(seen.size)} samples with "
-            f"a step of {shown(seen.step)}; the smallest that works is {shown(tuple(least))}"  # type: ignore[arg-type]
+            f"a tile of {format_shape(tile)} is too small for the receptive field of {format_shape(seen.size)} samples "
+            f"with a step of {format_shape(seen.step)}; the smallest that works is {format_shape(tuple(least))}"  # type: ignore[arg-type]
         )
     return tuple(lines)
 
@@ -255,9 +255,9 @@ def _check_image(image: Any, params: Any) -> Shape:
         )
     shape = tuple(map(int, image.shape))
     if len(shape) < 2:
-        raise ValueError(f"image has shape {shown(shape)}, expected (*space, channels), such as (4096, 4096, 3)")
+        raise ValueError(f"image has shape {format_shape(shape)}, expected (*space, channels), such as (4096, 4096, 3)")
     if 0 in shape:
-        raise ValueError(f"image has shape {shown(shape)}: it has no samples")
+        raise ValueError(f"image has shape {format_shape(shape)}: it has no samples")
     return shape
 
 
@@ -294,8 +294,8 @@ def _check_out(out: Any, made: jax.ShapeDtypeStruct, image: Any) -> Any:
         )
     if tuple(out.shape) != made.shape or out.dtype != made.dtype:
         raise ValueError(
-            f"out has shape {shown(tuple(out.shape))} and dtype {out.dtype}, the result has {shown(made.shape)} and "
-            f"{made.dtype}; make it so, or leave it out"
+            f"out has shape {format_shape(tuple(out.shape))} and dtype {out.dtype}, the result has "
+            f"{format_shape(made.shape)} and {made.dtype}; make it so, or leave it out"
         )
     if isinstance(out, np.ndarray):
         if not out.flags.writeable:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import names
-from ..errors import shown
+from ..errors import format_shape
 from ..geometry import Shape
 from ..layer import Layer
 
@@ -230,8 +230,8 @@ def _state(subject: Subject) -> None:
         _require(
             (new.shape, new.dtype) == (old.shape, old.dtype),
             subject,
-            f"training makes {new.dtype} {shown(new.shape)} of the state {path}, which was {old.dtype} "
-            f"{shown(old.shape)}",
+            f"training makes {new.dtype} {format_shape(new.shape)} of the state {path}, which was {old.dtype} "
+            f"{format_shape(old.shape)}",
         )
 
 
@@ -344,7 +344,11 @@ def _close(subject: Subject, what: str, found: Any, wanted: Any, rtol: float = 2
     """Raise unless all arrays are close; ``atol`` is relative to the largest number where ``rtol`` is 0."""
     for path, a, b in _leaves(found, wanted):
         a, b = (np.asarray(v, "float64") if jnp.issubdtype(v.dtype, jnp.floating) else np.asarray(v) for v in (a, b))
-        _require(a.shape == b.shape, subject, f"{what}: shapes {shown(a.shape)} and {shown(b.shape)} at {path or 'y'}")
+        _require(
+            a.shape == b.shape,
+            subject,
+            f"{what}: shapes {format_shape(a.shape)} and {format_shape(b.shape)} at {path or 'y'}",
+        )
         largest = float(np.abs(b).max(initial=0, where=np.isfinite(b))) if b.dtype.kind == "f" else 0.0
         room = atol * largest + 1e-6 * bool(atol) if rtol == 0 else atol
         if not np.allclose(a, b, rtol=rtol, atol=room, equal_nan=True):

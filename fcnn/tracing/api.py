@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ..errors import at_top
+from ..errors import outermost_path
 from ..geometry import Shape
 from ..identity import cached
 from .node import Trace
@@ -47,7 +47,7 @@ def trace(net: Any, *shapes: Shape, train: bool = False) -> Trace:
     """
     if not hasattr(net, "check_shapes"):
         raise TypeError(f"trace: {net!r} is not a network; make one by fcnn.serial(...) or a layer")
-    with at_top(net.label):
+    with outermost_path(net.label):
         checked = net.check_shapes(shapes)
         net.infer_shape(*checked)
     return _traced(net, checked, bool(train), jnp.zeros(()).dtype.name)

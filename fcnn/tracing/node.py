@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from .. import names
-from ..errors import shown
+from ..errors import format_shape
 from ..geometry import Shape
 from ..tables import Table, Tabular
 
@@ -149,7 +149,7 @@ class Trace(Tabular):
             made = ", ".join(map(str, node.outputs))
             taken = ", ".join(map(str, node.inputs))
             copies = "".join(f"{n} x " for n in node.copies)
-            shapes = ", ".join(map(shown, node.shapes))
+            shapes = ", ".join(map(format_shape, node.shapes))
             rows.append((indent + made, node.path, _brief(node.what), taken, copies + shapes))
             if node.layer is None or node.positions:
                 for inner in node.inside:
@@ -157,7 +157,7 @@ class Trace(Tabular):
         return rows
 
     def _caption(self) -> str:
-        given = ", ".join(f"{n} {shown(self.shapes[n])}" for n in self.inputs)
+        given = ", ".join(f"{n} {format_shape(self.shapes[n])}" for n in self.inputs)
         return f"input {given}; output {', '.join(map(str, self.outputs))}"
 
     def table(self) -> Table:

@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jax.extend.core import Literal
 
 from ..context import Context
-from ..errors import shown
+from ..errors import format_shape
 from ..geometry import Shape
 from ..identity import cached
 from ..jaxprs import body, called, constants
@@ -104,7 +104,7 @@ def why_not_positionwise(
         try:
             follow(_traced(function, (*other, *rest)), [Seen("x")], lead, again)
         except Exception:  # whatever a user's function raises on a space that it is not made for
-            return f"works for a space of {shown(space)} alone"
+            return f"works for a space of {format_shape(space)} alone"
         if again != said:
             return "computes with the size of the space"
     return None

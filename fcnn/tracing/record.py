@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.core import ShapedArray
 
 from ..context import Context
-from ..errors import at_top
+from ..errors import outermost_path
 from ..geometry import Shape
 from ..given import Params, State
 from .structure import structure
@@ -107,7 +107,7 @@ def record(
     def walk(key: Any, params: Params, state: State, *inputs: Any) -> Any:
         if context is not None:
             return recorder.part(net, dataclasses.replace(context, record=recorder), params, state, inputs)
-        with at_top(net.label):
+        with outermost_path(net.label):
             return recorder.part(net, Context(train=train, root=key, record=recorder), params, state, inputs)
 
     key = jax.eval_shape(lambda: jax.random.key(0)) if train else None

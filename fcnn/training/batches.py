@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..errors import at
+from ..errors import layer_path
 from ..layer import Layer
 from .examples import check_data, count_of
 from .measures import Measures
@@ -194,7 +194,7 @@ def checked(net: Layer, batch: Any, measures: Measures, sharding: Sharding, what
         TypeError: not a pair (x, y), or not of arrays.
         ValueError: arrays that do not suit the network or the mesh.
     """
-    with at(what):
+    with layer_path(what):
         if isinstance(batch, dict):
             raise TypeError(
                 f"a batch must be a pair (x, y), not a dict with {', '.join(map(repr, batch))}; "
@@ -209,7 +209,7 @@ def check_augmented(augment: Any, inputs: tuple[Any, ...]) -> None:
     """Raise if an augmentation cannot take the values of the first examples; inside the step they are unknown."""
     check = getattr(augment, "check_values", None)
     if check is not None:
-        with at("fit: augment"):
+        with layer_path("fit: augment"):
             check(np.asarray(inputs[0][:LOOKED_AT]))
 
 
@@ -229,7 +229,7 @@ def check_sizes(step: Any, train: Any, first: Any, sizes: dict[int, str], shardi
     for size, which in sizes.items():
         if size == count_of(first[0]):
             continue
-        with at(f"fit: data: {which}, of {size} example{'s' * (size != 1)}"):
+        with layer_path(f"fit: data: {which}, of {size} example{'s' * (size != 1)}"):
             sharding.check_batch(size * sharding.processes.count)
             batch = jax.tree.map(lambda a, n=size: jax.ShapeDtypeStruct((n, *a.shape[1:]), a.dtype), first)
             jax.eval_shape(step, train, batch)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import at
+from ..errors import layer_path
 from ..geometry import integer
 
 
@@ -76,7 +76,7 @@ def every(steps: int, callback: Callable[..., Any]) -> Every:
         5 loss
         10 loss
     """
-    with at("every"):
+    with layer_path("every"):
         if not callable(callback):
             raise TypeError(f"callback must be a function of an EpochInfo, not {callback!r}")
         return Every(integer(steps, "steps"), callback)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ..errors import at
+from ..errors import layer_path
 from ..geometry import integer
 from ..paths import path_of
 
@@ -48,7 +48,7 @@ class Checkpoints:
     keep: int = 3
 
     def __post_init__(self) -> None:
-        with at("Checkpoints"):
+        with layer_path("Checkpoints"):
             path_of(self.folder, "folder")
             if self.every_seconds is not None:
                 if isinstance(self.every_seconds, bool) or not isinstance(self.every_seconds, (int, float)):

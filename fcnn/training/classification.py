@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from ..errors import shown
+from ..errors import format_shape
 from ..ops.dtypes import together
 from .metric import (
     Metric,
@@ -46,7 +46,7 @@ class _Classes(Metric):
         elif are_labels(outputs, targets):
             predicted, classes = jnp.argmax(outputs, -1).astype("int32"), outputs.shape[-1]
         else:
-            given = [f"{kind}{shown(tuple(a.shape))}" for a in (outputs, targets) for kind in (str(a.dtype),)]
+            given = [f"{kind}{format_shape(tuple(a.shape))}" for a in (outputs, targets) for kind in (str(a.dtype),)]
             raise ValueError(
                 f"{type(self).__name__} needs scores (batch, *space, classes) and integer labels (batch, *space), or "
                 f"one score for each label of 0 or 1, not {given[0]} and {given[1]}; reshape them"

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import integer
 from ..given import Params, State, check_mapping
 from ..layer import Layer
@@ -70,7 +70,7 @@ def vote(net: Layer, params: Params, x: Any, *, state: State | None = None) -> j
         >>> vote(net, params, jnp.ones((1, 1))).round(4).tolist()  # the mean of (3/4, 1/4) and (1/2, 1/2)
         [[0.625, 0.375]]
     """
-    with at("vote"):
+    with layer_path("vote"):
         check_net(net)
         state = {} if state is None else state
         count_members(params, state)
@@ -98,7 +98,7 @@ def count_members(params: Params, state: State) -> int:
             first, members = (first, members) if first else (name, shape[0] if shape else 0)
             if not shape or shape[0] != members:
                 raise ValueError(
-                    f"{name} has shape {shown(shape)}, but "
+                    f"{name} has shape {format_shape(shape)}, but "
                     + (f"{first} has {members} members" if first != name else "the first axis counts the members")
                     + "; every array of params and state has a first axis of one length: "
                     "jax.vmap(lambda key: net.init(key, shape))(jax.random.split(key, members))"
@@ -160,7 +160,7 @@ def evaluate_ensemble(
         >>> found["accuracy"].tolist(), found["vote_accuracy"], found["gain"]
         ([1.0, 0.0], 1.0, 0.5)
     """
-    with at("evaluate_ensemble"):
+    with layer_path("evaluate_ensemble"):
         check_net(net)
         state = {} if state is None else state
         members = count_members(params, state)

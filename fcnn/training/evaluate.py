@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..errors import at
+from ..errors import layer_path
 from ..geometry import integer
 from ..given import Params, State
 from ..layer import Layer
@@ -96,7 +96,7 @@ def evaluate(
         >>> found["accuracy"]
         0.75
     """
-    with at("evaluate"):
+    with layer_path("evaluate"):
         check_net(net)
         measures = check_measures(loss, loss_weights, metrics, ignore_label)
         batch_size = integer(batch_size, "batch_size")

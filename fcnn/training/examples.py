@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import shown
+from ..errors import format_shape
 from ..geometry import Shape
 from ..layer import Layer
 from ..native import native
@@ -36,7 +36,7 @@ def count_of(inputs: tuple[Any, ...]) -> int:
 
 def array_types(batch: Any) -> str:
     """Shapes and dtypes of a batch's arrays, as text for messages."""
-    return ", ".join(f"{a.dtype}{shown(a.shape)}" for a in jax.tree.leaves(batch))
+    return ", ".join(f"{a.dtype}{format_shape(a.shape)}" for a in jax.tree.leaves(batch))
 
 
 def taken(tree: Any, chosen: Any) -> Any:
@@ -109,7 +109,7 @@ def _check_list(name: str, arrays: tuple[Any, ...], what: str, form: str) -> Non
     """Raise if a list has one array for each example, instead of several arrays of all examples."""
     shapes = [tuple(a.shape) for a in arrays if hasattr(a, "shape")]
     if len(shapes) > 8 or (len(shapes) == len(arrays) and len({shape[:1] for shape in shapes}) > 1):
-        sizes = ", ".join(dict.fromkeys(map(shown, shapes[:3])))
+        sizes = ", ".join(dict.fromkeys(map(format_shape, shapes[:3])))
         raise TypeError(
             f"{what}: {name} is a list of {len(arrays)} arrays ({sizes}, ...), but it must be one array {form}; "
             "use numpy.stack, after cropping, resizing or padding arrays of different shapes"
@@ -189,8 +189,9 @@ def _check_weights(weights: Any, targets: Any, measures: Measures, what: str) ->
         labels = [tuple(a.shape) for a in jax.tree.leaves(wanted)]
         if array.ndim > 1 and not any(tuple(array.shape) == shape[: array.ndim] for shape in labels):
             raise ValueError(
-                f"{what}: {name} has shape {shown(tuple(array.shape))}, but y has {' and '.join(map(shown, labels))}; "
-                "give one number for each example, or one for each of its labels"
+                f"{what}: {name} has shape {format_shape(tuple(array.shape))}, but y has "
+                f"{' and '.join(map(format_shape, labels))}; give one number for each example, or one for each of its "
+                "labels"
             )
         host = np.asarray(array)
         if host.dtype != bool and not (np.isfinite(host).all() and (host >= 0).all()):
@@ -252,7 +253,7 @@ def _check_labels(name: str, y: Any, out: Shape, ignore: int | None, what: str) 
         raise (ValueError if jnp.issubdtype(y.dtype, jnp.integer) else TypeError)(
             f"{what}: the network gives one score for each label, but the default loss needs one for each class; for "
             f"two classes use loss=optax.losses.sigmoid_binary_cross_entropy with {name}.reshape"
-            f"{shown((-1, *out))}.astype('float32'), or end the network in two scores"
+            f"{format_shape((-1, *out))}.astype('float32'), or end the network in two scores"
         )
     if not jnp.issubdtype(y.dtype, jnp.integer):
         if y.dtype == bool:
@@ -260,7 +261,7 @@ def _check_labels(name: str, y: Any, out: Shape, ignore: int | None, what: str) 
         elif given[1:] == (*wanted, classes):
             way_out = f"{name}.argmax(-1) for one-hot targets, loss=training.cross_entropy() for class probabilities"
         elif given[1:] in (wanted, (*wanted, 1)) and _whole(y):
-            way_out = f"{name}.reshape{shown((-1, *wanted))}.astype('int32') for labels"
+            way_out = f"{name}.reshape{format_shape((-1, *wanted))}.astype('int32') for labels"
         else:
             way_out = f"{name}.argmax(-1) for one-hot targets"
         raise TypeError(
@@ -275,7 +276,7 @@ def _check_labels(name: str, y: Any, out: Shape, ignore: int | None, what: str) 
         else:
             hint = "end the network in Flatten or global pooling and Dense(classes), or give a loss"
         raise ValueError(
-            f"{what}: {name} has shape {shown(given)}, but the network gives {out} for one example; "
+            f"{what}: {name} has shape {format_shape(given)}, but the network gives {out} for one example; "
             "the default loss needs a score for each class on the last axis and one label for every position: " + hint
         )
     counted = what == "batch"

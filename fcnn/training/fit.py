@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from ..errors import at
+from ..errors import layer_path
 from ..given import Params, State
 from ..layer import Layer
 from .augmentation import Augment
@@ -160,7 +160,7 @@ def fit(
         >>> run.params["kernel"].shape, run.history["loss"].shape
         ((3, 1, 2), (2, 3))
     """
-    with at("fit"):
+    with layer_path("fit"):
         config = FitConfig(
             net=net,
             optimizer=optimizer,

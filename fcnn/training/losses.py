@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..identity import Value
 from ..layers.checks import check_number
 from ..ops.dtypes import wide
@@ -80,8 +80,9 @@ class CrossEntropy:
             return True
         if given != scores[:-1] or not jnp.issubdtype(targets.dtype, jnp.integer):
             raise ValueError(
-                f"cross_entropy: targets of {targets.dtype}{shown(given)} do not suit outputs of {shown(scores)}; give "
-                f"integer labels of {shown(scores[:-1])}, or class probabilities of floating point, {shown(scores)}"
+                f"cross_entropy: targets of {targets.dtype}{format_shape(given)} do not suit outputs of "
+                f"{format_shape(scores)}; give integer labels of {format_shape(scores[:-1])}, or class probabilities "
+                f"of floating point, {format_shape(scores)}"
             )
         return False
 
@@ -149,7 +150,7 @@ def cross_entropy(
         >>> [round(v, 4) for v in loss(jnp.zeros((3, 2)), jnp.array([0, 1, 255])).tolist()]
         [0.6931, 2.0794, 0.0]
     """
-    with at("cross_entropy"):
+    with layer_path("cross_entropy"):
         if class_weights is not None:
             class_weights = _class_weights(class_weights)
         loss = CrossEntropy(class_weights, check_ignore(ignore_label), _share(smoothing))  # type: ignore[arg-type]
@@ -235,7 +236,7 @@ def label_smoothing(smoothing: float = 0.1) -> LabelSmoothing:
         >>> bool(jnp.isclose(label_smoothing(0.2)(scores, jnp.array([0])), jnp.log(1 + jnp.exp(-2.0)) + 0.1 * 2.0)[0])
         True
     """
-    with at("label_smoothing"):
+    with layer_path("label_smoothing"):
         return LabelSmoothing(_share(smoothing))
 
 
@@ -244,14 +245,14 @@ def _check_targets(outputs: Any, targets: Any) -> None:
     if given == scores:
         if not jnp.issubdtype(targets.dtype, jnp.floating):
             raise TypeError(
-                f"label_smoothing: targets {shown(given)} of the shape of the outputs are class probabilities and "
-                f"must be of floating point, not {targets.dtype}; use .astype('float32')"
+                f"label_smoothing: targets {format_shape(given)} of the shape of the outputs are class probabilities "
+                f"and must be of floating point, not {targets.dtype}; use .astype('float32')"
             )
     elif given == scores[:-1]:
         if not jnp.issubdtype(targets.dtype, jnp.integer):
             raise TypeError(f"label_smoothing: labels must be integers, not {targets.dtype}; use .astype('int32')")
     else:
         raise ValueError(
-            f"label_smoothing: targets of {shown(given)} do not suit outputs of {shown(scores)}; give labels of "
-            f"{shown(scores[:-1])}, or class probabilities of {shown(scores)}"
+            f"label_smoothing: targets of {format_shape(given)} do not suit outputs of {format_shape(scores)}; give "
+            f"labels of {format_shape(scores[:-1])}, or class probabilities of {format_shape(scores)}"
         )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import shown
+from ..errors import format_shape
 from ..ops.dtypes import wide
 
 #: sums over examples, by name; the sums of batches are added
@@ -87,8 +87,8 @@ def weighted_sum(values: Any, weights: Any, examples: int, what: str) -> Sums:
     shape = tuple(weights.shape)
     if tuple(values.shape[: len(shape)]) != shape:
         raise ValueError(
-            f"{what} has shape {shown(tuple(values.shape))}, but the weights or ignored labels have shape "
-            f"{shown(shape)}; return one number for each of them, without a mean or sum"
+            f"{what} has shape {format_shape(tuple(values.shape))}, but the weights or ignored labels have shape "
+            f"{format_shape(shape)}; return one number for each of them, without a mean or sum"
         )
     broadcast = jnp.broadcast_to(weights.reshape(shape + (1,) * (values.ndim - len(shape))), values.shape)
     if jnp.issubdtype(values.dtype, jnp.bool_) and jnp.issubdtype(broadcast.dtype, jnp.bool_):
@@ -148,7 +148,7 @@ class Accumulator:
                 )
             after = self.change(before, outputs, targets, weights)
         after = jax.tree.map(jnp.asarray, after)
-        told = [jax.tree.map(lambda a: f"{a.dtype}{shown(a.shape)}", tree) for tree in (before, after)]
+        told = [jax.tree.map(lambda a: f"{a.dtype}{format_shape(a.shape)}", tree) for tree in (before, after)]
         if told[0] != told[1]:
             raise ValueError(
                 f"{self.name}: update made {told[1]} of {told[0]}; it must keep the structure, shapes and dtypes of "
@@ -178,12 +178,12 @@ def check_shape(values: Any, outputs: Any, targets: Any, what: str) -> None:
     shape = tuple(values.shape)
     if shape and not any(shape == other[: len(shape)] for other in known):
         of = [
-            f"{name}{jax.tree_util.keystr(path)} of {shown(tuple(leaf.shape))}"
+            f"{name}{jax.tree_util.keystr(path)} of {format_shape(tuple(leaf.shape))}"
             for name, tree in (("outputs", outputs), ("targets", targets))
             for path, leaf in jax.tree.leaves_with_path(tree)
         ]
         raise ValueError(
-            f"{what} has shape {shown(shape)} for {' and '.join(of)}; "
+            f"{what} has shape {format_shape(shape)} for {' and '.join(of)}; "
             "it must be one number, or one for each example: reshape the targets to the shape of the outputs"
         )
 

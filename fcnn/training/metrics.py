@@ -7,7 +7,7 @@ batches, parts, devices or processes.
 
 from __future__ import annotations
 
-from ..errors import at
+from ..errors import layer_path
 from ..geometry import integer
 from ..layers.checks import check_number
 from .classification import Accuracy, ByClass, ConfusionMatrix
@@ -27,7 +27,7 @@ def accuracy(*, ignore_label: int | None = None) -> Accuracy:
         >>> float(accuracy()(jnp.array([[0.0, 9.0], [0.0, 9.0]]), jnp.array([1, 0])))
         0.5
     """
-    with at("accuracy"):
+    with layer_path("accuracy"):
         return Accuracy(ignore_label)
 
 
@@ -48,7 +48,7 @@ def top_k(k: int, *, ignore_label: int | None = None) -> Accuracy:
         >>> float(top_k(2)(jnp.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), jnp.array([1, 2])))
         0.5
     """
-    with at("top_k"):
+    with layer_path("top_k"):
         return Accuracy(ignore_label, integer(k, "k"))
 
 
@@ -70,7 +70,7 @@ def confusion_matrix(*, ignore_label: int | None = None) -> ConfusionMatrix:
         >>> confusion_matrix()(jnp.array([[0.0, 9.0], [0.0, 9.0]]), jnp.array([1, 0])).tolist()
         [[0, 1], [0, 1]]
     """
-    with at("confusion_matrix"):
+    with layer_path("confusion_matrix"):
         return ConfusionMatrix(ignore_label)
 
 
@@ -98,7 +98,7 @@ def precision(average: str | None = "macro", *, ignore_label: int | None = None)
         >>> float(precision("binary")(jnp.array([[1.0], [1.0], [-1.0]]), jnp.array([[1], [0], [1]])))
         0.5
     """
-    with at("precision"):
+    with layer_path("precision"):
         return ByClass(ignore_label, "precision", average)
 
 
@@ -124,7 +124,7 @@ def recall(average: str | None = "macro", *, ignore_label: int | None = None) ->
         >>> float(recall("binary")(jnp.array([[1.0], [1.0], [-1.0]]), jnp.array([[1], [0], [1]])))
         0.5
     """
-    with at("recall"):
+    with layer_path("recall"):
         return ByClass(ignore_label, "recall", average)
 
 
@@ -150,7 +150,7 @@ def f1(average: str | None = "macro", *, ignore_label: int | None = None) -> ByC
         >>> float(f1("binary")(jnp.array([[1.0], [1.0], [-1.0]]), jnp.array([[1], [0], [1]])))
         0.5
     """
-    with at("f1"):
+    with layer_path("f1"):
         return ByClass(ignore_label, "f1", average)
 
 
@@ -178,7 +178,7 @@ def iou(average: str | None = "macro", *, ignore_label: int | None = None) -> By
         >>> float(iou(ignore_label=255)(jnp.array([[[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]]), labels))
         0.25
     """
-    with at("iou"):
+    with layer_path("iou"):
         return ByClass(ignore_label, "iou", average)
 
 
@@ -226,7 +226,7 @@ def psnr(peak: float = 1.0) -> SignalToNoise:
         >>> round(float(psnr()(jnp.full((1, 4, 4, 1), 0.1), jnp.zeros((1, 4, 4, 1)))), 4)
         20.0
     """
-    with at("psnr"):
+    with layer_path("psnr"):
         peak = check_number(peak, "peak")
         if not peak > 0:
             raise ValueError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..errors import at
+from ..errors import layer_path
 from ..geometry import integer
 from ..layers.checks import check_number
 from ..ops.dtypes import wide
@@ -102,7 +102,7 @@ def averaged(
     """
     import optax
 
-    with at("averaged"):
+    with layer_path("averaged"):
         _check_optimizer(optimizer)
         decay, every = check_number(decay, "decay"), integer(every, "every")
         if not 0 <= decay < 1:
@@ -231,7 +231,7 @@ def loss_scaling(
     """
     import optax
 
-    with at("loss_scaling"):
+    with layer_path("loss_scaling"):
         _check_optimizer(optimizer)
         initial, period = check_number(initial, "initial"), integer(period, "period")
         factor = check_number(factor, "factor", above=1)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import at, shown
+from ..errors import format_shape, layer_path
 from ..geometry import integer
 from ..given import Params, State
 from ..layer import Layer
@@ -70,7 +70,7 @@ def predict(
         >>> predict(fcnn.Dense(1), params, jnp.arange(3.0)[:, None], batch_size=2).tolist()
         [[1.0], [3.0], [5.0]]
     """
-    with at("predict"):
+    with layer_path("predict"):
         check_net(net)
         batch_size = integer(batch_size, "batch_size")
         place = Sharding.over(mesh).own
@@ -125,7 +125,7 @@ def _batches(net: Layer, x: Any, batch_size: int) -> tuple[int | None, Iterator[
 
 def _handed_in(net: Layer, batches: Any) -> Iterator[tuple[Any, ...]]:
     for number, batch in enumerate(batches, start=1):
-        with at(f"predict: batch {number}"):
+        with layer_path(f"predict: batch {number}"):
             if isinstance(batch, (tuple, list)):
                 if len(batch) not in (1, 2, 3):
                     raise TypeError(
@@ -145,8 +145,10 @@ def _check(net: Layer, inputs: tuple[Any, ...]) -> None:
         if not array.shape:
             raise ValueError(f"{name} is a single number; its first axis must count the examples")
         if array.shape[0] == 0:
-            raise ValueError(f"{name} has shape {shown(tuple(array.shape))}: there are no examples; give at least one")
+            raise ValueError(
+                f"{name} has shape {format_shape(tuple(array.shape))}: there are no examples; give at least one"
+            )
     if len({array.shape[0] for array in inputs}) > 1:
-        listed = ", ".join(shown(tuple(array.shape)) for array in inputs)
+        listed = ", ".join(format_shape(tuple(array.shape)) for array in inputs)
         raise ValueError(f"the inputs have different numbers of examples: {listed}; their first axes must be equal")
     out_shape(net, tuple(tuple(array.shape[1:]) for array in inputs))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from ..errors import shown
+from ..errors import format_shape
 from ..ops.dtypes import wide
 from .metric import Metric, Sums, ratio, weighted_sum
 
@@ -23,8 +23,8 @@ class Error(Metric):
     def tally(self, outputs: Any, targets: Any, weights: Any = None) -> Sums:
         if tuple(outputs.shape) != tuple(targets.shape):
             raise ValueError(
-                f"{self.kind} error: outputs have shape {shown(tuple(outputs.shape))}, but targets have shape "
-                f"{shown(tuple(targets.shape))}; reshape the targets to the shape of the outputs"
+                f"{self.kind} error: outputs have shape {format_shape(tuple(outputs.shape))}, but targets have shape "
+                f"{format_shape(tuple(targets.shape))}; reshape the targets to the shape of the outputs"
             )
         dtype = wide(jnp.result_type(outputs.dtype, "float32"))
         gap = outputs.astype(dtype) - targets.astype(dtype)

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..errors import shown
+from ..errors import format_shape
 from .host_copy import Leaf, Snapshot, Unsuitable, described
 from .orbax_files import load_arrays, save_arrays
 
@@ -125,10 +125,10 @@ def _compare(there: dict[str, Leaf], here: dict[str, Leaf]) -> None:
         stored, wanted = there.get(path), here.get(path)
         if stored is None or wanted is None:
             leaf = stored or wanted
-            kind = "" if leaf is None else f"{leaf.shown} {shown(leaf.shape)} {leaf.dtype}"
+            kind = "" if leaf is None else f"{leaf.shown} {format_shape(leaf.shape)} {leaf.dtype}"
             found.append(f"{kind} is {'not in it' if stored is None else 'in it, but not here'}")
         elif (stored.shape, stored.dtype) != (wanted.shape, wanted.dtype):
-            kinds = [f"{shown(leaf.shape)} {leaf.dtype}" for leaf in (stored, wanted)]
+            kinds = [f"{format_shape(leaf.shape)} {leaf.dtype}" for leaf in (stored, wanted)]
             found.append(f"{stored.shown} is {kinds[0]} in it and {kinds[1]} here")
     if found:
         more = f"; and {len(found) - 5} more" if len(found) > 5 else ""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import at
+from ..errors import layer_path
 from ..given import Params, State
 from .batches import Batches, check_sizes, checked
 from .callbacks import Every, answers, due, until_next
@@ -76,7 +76,7 @@ class Session:
             own = {"params": config.params, "state": config.state, "trainable": config.trainable}
             return start(config.net, config.optimizer, key, *shapes, **own)
 
-        with at("fit"):
+        with layer_path("fit"):
             check_begin(config.net, config.params, config.state, shapes)
         if config.members is None:
             return begin(config.key)

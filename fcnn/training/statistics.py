@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import at
+from ..errors import layer_path
 from ..geometry import integer
 from ..given import Params, State, check_inputs, check_key, check_mapping
 from ..layer import Context, Layer
@@ -94,7 +94,7 @@ def recompute_statistics(
         >>> round(float(state["mean"][0]), 5), round(float(state["variance"][0]), 4)
         (4.0, 6.6667)
     """
-    with at("recompute_statistics"):
+    with layer_path("recompute_statistics"):
         check_net(net)
         check_mapping("params", params)
         check_mapping("state", state)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..errors import at
+from ..errors import layer_path
 from ..geometry import Shape, integer
 from ..given import Params, State, check_key, fold
 from ..identity import cached
@@ -79,7 +79,7 @@ def start(
         >>> int(start(fcnn.Dense(2), optax.sgd(0.1), jax.random.key(0), (3,)).step)
         0
     """
-    with at("start"):
+    with layer_path("start"):
         check_begin(net, params, state, shapes)
     params, state = jax.tree.map(native, (params, state))
     params = net.init(fold(key, "init"), *shapes) if params is None else params

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from ..errors import at
+from ..errors import layer_path
 from ..given import Params, State
 
 #: the maximum number of paths in an error
@@ -159,7 +159,7 @@ def check_trainable(given: Any) -> Trainable | None:
 
 
 def _patterns(given: Sequence[Any], what: str) -> tuple[str, ...]:
-    with at(what):
+    with layer_path(what):
         if not given:
             raise ValueError("name at least one part, such as 'trunk' or 'stage1/*'")
         for pattern in given:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ...errors import at, shown
+from ...errors import format_shape, layer_path
 from ...identity import Value
 from ...native import native
 
@@ -44,7 +44,7 @@ class Augmentation(Value):
         jax.tree_util.register_static(cls)
 
     def __post_init__(self) -> None:
-        with at(type(self).__name__):
+        with layer_path(type(self).__name__):
             for name, value in self.check().items():
                 object.__setattr__(self, name, value)
             for field in fields(self):  # type: ignore[arg-type]
@@ -101,7 +101,7 @@ class PerExample(Augmentation):
     rank: ClassVar[int] = 1
 
     def __call__(self, key: jax.Array, batch: Batch) -> Batch:
-        with at(type(self).__name__):
+        with layer_path(type(self).__name__):
             inputs, targets, alone = unpack(batch)
             x = check_input(inputs[0], floating=self.floating, rank=self.rank)
             self.check_rank(x.shape)
@@ -134,7 +134,7 @@ def check_targets_stay(targets: Any, x: tuple[int, ...]) -> None:
             continue
         if len(space) > 1 or len(shape) > 2 or jnp.issubdtype(leaf.dtype, jnp.integer):
             raise ValueError(
-                f"it moves x, but not the targets of shape {shown(shape)} that lie over the same space; "
+                f"it moves x, but not the targets of shape {format_shape(shape)} that lie over the same space; "
                 'use together(..., targets="mask"), or together(...) for targets that stay'
             )
 
@@ -167,7 +167,7 @@ def check_input(x: Any, *, floating: bool, rank: int = 1) -> jax.Array:
         raise TypeError(f"x must be an array (batch, *space, channels), not {kind(x)}")
     if x.ndim < 2 + rank:
         raise ValueError(
-            f"x has shape {shown(x.shape)}, expected (batch, {'*space, ' if rank else ''}channels), "
+            f"x has shape {format_shape(x.shape)}, expected (batch, {'*space, ' if rank else ''}channels), "
             "such as (128, 28, 28, 1) for images"
         )
     if floating and not jnp.issubdtype(x.dtype, jnp.floating):
@@ -219,5 +219,5 @@ def wide(dtype: Any) -> Any:
 def kind(value: Any) -> str:
     """A value in words, for errors."""
     if hasattr(value, "shape"):
-        return f"an array of {shown(tuple(value.shape))}"
+        return f"an array of {format_shape(tuple(value.shape))}"
     return f"a {'dict' if isinstance(value, Mapping) else type(value).__name__}"

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...errors import shown
+from ...errors import format_shape
 from .augmentation import PerExample, pair, real, wide
 
 #: how bright red, green and blue look (ITU-R BT.601, as torchvision rounds them)
@@ -187,10 +187,13 @@ class ColourJitter(PerExample):
 
     def check_rank(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 4 or shape[-1] not in (1, 3):
-            raise ValueError(f"it is for images (batch, height, width, 1 or 3 channels), x has shape {shown(shape)}")
+            raise ValueError(
+                f"it is for images (batch, height, width, 1 or 3 channels), x has shape {format_shape(shape)}"
+            )
         if shape[-1] == 1 and (self.saturation or self.hue):
             raise ValueError(
-                f"saturation and hue are for images of three channels, x has shape {shown(shape)}; leave them out"
+                f"saturation and hue are for images of three channels, x has shape {format_shape(shape)}; leave them "
+                "out"
             )
 
     def check_values(self, x: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ...errors import at, shown
+from ...errors import format_shape, layer_path
 from ...geometry import integer
 from .augmentation import Augmentation, Batch, pack, real, unpack
 
@@ -141,7 +141,7 @@ class _Sometimes(Augmentation):
         choice_key, part_key = jax.random.split(key)
         (new_inputs, new_targets) = call(self.part, part_key, (inputs, targets), known)
         chosen = self.draw(choice_key, len(inputs[0]))
-        with at("sometimes"):
+        with layer_path("sometimes"):
             inputs = tuple(_select(chosen, new, old) for new, old in zip(new_inputs, inputs, strict=True))
             return pack(inputs, _select_targets(chosen, new_targets, targets), alone)
 
@@ -251,8 +251,8 @@ def _select(chosen: jax.Array, new: Any, old: Any) -> jax.Array:
     new, old = jnp.asarray(new), jnp.asarray(old)
     if new.shape != old.shape or new.dtype != old.dtype:
         raise ValueError(
-            f"the augmentation made {new.dtype} {shown(new.shape)} of {old.dtype} {shown(old.shape)}; for some of the "
-            "examples only, it has to keep shape and dtype"
+            f"the augmentation made {new.dtype} {format_shape(new.shape)} of {old.dtype} {format_shape(old.shape)}; "
+            "for some of the examples only, it has to keep shape and dtype"
         )
     return jnp.where(chosen.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ...errors import shown
+from ...errors import format_shape
 from ...geometry import check_sizes, per_axis
 from .augmentation import PerExample, pair, real
 
@@ -154,7 +154,7 @@ class RandomErasing(PerExample):
 
     def check_rank(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 4:
-            raise ValueError(f"it is for images (batch, height, width, channels), x has shape {shown(shape)}")
+            raise ValueError(f"it is for images (batch, height, width, channels), x has shape {format_shape(shape)}")
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
         """Start and stop of the rectangle, (2,) int32 each."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ...errors import at, shown
+from ...errors import format_shape, layer_path
 from ...geometry import integer
 from ...native import native
 from .augmentation import Augmentation, Batch, check_input, pack, real, unpack, wide
@@ -35,7 +35,7 @@ class _Mixing(Augmentation):
         return {"alpha": alpha, "classes": None if self.classes is None else integer(self.classes, "classes", 2)}
 
     def __call__(self, key: jax.Array, batch: Batch) -> Batch:
-        with at(type(self).__name__):
+        with layer_path(type(self).__name__):
             inputs, targets, alone = unpack(batch)
             x = check_input(inputs[0], floating=True, rank=self.least_rank())
             targets = soft(targets, self.classes, x)
@@ -162,17 +162,18 @@ def soft(targets: Any, classes: int | None, x: jax.Array) -> jax.Array:
     targets = jnp.asarray(native(targets, "targets"))
     if targets.shape[:1] != x.shape[:1]:
         raise ValueError(
-            f"targets have shape {shown(targets.shape)}, expected one for each of the {len(x)} examples of x"
+            f"targets have shape {format_shape(targets.shape)}, expected one for each of the {len(x)} examples of x"
         )
     if jnp.issubdtype(targets.dtype, jnp.floating):
         if classes is not None and targets.shape[1:] != (classes,):
             raise ValueError(
-                f"targets of floating point have shape {shown(targets.shape)}, expected {shown((len(x), classes))} "
-                "for these classes; leave classes out where targets are no shares of classes"
+                f"targets of floating point have shape {format_shape(targets.shape)}, expected "
+                f"{format_shape((len(x), classes))} for these classes; leave classes out where targets are no shares "
+                "of classes"
             )
         return targets
     if targets.ndim != 1:
-        raise ValueError(f"labels have shape {shown(targets.shape)}, expected (batch,)")
+        raise ValueError(f"labels have shape {format_shape(targets.shape)}, expected (batch,)")
     if classes is None:
         raise ValueError(
             "mixed labels are shares of the classes, and how many there are does not show in a batch; "

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ...errors import at, shown
+from ...errors import format_shape, layer_path
 from ...geometry import check_sizes, integer, per_axis
 from .augmentation import (
     Augmentation,
@@ -108,7 +108,7 @@ class AlternatingFlip(Augmentation):
         return {"axis": integer(self.axis, "axis", -3), "seed": integer(self.seed, "seed", 0)}
 
     def __call__(self, key: jax.Array, batch: Batch, *, examples: Any = None, epoch: Any = None) -> Batch:
-        with at("AlternatingFlip"):
+        with layer_path("AlternatingFlip"):
             inputs, targets, alone = unpack(batch)
             x = check_input(inputs[0], floating=False)
             axis = 1 + space_axis(self.axis, x.ndim - 2)
@@ -121,8 +121,8 @@ class AlternatingFlip(Augmentation):
             examples = jnp.asarray(examples)
             if examples.shape != x.shape[:1]:
                 raise ValueError(
-                    f"examples has shape {shown(examples.shape)}, expected {shown(x.shape[:1])}: one position in the "
-                    "data set for each example of the batch"
+                    f"examples has shape {format_shape(examples.shape)}, expected {format_shape(x.shape[:1])}: one "
+                    "position in the data set for each example of the batch"
                 )
         flipped = self.draw(examples, epoch).reshape(-1, *(1,) * (x.ndim - 1))
         return pack((jnp.where(flipped, jnp.flip(x, axis), x), *inputs[1:]), targets, alone)
@@ -230,5 +230,5 @@ def check_reach(reach: tuple[int, ...], shape: tuple[int, ...], mode: str) -> No
         if (mode == "reflect" and most >= size) or (mode == "wrap" and most > size):
             raise ValueError(
                 f'mode "{mode}" would copy {most} samples of an axis of {size}; use fewer, or mode="edge"; '
-                f"x has shape {shown(shape)}"
+                f"x has shape {format_shape(shape)}"
             )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ...errors import shown
+from ...errors import format_shape
 from ...geometry import integer
 from .augmentation import PerExample, real, space_axis, wide
 from .erasing import erase
@@ -125,11 +125,13 @@ class _Masking(PerExample):
 
     def check_rank(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 4:
-            raise ValueError(f"it is for spectrograms (batch, time, frequencies, channels), x has shape {shown(shape)}")
+            raise ValueError(
+                f"it is for spectrograms (batch, time, frequencies, channels), x has shape {format_shape(shape)}"
+            )
         size = shape[1 + space_axis(self.axis, 2)]
         if self.size > size:
             raise ValueError(
-                f"size {self.size} is more than the {size} samples of the axis; x has shape {shown(shape)}"
+                f"size {self.size} is more than the {size} samples of the axis; x has shape {format_shape(shape)}"
             )
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ...errors import at, shown
+from ...errors import format_shape, layer_path
 from .augmentation import Augmentation, Batch, kind, pack, real, unpack
 from .compose import asks, call, check_callable, check_values, moves, named
 from .resampling import sample
@@ -91,7 +91,7 @@ class _Together(Augmentation):
 
     def __call__(self, key: jax.Array, batch: Batch, **known: Any) -> Batch:
         inputs, targets, alone = unpack(batch)
-        with at("together"):
+        with layer_path("together"):
             others = self.inputs or (None,) * (len(inputs) - 1)
             if len(others) != len(inputs) - 1:
                 raise ValueError(
@@ -148,15 +148,15 @@ class _Follower:
         if what == "boxes":
             if x.ndim != 3 or x.shape[-1] != 2 * self.rank:
                 raise ValueError(
-                    f"{where} has shape {shown(x.shape)}, boxes are (batch, count, {2 * self.rank}): the first "
+                    f"{where} has shape {format_shape(x.shape)}, boxes are (batch, count, {2 * self.rank}): the first "
                     "sample along each axis of the space, then the last, not included"
                 )
             return jax.vmap(self._boxes)(x, self.places, self.within)
         if tuple(x.shape[1 : 1 + self.rank]) != self.space or (what == "image" and x.ndim != 2 + self.rank):
             wanted = "(batch, *space, channels)" if what == "image" else "(batch, *space) or (batch, *space, channels)"
             raise ValueError(
-                f"{where} has shape {shown(x.shape)}, but moved as {what} over x it must be {wanted} with the space "
-                f"{shown(self.space)}"
+                f"{where} has shape {format_shape(x.shape)}, but moved as {what} over x it must be {wanted} with the "
+                f"space {format_shape(self.space)}"
             )
         return jax.vmap(self._image if what == "image" else self._mask)(x, self.places, self.within)
 

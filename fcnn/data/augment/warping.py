@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ...errors import shown
+from ...errors import format_shape
 from .augmentation import PerExample, pair, real
 from .drawing import even
 from .resampling import Fill, affine, affine_matrix, displace, smooth
@@ -27,12 +27,12 @@ class _Placed(PerExample):
     def check_rank(self, shape: tuple[int, ...]) -> None:
         rank, ranges = len(shape) - 2, self.ranges()
         if rank != 2 and (ranges.get("rotate") or ranges.get("shear")):
-            raise ValueError(f"it turns images (batch, height, width, channels), x has shape {shown(shape)}")
+            raise ValueError(f"it turns images (batch, height, width, channels), x has shape {format_shape(shape)}")
         translate = ranges.get("translate", 0.0)
         if isinstance(translate, tuple) and len(translate) != rank:
             raise ValueError(
                 f"{len(translate)} distances {translate} for the {rank} space axes of x, which has shape "
-                f"{shown(shape)}; give {rank}, or one number that holds along every axis"
+                f"{format_shape(shape)}; give {rank}, or one number that holds along every axis"
             )
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:

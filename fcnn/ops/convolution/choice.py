@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple
 
-from ...errors import shown
+from ...errors import format_shape
 from ...geometry import Shape, assumed, symbolic
 from ..forced import forced as _forced
 from . import fourier, winograd
@@ -164,7 +164,7 @@ def refusal(algorithm: str, problem: Problem) -> str | None:
     if algorithm in ("blocks", "winograd", "fourier") and any(map(symbolic, problem.x[1:])):
         return f"{algorithm} needs to know the size of the space when the program is made"
     if algorithm == "blocks" and prod(geometry.phases) > 1 and set(geometry.phases) != {2}:
-        return f"blocks have two positions along every axis, not {shown(geometry.phases)}"
+        return f"blocks have two positions along every axis, not {format_shape(geometry.phases)}"
     if algorithm in ("blocks", "winograd", "fourier") and not geometry.dense:
         return f"{algorithm} needs stride 1, dilation 1 and one group"
     if algorithm == "winograd" and problem.dtype not in ("float32", "float64"):
@@ -172,7 +172,7 @@ def refusal(algorithm: str, problem: Problem) -> str | None:
     if algorithm == "fourier" and problem.dtype not in ("float32", "float64"):
         return f"fourier has no transforms in {problem.dtype}"
     if algorithm == "winograd" and (len(sizes) != 2 or not set(sizes) <= set(winograd.KERNELS)):
-        return f"winograd needs a kernel of 3, 4 or 5 samples along two axes, not {shown(sizes)}"
+        return f"winograd needs a kernel of 3, 4 or 5 samples along two axes, not {format_shape(sizes)}"
     if algorithm == "winograd" and min(p for pair in geometry.pads for p in pair) < 0:
         return "winograd needs padding of 0 or more"
     return None
