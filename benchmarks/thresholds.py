@@ -31,7 +31,7 @@ from timing import measure, significant
 from workloads import random
 
 import fcnn
-from fcnn.ops.conv import phases_problem
+from fcnn.ops.conv import polyphase_problem
 from fcnn.ops.convolution import ALGORITHMS, choice, refusal
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +129,7 @@ def algorithms(problem):
     """The algorithms that can compute a problem; with pooling, the two between which the thresholds decide."""
     if problem.pooled:
         return ["direct", "blocks"]
-    asked = phases_problem(*problem.shapes(), "float32", (1, 1), padding=problem.padding)
+    asked = polyphase_problem(*problem.shapes(), "float32", (1, 1), padding=problem.padding)
     return [name for name in ALGORITHMS if refusal(name, asked) is None]
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import elsewhere, ops
 from .compose import branches, graph, remat, repeat, residual, serial
-from .given import Parameter
 from .layer import Layer
 from .layers import (
     AdaptiveAvgPool,
@@ -42,6 +41,7 @@ from .layers import (
     StochasticDepth,
 )
 from .layout import LayoutWarning
+from .types import Parameter
 from .version import __version__
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from . import elsewhere
 from .errors import format_shape
 from .geometry import Shape
-from .given import Parameter
+from .types import Parameter
 
 #: what a layer's methods are called with, beside self
 _ARGUMENTS = {

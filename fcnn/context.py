@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
+from .checks import check_mapping
 from .errors import layer_path
 from .geometry import Shape
-from .given import Params, State, check_mapping, number
+from .initialization import number
+from .types import Params, State
 
 
 class LayerOutput(NamedTuple):

@@ -73,6 +73,15 @@ def format_shape(shape: tuple[int, ...]) -> str:
     return "(" + ", ".join(str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
 
 
+def described(value: Any) -> str:
+    """A value in words, for errors."""
+    if hasattr(value, "shape"):
+        return f"an array of {format_shape(tuple(value.shape))}"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return f"{value!r} of type {type(value).__name__}"
+    return f"a {type(value).__name__}"
+
+
 def refuse_traced(value: Any, name: str) -> None:
     """Raise where a hyperparameter, or one of those in a tuple or list, is traced.
 

@@ -1,10 +1,8 @@
 """Sizes of sliding windows, in integers: no arrays, no devices.
 
-A window of ``kernel`` samples, ``dilation`` apart, moves in steps of ``stride`` over a space with ``pads``
-added around it. Convolution, pooling and locally connected layers all ask this file where their windows lie,
-so one rule serves them all and a window that does not fit is refused before any array is made.
-
-A size may be symbolic, as in ``jax.export``: not known before the program runs. Then what might fit is not refused.
+A window of ``kernel`` samples, ``dilation`` apart, moves in steps of ``stride`` over a space with ``pads`` added around
+it. Every layer with windows asks this file where they lie; one that does not fit is refused before any array is made.
+A size may be symbolic, as in ``jax.export``; then what might fit is not refused.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import format_shape, refuse_traced
+from .symbolic_sizes import below, larger, plain, symbolic
 
 Shape = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
@@ -274,10 +273,8 @@ def check_copies(mode: str | None, pads: Sequence[tuple[int, int]], space: Shape
         added = larger(*pair)
         most = {"CIRCULAR": size, "REFLECT": size - 1, "EDGE": added * (size != 0)}[mode]
         if below(most, added):
-            raise ValueError(
-                f'padding "{mode}" would add {added} samples to an axis of {size}, more than there are to copy; '
-                f"{instead}"
-            )
+            said = f'padding "{mode}" would add {added} samples to an axis of {size}, more than there are to copy'
+            raise ValueError(f"{said}; {instead}")
 
 
 def check_padding(padding: Padding) -> Padding:
@@ -391,73 +388,6 @@ def is_shape(value: Any) -> bool:
         (True, False)
     """
     return isinstance(value, tuple) and all(isinstance(size, int) or symbolic(size) for size in value)
-
-
-def symbolic(size: Any) -> bool:
-    """Whether a size is not known before the program runs: a symbolic dimension of ``jax.export``.
-
-    Example:
-        >>> import jax
-        >>> symbolic(3), symbolic(jax.export.symbolic_shape("batch")[0])
-        (False, True)
-    """
-    return getattr(size, "dimension_as_value", None) is not None
-
-
-def plain(size: Any) -> int:
-    """A size as a plain Python integer; a symbolic one as it is."""
-    return size if symbolic(size) else operator.index(size)
-
-
-def plain_sizes(sizes: Shape) -> int | Shape:
-    """Sizes along the axes as they are written: one number where they are equal.
-
-    Example:
-        >>> plain_sizes((3, 3)), plain_sizes((3, 5))
-        (3, (3, 5))
-    """
-    return sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
-
-
-def assumed(size: int, value: int = 1) -> int:
-    """The size, or where it is symbolic the one assumed where the best of several equal ways is chosen.
-
-    Example:
-        >>> assumed(5)
-        5
-    """
-    return value if symbolic(size) else size
-
-
-def below(size: int, bound: int) -> bool:
-    """Whether a size is surely below a bound: of symbolic sizes that is often not known.
-
-    Example:
-        >>> below(2, 3), below(3, 3)
-        (True, False)
-    """
-    if not symbolic(size) and not symbolic(bound):
-        return size < bound
-    from jax.errors import InconclusiveDimensionOperation
-
-    try:
-        return bool(size < bound)
-    except InconclusiveDimensionOperation:
-        return False
-
-
-def larger(a: int, b: int) -> int:
-    """The larger of two sizes, which may be symbolic.
-
-    Example:
-        >>> larger(2, 3)
-        3
-    """
-    if not symbolic(a) and not symbolic(b):
-        return max(a, b)
-    from jax.core import max_dim
-
-    return max_dim(a, b)
 
 
 def _whole(value: Any) -> bool:

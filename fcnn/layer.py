@@ -16,26 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import authoring, elsewhere, layout, names
+from .checks import check_count, check_entries, check_inputs, check_key, check_mapping, check_one_array, checked_shapes
 from .context import Context
-from .errors import format_shape, layer_path, outermost_path
+from .errors import described, layer_path, outermost_path
 from .facts import Locality
-from .geometry import Shape, check_shape, is_shape
-from .given import (
-    Parameter,
-    Params,
-    State,
-    check_entries,
-    check_inputs,
-    check_key,
-    check_mapping,
-    described,
-    draw_initial,
-    draw_statistics,
-    fold,
-)
+from .geometry import Shape, check_shape
+from .initialization import draw_initial, draw_statistics, fold
 from .native import native
 from .pickled import Pickled
 from .rehearsal import COMPILING, kind_of, rehearse
+from .types import Parameter, Params, State
 
 __all__ = ["Context", "Layer"]
 
@@ -313,7 +303,7 @@ class Layer(Pickled):
         """Check everything that can be checked from shapes, then compute in the mode of the context."""
         if context.record is not None:
             return context.record.use(self, context, params, state, inputs)
-        shapes = self._input_shapes(inputs)
+        shapes = checked_shapes(inputs, self.inputs, self.floating)
         self.check_given(params, inputs)
         out = self.declared_shape(shapes)
         check_entries("params", params, authoring.declared(self, "parameters", shapes), shapes)
@@ -354,7 +344,7 @@ class Layer(Pickled):
         with outermost_path(self.label):
             params, state = check_mapping("params", params), check_mapping("state", {} if state is None else state)
             check_inputs(inputs)
-            self._check_count(len(inputs))
+            check_count(self.inputs, len(inputs))
             leaves, tree = jax.tree.flatten((context.root, params, state, inputs))
             leaves = list(map(native, leaves))
             compiling = any(type(leaf).__name__ == COMPILING for leaf in leaves)
@@ -390,40 +380,10 @@ class Layer(Pickled):
 
     def accept_shapes(self, shapes: tuple[Any, ...]) -> tuple[Shape, ...]:
         """Raise unless what the layers before made is what this one takes: arrays, as many as it has inputs."""
-        self._check_count(len(shapes))
+        check_count(self.inputs, len(shapes))
         for shape in shapes:
-            if not is_shape(shape):
-                raise TypeError(
-                    f"takes one array, but the part before it gives several of the shapes {shape}; "
-                    "choose or join them by a function"
-                )
-            if self.floating and not shape:
-                raise ValueError("takes (batch, *space, channels), but the part before it gives (batch,) alone")
+            check_one_array(shape, self.floating)
         return shapes
-
-    def _check_count(self, count: int) -> None:
-        if self.inputs is not None and count != self.inputs:
-            raise TypeError(
-                f"takes {self.inputs} input{'s' * (self.inputs != 1)}, {count} were given; "
-                "a network of several inputs is made by fcnn.graph"
-            )
-
-    def _input_shapes(self, inputs: tuple[Any, ...]) -> tuple[Shape, ...]:
-        self._check_count(len(inputs))
-        for x in inputs:
-            if not hasattr(x, "shape"):
-                raise TypeError(f"takes an array (batch, *space, channels), not a {type(x).__name__}")
-            if self.floating and not jnp.issubdtype(x.dtype, jnp.floating):
-                raise TypeError(
-                    f"x has dtype {x.dtype}, layers compute in floating point; "
-                    "convert it first, for images such as x.astype('float32') / 255"
-                )
-            if x.ndim < 2:
-                raise ValueError(
-                    f"x has shape {format_shape(x.shape)}, expected (batch, *space, channels); "
-                    "one example alone needs a batch axis, x[None]"
-                )
-        return tuple(tuple(x.shape[1:]) for x in inputs)
 
     def check_given(self, params: Params, inputs: tuple[Any, ...]) -> None:
         """Raise where the inputs contradict the parameters in a way that deserves its own words."""

@@ -5,20 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .errors import format_shape
-from .geometry import (
-    FILL,
-    Padding,
-    Pads,
-    Shape,
-    below,
-    check_copies,
-    extent,
-    larger,
-    pads_of,
-    per_axis,
-    split,
-    symbolic,
-)
+from .geometry import FILL, Padding, Pads, Shape, check_copies, extent, pads_of, per_axis, split
+from .symbolic_sizes import below, larger, symbolic
 
 
 def transposed(

@@ -94,7 +94,7 @@ WITH_KERNELS = (
     "conv|dense|locally|serial$|residual|branches|repeat|remat|graph|scan|lenet|max unpool$|stochastic depth$|user's"
 )
 REFUSED = {
-    "reach": FIELDS,
+    "receptive_field": FIELDS,
     "scan_tiles": FIELDS | {"one size": {"conv transpose to a size"}},
     "Scan": {
         **CONVOLUTIONS,

@@ -153,7 +153,12 @@ def join(parts):
 def source():
     """What the files hash to that the result depends on."""
     files = [*sorted(Path(fcnn.__file__).parent.glob("scan/*.py")), Path(__file__).with_name("scans_drawn.py")]
-    kept = [path for path in files if path.name not in ("tiles.py", "reach.py", "cascade.py", "convolutional.py")]
+    kept = [
+        path
+        for path in files
+        if path.name
+        not in ("tiles.py", "tile_plan.py", "receptive_field.py", "cascade.py", "matrices.py", "convolutional.py")
+    ]
     return hashlib.sha256(b"".join(path.read_bytes() for path in kept)).hexdigest()[:16]
 
 

@@ -100,7 +100,7 @@ def _compared(y, z, gradients, expected, scan, one):
     least = 1e-6 * max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
     pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True)
     gradient = max(_relative(a, b, least) for a, b in pairs)
-    lattice = scan.rewritten(one.shape).value.lattice
+    lattice = scan.rewritten(one.shape).layout.grid
     return Differences(_relative(y, z, 0.0), gradient, _product(lattice.positions), _product(lattice.fragments))
 
 

@@ -41,7 +41,7 @@ def geometry(rank=2, *, stride=1, pads=((0, 0),), dilation=1, groups=1, input_di
     return Geometry(each(stride), pads, each(dilation), groups, each(input_dilation), each(phases))
 
 
-def in_phases(y, phases):
+def to_polyphase(y, phases):
     """The positions of each phase together, (features, phases, *out, batch); y as it is where there is one phase."""
     if max(phases) == 1:
         return y
@@ -64,7 +64,7 @@ def by_lax(x, kernel, how):
         (f"N{axes}C", f"{axes}IO", f"N{axes}C"),
         feature_group_count=how.groups,
     )
-    return in_phases(y, how.phases)
+    return to_polyphase(y, how.phases)
 
 
 def by_definition(x, kernel, how, g=None):
@@ -139,8 +139,8 @@ def test_every_algorithm_computes_the_definition_and_its_gradients(algorithm, se
     x, kernel, g, how = drawn_problem(algorithm, seed)
     problem = Problem("forward", x.shape, kernel.shape, how, "float64", "cpu")
     assert refusal(algorithm, problem) is None
-    defined = (in_phases(by_definition(x, kernel, how), how.phases), *by_definition(x, kernel, how, g))
-    g = in_phases(g, how.phases)
+    defined = (to_polyphase(by_definition(x, kernel, how), how.phases), *by_definition(x, kernel, how, g))
+    g = to_polyphase(g, how.phases)
     own = compiled(with_gradients(lambda x, kernel: convolve(x, kernel, how, algorithm)))(x, kernel, g)
     xla = with_gradients(lambda x, kernel: by_lax(x, kernel, how))
     close(own, defined)
@@ -234,7 +234,7 @@ TRANSFORMATIONS = {
 #: x, kernel and geometry that between them are all that a rule has to keep apart
 PROBLEMS = {
     "dense": ((2, 6, 7, 3), (3, 3, 3, 4), geometry(pads=((1, 0), (2, 1)))),
-    "in phases": ((2, 6, 4, 3), (3, 3, 3, 4), geometry(pads=((1, 1),), phases=2)),
+    "polyphase": ((2, 6, 4, 3), (3, 3, 3, 4), geometry(pads=((1, 1),), phases=2)),
     "in groups": (
         (2, 7, 6, 4),
         (2, 3, 2, 6),
@@ -245,12 +245,12 @@ PROBLEMS = {
 CASES = [
     ("direct", "dense"),
     ("direct", "in groups"),
-    ("patches", "in phases"),
+    ("patches", "polyphase"),
     ("depthwise", "depthwise"),
     ("blocks", "dense"),
-    ("blocks", "in phases"),
+    ("blocks", "polyphase"),
     ("winograd", "dense"),
-    ("winograd", "in phases"),
+    ("winograd", "polyphase"),
     ("fourier", "dense"),
 ]
 

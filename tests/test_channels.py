@@ -79,7 +79,7 @@ def test_scan_takes_them_before_and_after_flatten(layer):
     shared, alone = (fcnn.Scan(net, 4, method=method) for method in ("layers", "patches"))
     params, x = shared.init(jax.random.key(0), (7, 8, 2)), normal(0, 2, 7, 8, 2).astype(np.float32)
     np.testing.assert_allclose(shared.apply(params, x), alone.apply(params, x), rtol=1e-5, atol=1e-6)
-    assert fcnn.scan.reach(fcnn.serial(fcnn.Conv(3, 3), layer), (9, 9, 1)).size == (3, 3)
+    assert fcnn.analysis.receptive_field(fcnn.serial(fcnn.Conv(3, 3), layer), (9, 9, 1)).size == (3, 3)
 
 
 def test_scan_and_slopes_of_flattened_values():

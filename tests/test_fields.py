@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fcnn
-from fcnn.scan.reach import reach
+from fcnn.scan.receptive_field import receptive_field
 
 
 def resized(numerator, denominator, method, **options):
@@ -77,7 +77,7 @@ def sees(function, size, channels=2):
 def test_a_function_sees_what_its_operations_say(name):
     function, step, exact = FUNCTIONS[name]
     size = 24
-    seen, found = reach(function, (size, 2)), sees(function, size)
+    seen, found = receptive_field(function, (size, 2)), sees(function, size)
     assert seen.step == (step,)
     assert exact is None or (seen.size[0], seen.first[0]) == exact
     inner = []
@@ -151,7 +151,7 @@ def test_graphs_and_resizing_go_by_tiles(name, x64):
 
 def test_the_field_of_a_unet_by_hand():
     """Samples to the left and right of an output: 1 at the full, 2 at the half, 4 at the quarter resolution."""
-    seen = reach(unet, (64, 64, 1))
+    seen = receptive_field(unet, (64, 64, 1))
     assert seen.step == (1, 1)
     assert seen.period == (4, 4)
     # last conv 1, nearest from half, linear from quarter (2 of them), conv at quarter, pool to half, conv, pool, conv
@@ -169,7 +169,7 @@ def test_the_field_of_a_unet_by_hand():
 
 
 def test_a_small_image_is_enough_to_see_how_resizing_goes_on():
-    small, large = reach(unet, (8, 8, 1)), reach(unet, (64, 64, 1))
+    small, large = receptive_field(unet, (8, 8, 1)), receptive_field(unet, (64, 64, 1))
     assert small == large
 
 
@@ -179,5 +179,5 @@ def test_a_small_image_has_its_own_padding_where_strides_do_not_divide_it(size):
     def net(layer, x):
         return resized(2, 1, "linear")(layer.conv(x))
 
-    small, large = reach(net, (size, 1)), reach(net, (size + 5 * 60, 1))
+    small, large = receptive_field(net, (size, 1)), receptive_field(net, (size + 5 * 60, 1))
     assert small == large

@@ -35,11 +35,15 @@ FLOORS = {
     "data": 0.5,
     "transposed": 0.1,
     "geometry": 0,
+    "symbolic_sizes": -0.5,
     "native": 0,
     "names": 0,
     "tables": 0,
     "paths": 0,
-    "given": 0.5,
+    "labels": 0.2,
+    "types": 0.4,
+    "checks": 0.5,
+    "initialization": 0.5,
     "jaxprs": 0,
     "errors": -1,
     "identity": -1,
@@ -95,5 +99,5 @@ def test_importing_loads_no_optional_package():
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_stay_short_and_check_users_without_assert(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 500
+    assert len(text.splitlines()) <= 400
     assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(text)))

@@ -90,13 +90,13 @@ def test_outputs_have_the_variance_that_the_initialiser_promises(layer, shape):
 def test_kernels_without_groups_and_strides_are_those_of_jax(kind, init):
     """Bit for bit: nothing is known of such a kernel that its shape does not say."""
     name, *arguments = (init,) if isinstance(init, str) else init
-    own = jax.random.fold_in(KEY, fcnn.given.number("kernel"))
+    own = jax.random.fold_in(KEY, fcnn.initialization.number("kernel"))
     theirs = getattr(jax.nn.initializers, name)(*arguments)(own, (3, 2, 4, 6), jnp.float32)
     np.testing.assert_array_equal(kind(6, (3, 2), kernel_init=init).init(KEY, (8, 8, 4))["kernel"], theirs)
 
 
 def test_he_normal_of_groups_is_as_it_was():
-    own = jax.random.fold_in(KEY, fcnn.given.number("kernel"))
+    own = jax.random.fold_in(KEY, fcnn.initialization.number("kernel"))
     theirs = jax.nn.initializers.he_normal()(own, (3, 3, 2, 6), jnp.float32)
     np.testing.assert_array_equal(fcnn.Conv(6, 3, groups=2).init(KEY, (8, 8, 4))["kernel"], theirs)
 
@@ -111,7 +111,7 @@ def test_orthogonal_kernels_are_orthogonal_in_every_group(name):
 
 
 def test_a_function_and_explicit_axes_are_used_as_they_are():
-    own = jax.random.fold_in(KEY, fcnn.given.number("kernel"))
+    own = jax.random.fold_in(KEY, fcnn.initialization.number("kernel"))
     init = jax.nn.initializers.glorot_normal()
     found = fcnn.Conv(8, 3, groups=8, kernel_init=init).init(KEY, (8, 8, 8))["kernel"]
     np.testing.assert_array_equal(found, init(own, (3, 3, 1, 8), jnp.float32))

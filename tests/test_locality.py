@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from test_algorithms import by_definition, drawn_problem, geometry, in_phases, with_gradients
+from test_algorithms import by_definition, drawn_problem, geometry, to_polyphase, with_gradients
 
 import fcnn
 from fcnn import ops
@@ -29,7 +29,7 @@ def problem(algorithm, seed):
     run = compiled(with_gradients(lambda x, kernel: convolve(x, kernel, how, algorithm)))
 
     def own(x, kernel, g):
-        return [np.asarray(a) for a in run(x, kernel, in_phases(jnp.asarray(g), how.phases))]
+        return [np.asarray(a) for a in run(x, kernel, to_polyphase(jnp.asarray(g), how.phases))]
 
     return (x, kernel, g), own, how, all_three(x, kernel, g, how)
 
@@ -71,10 +71,10 @@ def test_what_is_not_finite_spoils_what_sees_it(algorithm, seed):
             found = own(*given)
             expected = seen(operands, which, place, how)
             for number, (y, spoilt, clean) in enumerate(zip(found, expected, truth, strict=True)):
-                clean = in_phases(clean, how.phases) if number == 0 else clean
+                clean = to_polyphase(clean, how.phases) if number == 0 else clean
                 spoilt = np.zeros(y.shape, bool) if spoilt is None else spoilt
                 if number == 0 and spoilt.shape != y.shape:
-                    spoilt = in_phases(spoilt, how.phases)
+                    spoilt = to_polyphase(spoilt, how.phases)
                 bad = ~np.isfinite(y)
                 assert bad[spoilt].all()
                 if (which, number) == (2, 2):  # the zeros of the padding meet it as well: in all samples of its feature
@@ -97,7 +97,7 @@ def test_an_outlier_does_not_reach_what_does_not_see_it(algorithm, seed):
                     clean, right = truth[number], wanted[number]
                     sees = np.zeros(right.shape, bool) if sees is None else sees
                     if number == 0:
-                        clean, right, sees = (in_phases(a, how.phases) for a in (clean, right, sees))
+                        clean, right, sees = (to_polyphase(a, how.phases) for a in (clean, right, sees))
                     scale = np.abs(clean).max(initial=1)
                     assert np.abs(y - right)[~sees].max(initial=0) <= 2e-5 * scale
                     assert np.abs(y - right)[sees].max(initial=0) <= 2e-5 * np.abs(right).max(initial=1)
@@ -108,12 +108,12 @@ def test_a_bad_weight_spoils_its_feature_and_its_channel(algorithm):
     operands, own, how, _ = problem(algorithm, 0)
     x, kernel, g = operands
     place = (*(n // 2 for n in kernel.shape[:-2]), 0, 0)
-    sees = in_phases(seen(operands, 1, place, how)[0], how.phases)
+    sees = to_polyphase(seen(operands, 1, place, how)[0], how.phases)
     for value in (np.nan, np.inf):
         y, dx, dkernel = own(x, with_sample(kernel, value, place), g)
         bad = ~np.isfinite(y)
         assert bad[sees].all()
-        assert not np.moveaxis(bad, 0 if how.phased else -1, 0)[1:].any()
+        assert not np.moveaxis(bad, 0 if how.polyphase else -1, 0)[1:].any()
         assert not np.moveaxis(~np.isfinite(dx), -1, 0)[1:].any()
         assert np.isfinite(dkernel).all()
 

@@ -416,7 +416,7 @@ def test_norms_over_the_space_are_refused_in_a_scan(norm, reason):
     with pytest.raises(ValueError, match=reason):
         fcnn.Scan(detector, 6).out_shape((9, 9, 3))
     with pytest.raises(ValueError, match="takes its statistics over all positions"):
-        fcnn.scan.reach(fcnn.serial(fcnn.Conv(4, 3), norm), (9, 9, 3))
+        fcnn.analysis.receptive_field(fcnn.serial(fcnn.Conv(4, 3), norm), (9, 9, 3))
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_a_symbolic_space(layer):
 
 def test_receptive_fields():
     def found(*parts):
-        return fcnn.scan.reach(fcnn.serial(*parts), (20, 21, 1))
+        return fcnn.analysis.receptive_field(fcnn.serial(*parts), (20, 21, 1))
 
     conv = fcnn.Conv(1, 3, stride=2)
     zeros, there = found(fcnn.Pad(((2, 1), (0, 3))), conv), found(fcnn.Conv(1, 3, stride=2, padding=((2, 1), (0, 3))))

@@ -9,7 +9,7 @@ import pytest
 
 import fcnn
 from fcnn import geometry, ops
-from fcnn.scan import reach
+from fcnn.analysis import receptive_field
 
 MODES = {"CIRCULAR": "wrap", "REFLECT": "reflect", "EDGE": "edge"}
 
@@ -133,13 +133,13 @@ def test_tiles_see_what_padding_copies(padding, size):
     image = np.random.default_rng(0).normal(size=shape).astype("f4")
     params = net.init(jax.random.key(0), shape)
     whole = net.apply(params, image[None])[0]
-    tiled = fcnn.scan_tiles(net, params, image, tile=max(reach(net, shape).size[0] + 2, 45), progress=False)
+    tiled = fcnn.scan_tiles(net, params, image, tile=max(receptive_field(net, shape).size[0] + 2, 45), progress=False)
     np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-5 * float(jnp.abs(whole).max()))
 
 
 def test_a_circle_cannot_be_cut_into_tiles():
     with pytest.raises(ValueError, match='padding "CIRCULAR" joins the two ends'):
-        reach(fcnn.Conv(1, 3, padding=("CIRCULAR", 1)), (9, 1))
+        receptive_field(fcnn.Conv(1, 3, padding=("CIRCULAR", 1)), (9, 1))
 
 
 def test_a_padded_layer_in_a_scan_is_refused_and_one_that_adds_nothing_is_not():
@@ -170,7 +170,7 @@ def test_a_transposed_convolution_by_a_mode_and_pairs(mode, more):
 
 def test_a_circular_transposed_convolution_is_no_part_of_tiles():
     with pytest.raises(ValueError, match='padding "CIRCULAR" adds what lies past the ends'):
-        reach(fcnn.ConvTranspose(1, 3, padding="CIRCULAR"), (9, 1))
+        receptive_field(fcnn.ConvTranspose(1, 3, padding="CIRCULAR"), (9, 1))
 
 
 @pytest.mark.parametrize("padding", [("REFLECT", "CAUSAL"), "CAUSAL"])

@@ -29,16 +29,16 @@ def own(x):
 
 #: networks with runs, the shape of one example, and how many layers of each order of axes
 NETWORKS = {
-    "phases": (fcnn.serial(conv(6, 5), jax.nn.relu, fcnn.MaxPool(2)), (28, 28, 1), {"phases": 3}),
-    "phases in chains of their own": (
+    "polyphase": (fcnn.serial(conv(6, 5), jax.nn.relu, fcnn.MaxPool(2)), (28, 28, 1), {"polyphase": 3}),
+    "polyphase in chains of their own": (
         fcnn.serial(fcnn.serial(conv(6, 5), own), fcnn.serial(jnp.tanh, fcnn.MaxPool(2))),
         (28, 28, 1),
-        {"phases": 4},
+        {"polyphase": 4},
     ),
-    "phases, then space first": (
+    "polyphase, then HWNC": (
         fcnn.serial(conv(32, 5), jax.nn.relu, fcnn.MaxPool(2), fcnn.Conv(33, 5), own, fcnn.AvgPool(2)),
         (20, 20, 1),
-        {"phases": 3, "HWNC": 3},
+        {"polyphase": 3, "HWNC": 3},
     ),
     "through residual sums": (fcnn.serial(conv(64), block(64), block(64)), (12, 12, 64), {"HWNC": 13}),
     "through branches": (
@@ -96,7 +96,7 @@ def test_a_run_gives_what_its_layers_give(name):
         close(found[:2], right[:2], 2e-5 if train else 3e-6)
 
 
-@pytest.mark.parametrize("name", ["phases in chains of their own", "through residual sums", "through branches"])
+@pytest.mark.parametrize("name", ["polyphase in chains of their own", "through residual sums", "through branches"])
 def test_so_do_its_gradients(name):
     net, shape, _ = NETWORKS[name]
     params, state, x = given(net, shape)
@@ -167,7 +167,7 @@ def test_a_layer_of_ones_own_is_computed_as_it_stands():
 
 
 def test_it_prints_every_layer_once():
-    net, shape, _ = NETWORKS["phases, then space first"]
+    net, shape, _ = NETWORKS["polyphase, then HWNC"]
     text = str(plan(net, shape, batch=8))
     assert "8 examples of float32" in text
     paths = [path for segment in plan(net, shape, batch=8).segments for path in segment.paths]

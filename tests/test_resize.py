@@ -176,7 +176,8 @@ def test_receptive_fields_are_those_of_jax_images_functions(scale, method):
     conv = fcnn.Conv(1, 3, padding="SAME")
     layer = fcnn.Resize(scale=scale, method=method, convention="jax")
     found, expected = (
-        fcnn.scan.reach(fcnn.serial(conv, part, conv), (24, 12, 1)) for part in (layer, function(scale, method))
+        fcnn.analysis.receptive_field(fcnn.serial(conv, part, conv), (24, 12, 1))
+        for part in (layer, function(scale, method))
     )
     assert found == expected
     assert found.step == (1 / Fraction(scale),) * 2
@@ -185,7 +186,7 @@ def test_receptive_fields_are_those_of_jax_images_functions(scale, method):
 @pytest.mark.parametrize("layer", [fcnn.Resize(8), fcnn.Resize(scale=2, align_corners=True)], ids=str)
 def test_steps_that_depend_on_the_size_have_no_receptive_field(layer):
     with pytest.raises(ValueError, match=r"resize1: .*depend on the size of the image; resize by a factor"):
-        fcnn.scan.reach(fcnn.serial(layer), (12, 12, 1))
+        fcnn.analysis.receptive_field(fcnn.serial(layer), (12, 12, 1))
 
 
 @pytest.mark.parametrize("method", ["nearest", "linear", "cubic"])

@@ -11,10 +11,10 @@ from scans_drawn import differences, differences_by_hand, drawn
 
 import fcnn
 from fcnn.analysis import multiply_adds
-from fcnn.scan import Scan, ScanReport, in_turn
+from fcnn.scan import Scan, ScanReport, chunked
 from fcnn.scan import layer as scan_layer
-from fcnn.scan.lattice import Lattice
 from fcnn.scan.rewrite import rewrite
+from fcnn.scan.sample_grid import SampleGrid
 
 relu = jax.nn.relu
 
@@ -125,13 +125,13 @@ def test_the_two_of_ten_thousand_that_differ_most_differ_by_rounding(seed, x64):
 
 
 def test_the_comparison_of_drawn_networks_can_fail(x64, monkeypatch):
-    after = Lattice.after
+    after = SampleGrid.after
 
     def wrong(self, kernel, stride, dilation, *, fragments):  # the step inside the window forgotten
-        lattice, strides = after(self, kernel, stride, dilation, fragments=fragments)
-        return dataclasses.replace(lattice, step=self.step), strides
+        grid, strides = after(self, kernel, stride, dilation, fragments=fragments)
+        return dataclasses.replace(grid, step=self.step), strides
 
-    monkeypatch.setattr(Lattice, "after", wrong)
+    monkeypatch.setattr(SampleGrid, "after", wrong)
     rewrite.cache_clear()
     failed = 0
     for seed in range(6, 16):
@@ -252,8 +252,8 @@ def test_on_cpus_a_large_kernel_after_pooling_goes_by_fragments(x64):
 
 @pytest.mark.parametrize("together", [1, 40, 10**6])
 @pytest.mark.parametrize("net", [POOLED, VARIED], ids=["pooled", "varied"])
-def test_fragments_in_turn_are_fragments_at_once(net, together, x64, monkeypatch):
-    monkeypatch.setattr(in_turn, "TOGETHER", together)
+def test_fragments_in_chunks_are_fragments_at_once(net, together, x64, monkeypatch):
+    monkeypatch.setattr(chunked, "TOGETHER", together)
     shape = (23, 22, 2)
     scan = Scan(net, 15, stride=(1, 2), fragments=True)
     params, state = filled(scan, shape)
@@ -287,7 +287,7 @@ def test_on_cpus_many_positions_go_by_fragments(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_gradients_in_half_precision_add_up_from_fragment_to_fragment(dtype, monkeypatch):
-    monkeypatch.setattr(in_turn, "TOGETHER", 1)
+    monkeypatch.setattr(chunked, "TOGETHER", 1)
     net = fcnn.serial(fcnn.MaxPool(64), fcnn.Flatten(), fcnn.Dense(1))
     params = {"dense1": {"kernel": jnp.ones((2, 1), dtype), "bias": jnp.zeros(1, dtype)}}
     scan, x = Scan(net, 128, fragments=True), jnp.ones((1, 128 + 4095, 1), dtype)  # 64 fragments of 64 positions

@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_reach import LARGE, drawn
+from test_receptive_field import LARGE, drawn
 
 import fcnn
 from fcnn.analysis.bridge import to_reference
 from fcnn.scan import Scan, tiles
-from fcnn.scan.reach import reach
+from fcnn.scan.receptive_field import receptive_field
+from fcnn.scan.tile_plan import tile_lines
 from fcnn.scan.tiles import scan_tiles
 
 
@@ -55,7 +56,9 @@ def check_on_reference(seed, monkeypatch):
     drawn_tile = tuple(int(numbers.integers(low, high + 1)) for low, high in zip(least, shape[:-1], strict=True))
     found = []
     for tile in (least, drawn_tile):
-        count = np.prod([len(line.starts) for line in tiles._lines(net, shape, reach(net, shape), whole.shape, tile)])
+        count = np.prod(
+            [len(line.starts) for line in tile_lines(net, shape, receptive_field(net, shape), whole.shape, tile)]
+        )
         if count > 400:  # tiles of one sample each: slow, and the other shows the same
             continue
         out = np.full(whole.shape, np.nan)
@@ -172,7 +175,9 @@ def test_every_kind_of_network_by_tiles_is_that_on_the_whole(x64, name):
     params, state = normal(net, shape, numbers)
     image = numbers.normal(size=shape)
     whole = np.asarray(jax.jit(net.apply)(params, image[None], state=state)[0])
-    lines = tiles._lines(net, shape, reach(net, shape), whole.shape, np.broadcast_to(tile, len(shape) - 1).tolist())
+    lines = tile_lines(
+        net, shape, receptive_field(net, shape), whole.shape, np.broadcast_to(tile, len(shape) - 1).tolist()
+    )
     assert min(len(line.starts) for line in lines) > 1
     parts = scan_tiles(net, params, image, state=state, tile=tile, batch=4, progress=False)
     assert isinstance(parts, np.ndarray)

@@ -80,13 +80,15 @@ def test_an_empty_batch_and_dtypes(layer):
 
 def test_receptive_fields():
     finer = fcnn.serial(fcnn.Conv(4, 3, padding="SAME"), fcnn.PixelShuffle(2), fcnn.Conv(1, 3, padding="SAME"))
-    seen = fcnn.scan.reach(finer, (12, 13, 1))
+    seen = fcnn.analysis.receptive_field(finer, (12, 13, 1))
     assert seen.step == (Fraction(1, 2),) * 2
     # an output sees four samples, every second one half a step further on: a field that holds both has five
     assert (seen.size, seen.first) == ((5, 5), (-2, -2))
-    coarser = fcnn.scan.reach(fcnn.serial(fcnn.PixelUnshuffle((2, 3)), fcnn.Conv(1, 2)), (12, 12, 1))
+    coarser = fcnn.analysis.receptive_field(fcnn.serial(fcnn.PixelUnshuffle((2, 3)), fcnn.Conv(1, 2)), (12, 12, 1))
     assert (coarser.step, coarser.size, coarser.first) == ((2, 3), (4, 6), (0, 0))
-    shuffled = fcnn.scan.reach(fcnn.serial(fcnn.Conv(4, 3), fcnn.ChannelShuffle(2), fcnn.Conv(1, 3)), (12, 12, 1))
+    shuffled = fcnn.analysis.receptive_field(
+        fcnn.serial(fcnn.Conv(4, 3), fcnn.ChannelShuffle(2), fcnn.Conv(1, 3)), (12, 12, 1)
+    )
     assert (shuffled.size, shuffled.step) == ((5, 5), (1, 1))
 
 

@@ -102,7 +102,10 @@ def test_a_scan_in_training(method):
         assert (zero.reshape(40, -1).all(1) | ~zero.reshape(40, -1).any(1)).all()
     used = fcnn.Scan(net, 3, method="patches").apply(params, x)
     np.testing.assert_allclose(scan.apply(params, x), used, rtol=1e-5, atol=1e-6)
-    assert fcnn.scan.reach(fcnn.serial(fcnn.Conv(1, 3), fcnn.StochasticDepth(0.1)), (5, 5, 1)).size == (3, 3)
+    assert fcnn.analysis.receptive_field(fcnn.serial(fcnn.Conv(1, 3), fcnn.StochasticDepth(0.1)), (5, 5, 1)).size == (
+        3,
+        3,
+    )
 
 
 @pytest.mark.parametrize("rate", [1.0, -0.1, float("nan")])

@@ -178,9 +178,9 @@ def products(jaxpr, depends):
     return int(total), ["" if isinstance(atom, Literal) else known.get(atom, "") for atom in jaxpr.outvars]
 
 
-def check_reach(name):
+def check_receptive_field(name):
     """Outputs that see a sample are NaN where it is."""
-    seen, it = scan.reach(made(name).net, made(name).shapes[0]), made(name)
+    seen, it = analysis.receptive_field(made(name).net, made(name).shapes[0]), made(name)
     space = it.shapes[0][:-1]
     places = np.eye(int(np.prod(space)), dtype=bool).reshape(-1, *space)
     x = np.where(places[..., None], np.nan, it.inputs[0][:1]).astype("float32")
@@ -240,7 +240,7 @@ def check_fully_convolutional(name):
 
 def check_scan_tiles(name):
     it = made(name)
-    field = scan.reach(it.net, it.shapes[0])
+    field = analysis.receptive_field(it.net, it.shapes[0])
     shape = tuple(
         3 * size + 2 * period + n % period
         for size, period, n in zip(field.size, field.period, it.shapes[0], strict=False)
@@ -361,7 +361,7 @@ TOOLS = {
     "capture": check_capture,
     "observe": check_observe,
     "multiply_adds": check_multiply_adds,
-    "reach": check_reach,
+    "receptive_field": check_receptive_field,
     "Scan": check_scan,
     "scan_tiles": check_scan_tiles,
     "fully_convolutional": check_fully_convolutional,
@@ -412,7 +412,7 @@ def test_a_tool_is_right_or_refuses_in_the_one_sentence(tool, name):
 
 #: what tools return, and exceptions
 RESULTS = {
-    *("Algorithms", "GradientReport", "LayerOutput", "Observation", "Observed", "Operation", "Reach", "Row"),
+    *("Algorithms", "GradientReport", "LayerOutput", "Observation", "Observed", "Operation", "ReceptiveField", "Row"),
     *("ScanReport", "Summary", "Unwritten"),
 }
 
@@ -434,7 +434,7 @@ def test_every_public_layer_is_a_subject_by_itself_as_an_empty_subclass_and_over
 def test_facts_are_said_in_one_sentence():
     """A sentence that is refused by in two tools is the same in both, word for word up to the way out."""
     for name in ("locally connected", "group norm", "user's whole space"):
-        by_field, by_scan = outcome("reach", name), outcome("Scan", name)
+        by_field, by_scan = outcome("receptive_field", name), outcome("Scan", name)
         stated = SUBJECTS[name].net
         stated = stated.parts[0][1] if hasattr(stated, "parts") else stated
         reason = stated.locality(SUBJECTS[name].shape).reason

@@ -11,7 +11,7 @@ from reference_oracle import assert_close
 
 import fcnn
 from fcnn import reference as ref
-from fcnn.given import fold
+from fcnn.initialization import fold
 
 STEPS, BATCH, RATE, MOMENTUM = 50, 16, 0.02, 0.9
 FOLDER = os.environ.get("FCNN_DATA", "")

@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..context import LayerOutput, Observed
 from ..plan.decide import plan
+from ..scan.receptive_field import ReceptiveField, receptive_field
 from ..tracing.work import multiply_adds
 from .algorithms import Algorithms, Operation, algorithms
 from .capture import capture
 from .gradients import GradientReport, check_gradients
 from .observe import Observation, observe
 from .summary import Row, Summary, summary
-from .uses import gradient_by_use
+from .weight_sharing import gradient_by_use
 
 if TYPE_CHECKING:
     from .bridge import Unwritten, to_reference
@@ -22,6 +23,7 @@ __all__ = [
     "Observation",
     "Observed",
     "Operation",
+    "ReceptiveField",
     "Row",
     "Summary",
     "Unwritten",
@@ -32,6 +34,7 @@ __all__ = [
     "multiply_adds",
     "observe",
     "plan",
+    "receptive_field",
     "summary",
     "to_reference",
 ]

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 
 from ..errors import format_shape, outermost_path
 from ..geometry import Shape
-from ..given import Params, State
 from ..jaxprs import scopes
 from ..layer import Context, Layer
 from ..ops.convolution import Geometry, Problem, explain, use_algorithm
 from ..ops.convolution.primitive import problem_of
 from ..tables import Table, Tabular
+from ..types import Params, State
 
 HEADER = ("layer", "operation", "input", "kernel", "output", "algorithm", "why")
 #: the primitives by name, and what they are called in the table

@@ -15,11 +15,11 @@ import numpy as np
 from .. import layers, names, reference
 from ..context import Context
 from ..geometry import Shape
-from ..given import Params, State
 from ..identity import nearest
 from ..layer import Layer
 from ..ops.dense import depth_mask, dropout_mask
 from ..tracing.record import Program, Use, record
+from ..types import Params, State
 from .arithmetic.program import Placed
 from .arithmetic.program import program as written
 
@@ -188,10 +188,10 @@ class _Builder:
                 f"{names.code(layer)} in training: the random numbers of {names.code(drawing)} are not those of "
                 "single windows"
             )
-        lattice, seen = layer.placed(shape)
+        grid, seen = layer.placed(shape)
         context = Context(train=self.train, path=tuple(filter(None, use.path.split("/"))))
-        inside = record(layer.net, (seen,), train=self.train, batch=batch * prod(lattice.positions), context=context)
-        return reference.Scan(self.network(inside, copies, use.path), lattice.local, stride=lattice.stride)
+        inside = record(layer.net, (seen,), train=self.train, batch=batch * prod(grid.positions), context=context)
+        return reference.Scan(self.network(inside, copies, use.path), grid.local, stride=grid.stride)
 
     def _leaf(self, layer: Any, trees: _Trees, place: Any, shape: tuple[int, ...]) -> reference.Node:
         if nearest(layer, (layers.Dropout, layers.StochasticDepth)):

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 from ..context import Observed
-from ..given import Params, State
 from ..layer import Layer
+from ..types import Params, State
 from .observe import observe
 
 

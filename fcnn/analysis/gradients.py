@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks import check_inputs, check_key, check_mapping
 from ..errors import format_shape, layer_path
 from ..geometry import integer
-from ..given import Params, State, check_inputs, check_key, check_mapping
 from ..layer import Layer
 from ..native import native
 from ..tables import Table, Tabular
+from ..types import Params, State
 from .kinks import Neighbours, at_kink
 from .targets import check_targets
 

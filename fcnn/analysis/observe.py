@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ..checks import check_key
 from ..context import LayerOutput, Observed, Observer
 from ..errors import format_shape, layer_path, outermost_path
-from ..given import Params, State, check_key
 from ..layer import Context, Layer
+from ..types import Params, State
 
 
 class Observation(NamedTuple):

@@ -15,7 +15,6 @@ from .. import facts, geometry
 from ..compose.remat import Remat
 from ..compose.repeat import Repeat
 from ..geometry import Shape, Windows
-from ..given import Params, State
 from ..identity import nearest
 from ..layer import Context, Layer
 from ..layers.conv import Conv, ConvTranspose, LocallyConnected
@@ -24,6 +23,7 @@ from ..ops.dtypes import common, together
 from ..ops.windows import pad, patches, unpad
 from ..scan.fields import AtPositions, Cropped, cropped
 from ..transposed import folded, transposed
+from ..types import Params, State
 
 #: what every position of a layer has of the kernel: "all" of it, or "own", one of its own
 ALL, OWN = "all", "own"

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..errors import format_shape
-from ..geometry import Shape
+from ..labels import check_labels
 from ..native import native
 
 
@@ -49,7 +49,12 @@ def check_targets(y: Any, outputs: Any, loss: Any) -> tuple[Any, Callable[[Any, 
     except (TypeError, ValueError):
         raise TypeError(f"y must be an array of targets, not {y!r}") from None
     if loss is None:
-        _check_labels(y, outputs.shape)
+        if y.shape[:1] != outputs.shape[:1]:
+            raise ValueError(
+                f"y has shape {format_shape(y.shape)}, outputs {format_shape(outputs.shape)} ask for "
+                f"{format_shape(outputs.shape[:-1])}, a label for each; give loss= for other targets"
+            )
+        check_labels(y, tuple(outputs.shape[1:]), parts=() if isinstance(y, Tracer) else (np.asarray(y),))
         from optax import losses  # heavy, and only where it is asked for
 
         return y, losses.softmax_cross_entropy_with_integer_labels
@@ -60,23 +65,3 @@ def check_targets(y: Any, outputs: Any, loss: Any) -> tuple[Any, Callable[[Any, 
             "the batch"
         )
     return y, loss
-
-
-def _check_labels(y: jax.Array, outputs: Shape) -> None:
-    if not jnp.issubdtype(y.dtype, jnp.integer):
-        raise TypeError(
-            f"y has dtype {y.dtype}, softmax cross-entropy takes integer labels; convert them, y.astype('int32'), or "
-            "give loss= for other targets, such as optax.losses.softmax_cross_entropy for one-hot ones"
-        )
-    if y.shape != outputs[:-1]:
-        raise ValueError(
-            f"y has shape {format_shape(y.shape)}, outputs {format_shape(outputs)} ask for "
-            f"{format_shape(outputs[:-1])}, a label for each; give loss= for other targets"
-        )
-    if isinstance(y, Tracer) or not y.size:
-        return
-    least, most = int(np.min(y)), int(np.max(y))
-    if least < 0 or most >= outputs[-1]:
-        raise ValueError(
-            f"y has labels from {least} to {most}, the network has {outputs[-1]} classes, 0 to {outputs[-1] - 1}"
-        )

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..given import check_mapping
+from ..checks import check_mapping
 
 
 class Parted:

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from .. import names
 from ..errors import format_shape, layer_path
 from ..geometry import Shape, is_shape
-from ..given import Params, State
 from ..layer import Context, Layer
 from ..layers.function import PROBES, abstract, called, lost_batch
+from ..types import Params, State
 from .parts import Composite, Parts, named, walked
 from .serial import calling
 

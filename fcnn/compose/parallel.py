@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from .. import names
 from ..errors import layer_path
 from ..geometry import Shape
-from ..given import Params, State
 from ..layer import Context, Layer
 from ..ops.dtypes import together
+from ..types import Params, State
 from .parts import Composite, Parts, lift, named, one, same, single_array, single_shape, some
 from .serial import calling
 

@@ -11,11 +11,14 @@ from typing import Any, ClassVar
 
 import jax
 
+from ..checks import checked_shapes, extra_entry
 from ..errors import format_shape, layer_path
-from ..geometry import Shape, plain, symbolic
-from ..given import Params, State, extra_entry, fold
+from ..geometry import Shape
+from ..initialization import fold
 from ..layer import Context, Layer
 from ..layers.function import Function
+from ..symbolic_sizes import plain, symbolic
+from ..types import Params, State
 from .cutting import Parted
 
 Parts = tuple[tuple[str, Layer], ...]
@@ -107,7 +110,7 @@ class Composite(Parted, Layer):
             for name in given:
                 if name not in known:
                     raise extra_entry(kind, name, f"the parts are {', '.join(known)}")
-        self._input_shapes(inputs)
+        checked_shapes(inputs, self.inputs, self.floating)
         if context.plan is None and context.record is None:
             from ..plan import planned  # takes long to import, see ops.convolution
 

@@ -14,8 +14,8 @@ from .. import names
 from ..context import Inside
 from ..errors import layer_path
 from ..geometry import Shape
-from ..given import Params, State
 from ..layer import Context, Layer
+from ..types import Params, State
 from .cutting import Parted, inside
 from .parts import Parts, lift
 

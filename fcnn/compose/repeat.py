@@ -11,12 +11,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import names
+from ..checks import check_mapping, checked_shapes
 from ..context import Inside
 from ..errors import format_shape, layer_path
 from ..geometry import Shape, integer
-from ..given import Params, State, check_finite, check_mapping, without_keys
+from ..initialization import check_finite, without_keys
 from ..layer import Context, Layer
 from ..ops.dtypes import common
+from ..types import Params, State
 from .cutting import inside
 from .parts import lift, one
 
@@ -84,7 +86,7 @@ class Repeat(Layer):
 
     def run(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         x = one(inputs, "repeat")
-        self.infer_shape(*self._input_shapes(inputs))
+        self.infer_shape(*checked_shapes(inputs, self.inputs, self.floating))
         for kind, tree in (("params", params), ("state", state)):
             self._check_stacked(kind, tree)
         x = x.astype(common(x, *jax.tree.leaves(params)))  # the carry of a scan keeps its dtype

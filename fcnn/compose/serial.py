@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from .. import names
 from ..errors import layer_path
 from ..geometry import Shape
-from ..given import Params, State
 from ..layer import Context
+from ..types import Params, State
 from .parts import Composite, Parts, named, single_array, single_shape, some, walked
 
 #: the rule of a chain, for parts that do not follow it

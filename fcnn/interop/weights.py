@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ..given import Params, State
 from ..paths import path_of
+from ..types import Params, State
 
 
 def save_weights(path: str | os.PathLike[str], params: Params, state: State | None = None) -> Path:

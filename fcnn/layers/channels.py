@@ -10,11 +10,11 @@ import jax
 from .. import geometry, ops
 from ..facts import EachPosition, Locality
 from ..geometry import Shape
-from ..given import Parameter, Params
 from ..layer import Layer
 from ..ops.norm import check_divides
-from .checks import check_number
+from ..types import Parameter, Params
 from .conv import check_flag
+from .hyperparameters import check_number
 from .initial import Initial, check, resolve
 
 

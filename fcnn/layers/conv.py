@@ -13,11 +13,12 @@ from .. import geometry, ops
 from ..errors import format_shape
 from ..facts import Locality, SlidingWindow, SpreadWindow, WholeSpace
 from ..geometry import Padding, Shape
-from ..given import Parameter, Params, draw_initial
+from ..initialization import draw_initial
 from ..layer import Layer
 from ..ops.conv import check_groups
 from ..transposed import transposed
-from .checks import check_flag
+from ..types import Parameter, Params
+from .hyperparameters import check_flag
 from .initial import Fans, Initial, check, resolve
 
 

@@ -11,11 +11,11 @@ import jax
 from .. import geometry, ops
 from ..facts import EachPosition, Locality, WholeSpace
 from ..geometry import Shape
-from ..given import Parameter, Params, State
 from ..layer import Layer
 from ..ops.cells import check_pieces
 from ..ops.dense import check_rate, flattened
-from .checks import check_flag
+from ..types import Parameter, Params, State
+from .hyperparameters import check_flag
 from .initial import Initial, check, resolve
 
 

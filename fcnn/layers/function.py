@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from .. import names
+from ..checks import extra_entry
 from ..errors import format_shape
 from ..geometry import Shape
-from ..given import Params, extra_entry
 from ..layer import Layer
+from ..types import Params
 
 #: how many examples a function is shown, in shape only, when its output shape is asked for: two batches, so that the
 #: axis that grows is seen to be the first, and numbers that divide by 2, 3 and 4, for functions that split the batch

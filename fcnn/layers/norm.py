@@ -13,12 +13,13 @@ from .. import geometry, ops
 from ..errors import format_shape
 from ..facts import EachPosition, Locality, WholeSpace
 from ..geometry import Shape
-from ..given import Parameter, Params, State
 from ..layer import Layer
 from ..ops.dtypes import common, wide
 from ..ops.moments import rescale
 from ..ops.norm import check_divides, check_space_varies, check_variance, example_axes
-from .checks import check_flag, check_number
+from ..symbolic_sizes import below, symbolic
+from ..types import Parameter, Params, State
+from .hyperparameters import check_flag, check_number
 
 #: what norms do whose statistics are those of the input
 BY_ALL = WholeSpace(
@@ -184,12 +185,12 @@ class BatchNorm(_Running):
         count = math.prod(x.shape[:-1])
         if count == 0 and self.running:  # an empty batch says nothing of the data
             return self.stored(params, state, x), state
-        if count != 0 and geometry.below(count, 2):
+        if count != 0 and below(count, 2):
             raise ValueError(
                 f"x has shape {format_shape(x.shape)}: one value for each channel has no variance; "
                 "train on batches of at least two examples, or use LayerNorm or GroupNorm"
             )
-        if geometry.symbolic(count):
+        if symbolic(count):
             count = jnp.asarray(count).astype(wide(x.dtype))
         return self.by_batch(params, state, x, count)
 

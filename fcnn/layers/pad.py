@@ -10,10 +10,10 @@ import jax
 from .. import geometry, ops
 from ..facts import Locality, Resampled
 from ..geometry import Padding, Shape
-from ..given import Params
 from ..layer import Layer
 from ..ops.cells import check_cells
 from ..ops.pad import check_amount, check_value, cropped, padded
+from ..types import Params
 
 #: why windows of a larger input cannot share what is done at their borders
 _BORDER = "whose border lies elsewhere in the image for every position"

@@ -11,12 +11,12 @@ from .. import geometry, ops
 from ..errors import format_shape
 from ..facts import Locality, SlidingWindow
 from ..geometry import Padding, Shape
-from ..given import Params
 from ..layer import Layer
 from ..ops.cells import check_has_space
 from ..ops.pool import check_power, pool_windows
 from ..ops.unpool import unpool_like
-from .checks import check_flag
+from ..types import Params
+from .hyperparameters import check_flag
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from .. import ops
 from ..facts import Locality, Resampled, WholeSpace
 from ..geometry import Shape
-from ..given import Params
 from ..layer import Layer
 from ..ops.interpolation import Sampling, as_matrix, check_options, check_target, samplings
+from ..types import Params
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,9 +10,9 @@ import jax
 from .. import geometry, ops
 from ..facts import EachPosition, Locality
 from ..geometry import Shape
-from ..given import Params
 from ..layer import Layer
-from .checks import check_number
+from ..types import Params
+from .hyperparameters import check_number
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,9 +10,9 @@ import jax
 from .. import geometry, ops
 from ..facts import Locality, Resampled
 from ..geometry import Shape
-from ..given import Params
 from ..layer import Layer
 from ..ops.shuffle import check_order, shuffled, unshuffled
+from ..types import Params
 
 
 @dataclass(frozen=True, repr=False)

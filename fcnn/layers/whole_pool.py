@@ -9,13 +9,14 @@ from typing import Any
 
 import jax
 
-from .. import geometry, ops
+from .. import ops
 from ..errors import format_shape
 from ..facts import Locality, WholeSpace
 from ..geometry import Shape
-from ..given import Params
 from ..layer import Layer
 from ..ops.cells import cells_wanted, check_cells, check_has_space
+from ..symbolic_sizes import plain_sizes
+from ..types import Params
 from .pool import AvgPool, MaxPool
 
 
@@ -166,7 +167,7 @@ def _over_all(pool: Callable[..., Layer]) -> WholeSpace:
     return WholeSpace(
         "pools over all positions",
         "leave it out, and do over the result what it did",
-        lambda size: pool(geometry.plain_sizes(size), stride=1),
+        lambda size: pool(plain_sizes(size), stride=1),
         vector=True,
     )
 

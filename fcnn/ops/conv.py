@@ -82,21 +82,21 @@ def conv(
     return plus(y, bias)
 
 
-def conv_in_phases(
+def conv_polyphase(
     x: Array, kernel: Array, bias: Array | None, phases: geometry.Shape, **options: Any
 ) -> Float[Array, "features phases *out batch"]:
     """:func:`conv` for a pooling of windows ``phases`` that follows: the positions of a window stand far apart.
 
     For every feature, the first position of every window comes first, then the second of every window, ..., along an
     axis of its own; positions that fill no window are left out. So pooling has nothing to gather
-    (:func:`fcnn.ops.pool.max_of_phases`). The axes stand in the order that the result has in memory.
+    (:func:`fcnn.ops.pool.max_of_polyphase`). The axes stand in the order that the result has in memory.
 
     Shapes:
         x (batch, *space, channels) to (features, phases, *out, batch).
 
     Example:
         >>> x = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0]).reshape(1, 5, 1)
-        >>> conv_in_phases(x, jnp.ones((1, 1, 1)), None, (2,))[0, :, :, 0].tolist()
+        >>> conv_polyphase(x, jnp.ones((1, 1, 1)), None, (2,))[0, :, :, 0].tolist()
         [[1.0, 3.0], [2.0, 4.0]]
     """
     groups = options.pop("groups", 1)
@@ -105,17 +105,15 @@ def conv_in_phases(
         rank = _check(x, kernel, bias, groups)
         windows = geometry.slide(x.shape[1:-1], kernel.shape[:rank], **options)
         x, placed = _placed(x, windows, groups)
-    y = convolution.convolve(x, kernel, in_phases(placed, windows.out, phases))
+    y = convolution.convolve(x, kernel, to_polyphase(placed, windows.out, phases))
     return plus(y, None if bias is None else bias.reshape(-1, *[1] * (rank + 2)))
 
 
-def conv_space_first(
-    x: Array, kernel: Array, bias: Array | None, **options: Any
-) -> Float[Array, "*out batch features"]:
+def conv_hwnc(x: Array, kernel: Array, bias: Array | None, **options: Any) -> Float[Array, "*out batch features"]:
     """:func:`conv` of x (*space, batch, channels), for several in a row that all compute in this order.
 
     Example:
-        >>> conv_space_first(jnp.ones((4, 4, 2, 1)), jnp.ones((3, 3, 1, 5)), None).shape
+        >>> conv_hwnc(jnp.ones((4, 4, 2, 1)), jnp.ones((3, 3, 1, 5)), None).shape
         (2, 2, 2, 5)
     """
     groups = options.pop("groups", 1)
@@ -123,13 +121,13 @@ def conv_space_first(
         x, kernel, bias = together(x, kernel, bias)
         windows = geometry.slide(x.shape[:-2], kernel.shape[:-2], **options)
         ones = (1,) * windows.rank
-        placed = Geometry(windows.stride, windows.pads, windows.dilation, groups, ones, ones, space_first=True)
+        placed = Geometry(windows.stride, windows.pads, windows.dilation, groups, ones, ones, hwnc=True)
     y = convolution.convolve(x, kernel, placed)
     return plus(y, bias)
 
 
-def phases_problem(x: geometry.Shape, kernel: geometry.Shape, dtype: str, phases: geometry.Shape, **options: Any):
-    """What :func:`conv_in_phases` computes for x (batch, *space, channels), for ``refusal`` and ``choose``.
+def polyphase_problem(x: geometry.Shape, kernel: geometry.Shape, dtype: str, phases: geometry.Shape, **options: Any):
+    """What :func:`conv_polyphase` computes for x (batch, *space, channels), for ``refusal`` and ``choose``.
 
     With phases of 1 it is what :func:`conv` computes.
     """
@@ -140,12 +138,12 @@ def phases_problem(x: geometry.Shape, kernel: geometry.Shape, dtype: str, phases
     space = [n + lo + hi for n, (lo, hi) in zip(x[1:-1], windows.pads, strict=True)]
     space = x[1:-1] if windows.fill == "constant" else tuple(space)
     placed = Geometry(windows.stride, pads, windows.dilation, groups, ones, ones)
-    placed = in_phases(placed, windows.out, phases)
+    placed = to_polyphase(placed, windows.out, phases)
     return convolution.Problem("forward", (x[0], *space, x[-1]), kernel, placed, dtype, jax.default_backend())
 
 
-def in_phases(placed: Geometry, out: geometry.Shape, phases: geometry.Shape) -> Geometry:
-    """The geometry without the positions that fill no window, the others in phases."""
+def to_polyphase(placed: Geometry, out: geometry.Shape, phases: geometry.Shape) -> Geometry:
+    """The geometry without the positions that fill no window, the others in the polyphase layout."""
     axes = zip(placed.pads, out, phases, placed.stride, strict=True)
     pads = tuple((lo, hi - n % b * s) for (lo, hi), n, b, s in axes)
     return replace(placed, pads=pads, phases=phases)

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import geometry
 from ..errors import format_shape, refuse_traced
 from ..geometry import Shape
+from ..symbolic_sizes import symbolic
 from .cells import cells_wanted, check_cells
 
 #: the names of methods in PyTorch and jax.image, and the method that each is, whatever the number of dimensions
@@ -177,7 +177,7 @@ def _sampling(size: int, out: int, step: Fraction | None, options: dict[str, Any
 
 
 def _refuse_symbolic(size: int, shape: Shape) -> None:
-    if geometry.symbolic(size):
+    if symbolic(size):
         raise ValueError(
             f"the space of an input of {format_shape(shape)} has symbolic sizes, for which the weights of a resizing "
             "are not known; use a scale that is a whole number, or export with a fixed space, where the batch may be "

@@ -16,8 +16,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 from jax.sharding import PartitionSpec
 
-from ..geometry import Windows, symbolic
-from . import alone
+from ..geometry import Windows
+from ..symbolic_sizes import symbolic
+from . import noinline
 from .devices import explicit_axes
 from .dtypes import least, wide
 from .tools import Own
@@ -106,19 +107,19 @@ def _picked(t: Array, place: Array, windows: Windows) -> Array:
 
 
 @jax.custom_jvp
-def largest_of_phases(x: Array) -> Array:
+def largest_of_polyphase(x: Array) -> Array:
     """The maximum over the second axis, with the rule of :func:`largest`."""
-    return reduce(_larger, _phases(x))
+    return reduce(_larger, _polyphase(x))
 
 
-@largest_of_phases.defjvp
-def _largest_of_phases_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+@largest_of_polyphase.defjvp
+def _largest_of_polyphase_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (t,) = primals, tangents
-    place = _first_of(_phases(x), np.uint8 if x.shape[1] <= 256 else np.int32)
-    return largest_of_phases(x), picked_p.bind(place, t, phases=x.shape[1])
+    place = _first_of(_polyphase(x), np.uint8 if x.shape[1] <= 256 else np.int32)
+    return largest_of_polyphase(x), picked_p.bind(place, t, phases=x.shape[1])
 
 
-def _phases(x: Array) -> list[Array]:
+def _polyphase(x: Array) -> list[Array]:
     return [lax.index_in_dim(x, i, 1, keepdims=False) for i in range(x.shape[1])]
 
 
@@ -169,7 +170,7 @@ def _shaped(primitive: Primitive, place: Any, t: Any, *, phases: int) -> Any:
 
 
 for _primitive, _function, _other in ((picked_p, _picked_phase, spread_p), (spread_p, _spread_phase, picked_p)):
-    alone.register(_primitive, _function)
+    noinline.register(_primitive, _function)
     _primitive.def_abstract_eval(partial(_shaped, _primitive))
     ad.primitive_jvps[_primitive] = partial(_along_t, _primitive)
     ad.primitive_transposes[_primitive] = partial(_turned_around, _other)

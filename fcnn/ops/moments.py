@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .. import geometry
 from ..errors import layer_path, refuse_traced
 from ..native import native
+from ..symbolic_sizes import symbolic
 from .devices import explicit_axes
 from .dtypes import beside, common, wide
 from .tools import in_taylor_mode
@@ -179,7 +179,7 @@ def rescale(normal: Array, scale: Array | None, bias: Array | None, dtype: Any) 
 
 def _mean(a: Array, axes: tuple[int, ...]) -> Array:
     count = math.prod(a.shape[axis] for axis in axes)
-    if geometry.symbolic(count):
+    if symbolic(count):
         return jnp.sum(a, axes, keepdims=True) / jnp.asarray(count).astype(a.dtype)
     return jnp.sum(a, axes, keepdims=True) / max(count, 1)  # of an empty batch it is 0
 
@@ -227,7 +227,7 @@ def _middle(x: Array, axes: tuple[int, ...], *, alone: bool) -> Array:
     ``alone`` takes the first.
     """
     sizes = [x.shape[axis] for axis in axes]
-    known = not alone and not any(map(geometry.symbolic, sizes))
+    known = not alone and not any(map(symbolic, sizes))
     if known and 0 in sizes:
         return jnp.zeros([1 if axis in axes else n for axis, n in enumerate(x.shape)], x.dtype)
 

@@ -11,6 +11,7 @@ from jax import lax
 
 from .. import geometry
 from ..errors import format_shape, layer_path
+from ..symbolic_sizes import below
 from .dtypes import common, floating, wide
 from .moments import check_epsilon, normalize, power_of_two, rescale, standardize
 
@@ -275,7 +276,7 @@ def check_divides(channels: int, groups: int) -> None:
 
 def check_variance(count: int, shape: geometry.Shape, place: str, way_out: str) -> None:
     """Raise where a norm would see a single value and so turn every input to zero."""
-    if geometry.below(count, 2):
+    if below(count, 2):
         raise ValueError(
             f"an input of {format_shape(shape)} has one value {place} and so no variance: every output would be the "
             f"same; {way_out}"

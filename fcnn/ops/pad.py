@@ -12,6 +12,7 @@ from .. import geometry
 from ..errors import format_shape, layer_path
 from ..geometry import Padding, Pads, Shape
 from ..native import native
+from ..symbolic_sizes import below
 from .cells import cells_wanted
 from .windows import copies
 
@@ -127,12 +128,12 @@ def cropped(shape: Shape, amount: Any, size: Any) -> Pads:
     space = shape[:-1]
     if amount is not None:
         cuts = geometry.pairs(amount, len(space), "amount")
-        if any(geometry.below(n - before - after, 1) for n, (before, after) in zip(space, cuts, strict=True)):
+        if any(below(n - before - after, 1) for n, (before, after) in zip(space, cuts, strict=True)):
             raise ValueError(f"amount {amount} leaves nothing of an input of {format_shape(shape)}; take less away")
         _check_known(shape, [1 + before + after for before, after in cuts])
         return cuts
     wanted = cells_wanted(size, space, "size")
-    if any(geometry.below(n, m) for n, m in zip(space, wanted, strict=True)):
+    if any(below(n, m) for n, m in zip(space, wanted, strict=True)):
         raise ValueError(
             f"size {size} is larger than an input of {format_shape(shape)}; crop to a smaller size, or add samples by "
             "fcnn.Pad"
@@ -145,7 +146,7 @@ def cropped(shape: Shape, amount: Any, size: Any) -> Pads:
 def _check_known(shape: Shape, needed: Sequence[int]) -> None:
     """Raise where a symbolic space may have too few samples: JAX cuts only what is there for all of its values."""
     for size, least in zip(shape[:-1], needed, strict=True):
-        if not geometry.below(least - 1, size):
+        if not below(least - 1, size):
             raise ValueError(
                 f"the space of an input of {format_shape(shape)} is not known to have the {least} samples that a crop "
                 f'needs; say so where it is made, jax.export.symbolic_shape("b, h, 3", constraints=["h >= {least}"])'

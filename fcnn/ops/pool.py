@@ -18,8 +18,9 @@ from jax import lax
 
 from .. import geometry
 from ..errors import format_shape, layer_path, refuse_traced
-from ..geometry import Padding, Windows, slide, symbolic
+from ..geometry import Padding, Windows, slide
 from ..native import native
+from ..symbolic_sizes import symbolic
 from .dtypes import floating, least, wide
 from .memory import keep_memory
 from .tools import one_program
@@ -83,22 +84,22 @@ def max_pool(
     return one_program(pooled, x) if jax.config.jax_debug_infs else pooled(x)  # type: ignore[attr-defined]
 
 
-def max_of_phases(y: Array, *, space_first: bool = False) -> Array:
-    """Max pooling of what :func:`fcnn.ops.conv.conv_in_phases` gives.
+def max_of_polyphase(y: Array, *, hwnc: bool = False) -> Array:
+    """Max pooling of what :func:`fcnn.ops.conv.conv_polyphase` gives.
 
     Shapes:
-        (channels, phases, *out, batch) to (batch, *out, channels), with ``space_first`` (*out, batch, channels).
+        (channels, phases, *out, batch) to (batch, *out, channels), with ``hwnc`` (*out, batch, channels).
 
     Example:
-        >>> max_of_phases(jnp.array([[1.0, 3.0], [2.0, 0.0]]).reshape(1, 2, 2, 1)).ravel().tolist()
+        >>> max_of_polyphase(jnp.array([[1.0, 3.0], [2.0, 0.0]]).reshape(1, 2, 2, 1)).ravel().tolist()
         [2.0, 3.0]
     """
-    from .alone import reordered
-    from .maximum import largest_of_phases
+    from .maximum import largest_of_polyphase
+    from .noinline import reordered
 
-    best = largest_of_phases(y)
+    best = largest_of_polyphase(y)
     space, batch = tuple(range(1, best.ndim - 1)), best.ndim - 1
-    return reordered(best, (*space, batch, 0) if space_first else (batch, *space, 0))
+    return reordered(best, (*space, batch, 0) if hwnc else (batch, *space, 0))
 
 
 def avg_pool(

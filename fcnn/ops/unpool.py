@@ -15,6 +15,7 @@ from .. import geometry
 from ..errors import format_shape, layer_path
 from ..geometry import Padding, Windows
 from ..native import native
+from ..symbolic_sizes import symbolic
 from .dtypes import least
 from .pool import windows_on
 from .tools import one_program
@@ -75,7 +76,7 @@ def max_pool_with_indices(
     with layer_path("max_pool_with_indices"):
         x = jnp.asarray(native(x))
         windows, lowest = windows_on(x, window, stride, padding, dilation, ceil_mode), least(x.dtype)
-        if any(map(geometry.symbolic, windows.space)):
+        if any(map(symbolic, windows.space)):
             raise ValueError(
                 f"the space {format_shape(windows.space)} has symbolic sizes, and the places of maxima are found for "
                 "known ones alone; export with a fixed space, only the batch may be symbolic"

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..geometry import Pads, Windows, symbolic
+from ..geometry import Pads, Windows
+from ..symbolic_sizes import symbolic
 from .dtypes import least
 
 

@@ -3,11 +3,11 @@
 Two kinds of runs are known:
 
 - A convolution of few channels, functions of single numbers, and max pooling. The convolution is computed in blocks of
-  positions; pooling would have to pick the blocks apart again. In phases, the positions of every window stand one after
-  another in memory, and the maximum needs no gathering.
+  positions; pooling would have to pick the blocks apart again. In the polyphase layout, the positions of every window
+  stand one after another in memory, and the maximum needs no gathering.
 - Convolutions by Winograd's algorithm and what lies between them: functions of single numbers, pooling, batch
-  normalisation, sums and concatenations of paths. Winograd's products have the space first and (batch, channels) last;
-  so have all parts of the run, and nothing is transposed in between.
+  normalisation, sums and concatenations of paths. Winograd's products are laid out as HWNC, the space first and (batch,
+  channels) last; so are all parts of the run, and nothing is transposed in between.
 
 Parameters, results, gradients, names and errors are those of the layers one by one.
 """
@@ -27,14 +27,15 @@ from ..identity import cached, nearest
 from ..layers.conv import Conv
 from ..layers.norm import BatchNorm
 from ..layers.pool import AvgPool, MaxPool
-from ..ops.conv import phases_problem
+from ..ops.conv import polyphase_problem
 from ..ops.convolution import choice, choose, explain, refusal
 from ..ops.devices import explicit_axes, varying_axes
 from ..ops.pool import pool_windows
+from ..symbolic_sizes import symbolic
 from ..tracing import Node, Trace, trace
 from ..tracing.positionwise import _NUMBERS, of_numbers
 from .regions import Ownership, composition_of
-from .value import BATCH_FIRST, PHASES, SPACE_FIRST, Plan, Segment, Step, no_plan
+from .value import BATCH_FIRST, HWNC, POLYPHASE, Plan, Segment, Step, no_plan
 
 
 def planned(net: Any, train: bool, inputs: tuple[Any, ...]) -> Plan:
@@ -42,7 +43,7 @@ def planned(net: Any, train: bool, inputs: tuple[Any, ...]) -> Plan:
     first = inputs[0]
     shapes = tuple(tuple(x.shape[1:]) for x in inputs)
     sizes = [n for shape in shapes for n in shape]
-    if first.ndim < 3 or any(map(geometry.symbolic, sizes)) or not may_run_together(net):
+    if first.ndim < 3 or any(map(symbolic, sizes)) or not may_run_together(net):
         return no_plan()
     if any(explicit_axes(x) or varying_axes(x) for x in inputs):
         return no_plan()
@@ -69,7 +70,7 @@ def plan(net: Any, *shapes: Shape, batch: int = 128, dtype: Any = "float32", tra
         >>> import fcnn, jax
         >>> net = fcnn.serial(fcnn.Conv(6, 5, padding="SAME"), jax.nn.relu, fcnn.MaxPool(2), fcnn.Conv(16, 5))
         >>> [(segment.paths, segment.layout) for segment in plan(net, (28, 28, 1)).segments]
-        [(('conv1', 'relu1', 'max_pool1'), 'phases'), (('conv2',), 'NHWC')]
+        [(('conv1', 'relu1', 'max_pool1'), 'polyphase'), (('conv2',), 'NHWC')]
     """
     traced = trace(net, *shapes, train=train)
     return _decided(net, traced, batch, jax.numpy.dtype(dtype).name)
@@ -137,8 +138,8 @@ class _Decider:
                 consumers.setdefault(number, []).append(node)
         for number in (*traced.outputs, *traced.rest, *(n for _, n in traced.new_state)):
             consumers.setdefault(number, []).append(_OUTSIDE)
-        ends = self._phases(traced, consumers)
-        self._space_first(traced, consumers, ends)
+        ends = self._polyphase(traced, consumers)
+        self._hwnc(traced, consumers, ends)
         for node in traced.nodes:
             if node.layer is None:
                 for inner in node.inside:
@@ -156,8 +157,8 @@ class _Decider:
             return None
         return following[0] if self.ownership.handed_on(node, following[0]) else None
 
-    def _phases(self, traced: Trace, consumers: dict[int, list[Node]]) -> dict[int, Node]:
-        """Find the runs in phases; gives the pooling at the end of each by the number of its output."""
+    def _polyphase(self, traced: Trace, consumers: dict[int, list[Node]]) -> dict[int, Node]:
+        """Find the runs in the polyphase layout; gives the pooling at the end of each by the number of its output."""
         ends = {}
         for conv in traced.nodes:
             if conv.layer is None or not nearest(conv.layer, (Conv,)) or not self._plain(conv, traced):
@@ -181,7 +182,7 @@ class _Decider:
                 continue
             # the largest of rectified numbers is the largest of them, rectified; the same holds with a bias added
             early = all(f.layer.function is jax.nn.relu for f in functions)
-            run = {"layout": PHASES, "leave": True, "early": early, "run": conv.path}
+            run = {"layout": POLYPHASE, "leave": True, "early": early, "run": conv.path}
             self.steps[conv.path] = Step(conv.path, shapes=(x,), phases=windows.kernel, **run)
             for maker, taker in pairwise((conv, *functions, node)):
                 self._crosses(maker, taker, conv.path)
@@ -194,10 +195,10 @@ class _Decider:
         sizes = geometry.per_axis(conv.kernel, len(x) - 1, "kernel")
         kernel = (*sizes, x[-1] // conv.groups, conv.features)
         options = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation, "groups": conv.groups}
-        return phases_problem((self.batch, *x), kernel, self.dtype, phases, **options)
+        return polyphase_problem((self.batch, *x), kernel, self.dtype, phases, **options)
 
     def _by_winograd(self, node: Node, traced: Trace) -> bool:
-        """Whether a node is a convolution that computes with the space first."""
+        """Whether a node is a convolution that computes in HWNC."""
         conv = node.layer
         if not nearest(conv, (Conv,)) or not self._plain(node, traced) or node.path in self.steps:
             return False
@@ -216,8 +217,8 @@ class _Decider:
             return len(node.shapes[0]) > 1
         return of_numbers(node.layer, node.shapes[0])
 
-    def _space_first(self, traced: Trace, consumers: dict[int, list[Node]], ends: dict[int, Node]) -> None:
-        """Find the values that are handed on with the space first, and the steps that make and take them."""
+    def _hwnc(self, traced: Trace, consumers: dict[int, list[Node]], ends: dict[int, Node]) -> None:
+        """Find the values that are handed on in HWNC, and the steps that make and take them."""
         convolutions = {id(node): node for node in traced.nodes if self._by_winograd(node, traced)}
         if not convolutions:
             return
@@ -251,17 +252,17 @@ class _Decider:
                     return False
             return True
 
-        # what cannot be handed on with the space first takes others with it
+        # what cannot be handed on in HWNC takes others with it
         while left := {number for number in carried if not stays(number)}:
             carried -= left
         for number in carried:
             for taker in consumers.get(number, []):
-                self._crosses(makers[number], taker, SPACE_FIRST)
+                self._crosses(makers[number], taker, HWNC)
         for node in traced.nodes:
             if id(node) in convolutions or (id(node) in follow and node.inputs[0] in carried):
                 self.steps[node.path] = Step(
                     node.path,
-                    SPACE_FIRST,
+                    HWNC,
                     (traced.shapes[node.inputs[0]],),
                     enter=node.inputs[0] not in carried,
                     leave=node.outputs[0] not in carried,
@@ -270,7 +271,7 @@ class _Decider:
                 self.steps[node.path] = Step(node.path, BATCH_FIRST, (traced.shapes[node.inputs[0]],))
         for number in set(ends) & carried:
             for path, step in list(self.steps.items()):
-                if step.layout == PHASES and step.run == self.steps[ends[number].path].run:
+                if step.layout == POLYPHASE and step.run == self.steps[ends[number].path].run:
                     self.steps[path] = Step(**{**vars(step), "leave": False})
 
     def _crosses(self, maker: Node, taker: Node, form: str) -> None:
@@ -326,11 +327,13 @@ class _Decider:
     def _segment(self, run: list[Node], traced: Trace) -> Segment:
         paths, first = tuple(node.path for node in run), run[0]
         step = self.steps.get(first.path)
-        if step is not None and step.layout == PHASES:
-            return Segment(paths, "blocks", PHASES, "the positions of a pooling window are computed one after another")
+        if step is not None and step.layout == POLYPHASE:
+            return Segment(
+                paths, "blocks", POLYPHASE, "the positions of a pooling window are computed one after another"
+            )
         if step is not None and any(nearest(node.layer, (Conv,)) for node in run):
             reason = "Winograd's products have the space first; nothing is transposed in between"
-            return Segment(paths, "winograd", SPACE_FIRST, reason)
+            return Segment(paths, "winograd", HWNC, reason)
         if nearest(first.layer, (Conv,)) and len(run) == 1 and first.inputs:
             x = traced.shapes[first.inputs[0]]
             chosen = explain(self._problem(first.layer, x, (1,) * (len(x) - 1)))

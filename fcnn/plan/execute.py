@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from .. import authoring
-from ..given import Params, State, check_entries
+from ..checks import check_entries, checked_shapes
 from ..identity import nearest
 from ..layers.conv import Conv
 from ..layers.pool import AvgPool, MaxPool
-from ..ops.conv import conv_in_phases, conv_space_first
+from ..ops.conv import conv_hwnc, conv_polyphase
 from ..ops.dtypes import plus
-from ..ops.pool import max_of_phases
-from .value import BATCH_FIRST, PHASES, SPACE_FIRST, Plan, Step
+from ..ops.pool import max_of_polyphase
+from ..types import Params, State
+from .value import BATCH_FIRST, HWNC, POLYPHASE, Plan, Step
 
 
 def execute(
@@ -24,18 +25,18 @@ def execute(
 ) -> tuple[Any, State]:
     """Run a layer by its step, and let the observer see its output in the usual order of axes."""
     (x,) = inputs
-    if step.layout == PHASES:
-        y, new_state = _in_phases(step, layer, context, params, state, x)
+    if step.layout == POLYPHASE:
+        y, new_state = _polyphase(step, layer, context, params, state, x)
         return y, new_state
     if step.layout == BATCH_FIRST:
         y, new_state = layer.run(dataclasses.replace(context, observer=None), params, state, inputs)
-        return to_space_first(context.seen(layer, inputs, y)), new_state
+        return to_hwnc(context.seen(layer, inputs, y)), new_state
     if step.enter:
-        x = to_space_first(x)
-    y, new_state = _space_first(step, layer, context, params, state, x)
+        x = to_hwnc(x)
+    y, new_state = _hwnc(step, layer, context, params, state, x)
     if context.observer is not None:
         seen = context.seen(layer, (to_batch_first(x),), to_batch_first(y))
-        return (seen if step.leave else to_space_first(seen)), new_state
+        return (seen if step.leave else to_hwnc(seen)), new_state
     return (to_batch_first(y) if step.leave else y), new_state
 
 
@@ -46,12 +47,12 @@ def watch(
     given, made = dict(plan.inputs).get(context.planned), dict(plan.outputs).get(context.planned)
     usual = inputs
     if given is not None:
-        usual = (to_batch_first(inputs[0]) if given == SPACE_FIRST else context.shadow[given][0],)
+        usual = (to_batch_first(inputs[0]) if given == HWNC else context.shadow[given][0],)
     y, new_state = layer.run(context, params, state, inputs)
     if made is None:
         return context.seen(layer, usual, y), new_state
-    if made == SPACE_FIRST:
-        return to_space_first(context.seen(layer, usual, to_batch_first(y))), new_state
+    if made == HWNC:
+        return to_hwnc(context.seen(layer, usual, to_batch_first(y))), new_state
     plain, replaced = context.shadow[made]
     seen = context.seen(layer, usual, plain)
     if replaced or seen is not plain:
@@ -60,7 +61,7 @@ def watch(
     return y, new_state
 
 
-def to_space_first(x: jax.Array) -> jax.Array:
+def to_hwnc(x: jax.Array) -> jax.Array:
     """(batch, *space, channels) to (*space, batch, channels)."""
     return jnp.moveaxis(x, 0, -2)
 
@@ -73,7 +74,7 @@ def to_batch_first(y: jax.Array) -> jax.Array:
 def _check(step: Step, layer: Any, params: Params, state: State, x: Any, batch: int) -> None:
     """The checks that a layer's own ``run`` makes, on the shape that x has in the usual order of axes."""
     usual = jax.ShapeDtypeStruct((batch, *step.shapes[0]), x.dtype)
-    shapes = layer._input_shapes((usual,))
+    shapes = checked_shapes((usual,), layer.inputs, layer.floating)
     layer.check_given(params, (usual,))
     check_entries("params", params, authoring.declared(layer, "parameters", shapes), shapes)
     check_entries("state", state, authoring.declared(layer, "statistics", shapes), shapes)
@@ -83,10 +84,10 @@ def _options(conv: Any) -> dict[str, Any]:
     return {"groups": conv.groups, "stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation}
 
 
-def _space_first(step: Step, layer: Any, context: Any, params: Params, state: State, x: Any) -> tuple[Any, State]:
+def _hwnc(step: Step, layer: Any, context: Any, params: Params, state: State, x: Any) -> tuple[Any, State]:
     if nearest(layer, (Conv,)):
         _check(step, layer, params, state, x, x.shape[-2])
-        return conv_space_first(x, params["kernel"], params.get("bias"), **_options(layer)), state
+        return conv_hwnc(x, params["kernel"], params.get("bias"), **_options(layer)), state
     if nearest(layer, (MaxPool, AvgPool)):
         _check(step, layer, params, state, x, x.shape[-2])
         # examples and channels are pooled alike, so they are channels together
@@ -97,8 +98,8 @@ def _space_first(step: Step, layer: Any, context: Any, params: Params, state: St
     return layer.run(dataclasses.replace(context, observer=None), params, state, (x,))
 
 
-def _in_phases(step: Step, layer: Any, context: Any, params: Params, state: State, x: Any) -> tuple[Any, State]:
-    """A layer of a run in phases.
+def _polyphase(step: Step, layer: Any, context: Any, params: Params, state: State, x: Any) -> tuple[Any, State]:
+    """A layer of a run in the polyphase layout.
 
     Where somebody observes, the layers are computed as they stand as well, and what is seen comes from there; if an
     output is replaced, the run goes on from that.
@@ -114,22 +115,22 @@ def _in_phases(step: Step, layer: Any, context: Any, params: Params, state: Stat
         if replaced:
             context.shadow[step.run] = plain, True
             last = nearest(layer, (MaxPool,))
-            return (to_space_first(plain) if last and not step.leave else plain), state
+            return (to_hwnc(plain) if last and not step.leave else plain), state
         context.shadow[step.run] = plain, False
-    return _phase(step, layer, context, params, state, x), state
+    return _polyphase_part(step, layer, context, params, state, x), state
 
 
-def _phase(step: Step, layer: Any, context: Any, params: Params, state: State, x: Any) -> Any:
+def _polyphase_part(step: Step, layer: Any, context: Any, params: Params, state: State, x: Any) -> Any:
     if step.phases:
         _check(step, layer, params, state, x, x.shape[0])
         kernel, bias = params["kernel"], params.get("bias")
         if not step.early:
-            return conv_in_phases(x, kernel, bias, step.phases, **_options(layer))
-        largest = conv_in_phases(x, kernel, None, step.phases, **_options(layer))
-        return plus(max_of_phases(largest, space_first=not step.leave), bias)
+            return conv_polyphase(x, kernel, bias, step.phases, **_options(layer))
+        largest = conv_polyphase(x, kernel, None, step.phases, **_options(layer))
+        return plus(max_of_polyphase(largest, hwnc=not step.leave), bias)
     if not nearest(layer, (MaxPool,)):  # a function of single numbers
         return layer.run(dataclasses.replace(context, observer=None), params, state, (x,))[0]
     check_entries("params", params, {}, step.shapes)
     check_entries("state", state, {}, step.shapes)
     # the largest of rectified numbers is the largest of them, rectified; the same holds with a bias added
-    return x if step.early else max_of_phases(x, space_first=not step.leave)
+    return x if step.early else max_of_polyphase(x, hwnc=not step.leave)

@@ -12,7 +12,7 @@ HEADER = ("layers", "algorithm", "layout", "why")
 
 #: orders of axes: the usual one; space first, as Winograd's products have it; the positions of every pooling window
 #: one after another
-BATCH_FIRST, SPACE_FIRST, PHASES = "NHWC", "HWNC", "phases"
+BATCH_FIRST, HWNC, POLYPHASE = "NHWC", "HWNC", "polyphase"
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Step:
 
     Attributes:
         path: the path of the use.
-        layout: the order of axes that it computes in; of a step in the usual one, the output is turned to space first.
+        layout: the order of axes that it computes in; of a step in the usual one, the output is turned to HWNC.
         shapes: shape of one example of its inputs, in the usual order of axes.
         enter: whether its input is brought into that order.
         leave: whether its output is brought back.
-        phases: of a convolution in phases, the pooling window that follows.
+        phases: of a convolution in the polyphase layout, the pooling window that follows.
         early: whether the pooling is done by the convolution, before bias and ReLU.
-        run: which run of layers in phases it belongs to: the path of their convolution.
+        run: which run of layers in that layout it belongs to: the path of their convolution.
     """
 
     path: str
@@ -66,7 +66,7 @@ class Plan(Tabular):
         steps: the layers that are not computed as they stand.
         batch: number of examples.
         dtype: of the inputs.
-        inputs: paths of compositions whose input is not in the usual order of axes: "HWNC", or the run in phases.
+        inputs: paths of compositions whose input is not in the usual order of axes: "HWNC", or the polyphase run.
         outputs: likewise of their outputs.
     """
 

@@ -11,21 +11,20 @@ from collections.abc import Iterator
 from dataclasses import fields
 from itertools import product
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from .. import geometry
+from ..checks import check_mapping
 from ..compose import serial
 from ..compose.parts import lift
 from ..compose.remat import Remat
 from ..compose.serial import Serial
 from ..errors import format_shape, layer_path
 from ..geometry import Shape, check_shape
-from ..given import Params, check_mapping
 from ..identity import nearest
 from ..layer import Layer
 from ..layers.conv import Conv, LocallyConnected
@@ -34,14 +33,13 @@ from ..layers.function import Function
 from ..layers.pool import AvgPool
 from ..layers.whole_pool import GlobalAvgPool
 from ..ops.dtypes import common
-from ..ops.pool import pool_windows, sample_shares
-from ..ops.windows import patches
+from ..symbolic_sizes import plain_sizes
 from ..tracing.positionwise import why_not_positionwise
+from ..types import Params
+from .matrices import matrix
 
 #: layers that are matrix products, or change single numbers
 _MLP = (Conv, LocallyConnected, AvgPool, GlobalAvgPool, Dense, Flatten, Maxout, Dropout, Function)
-#: the largest matrix that is written out, in numbers
-LARGEST = 2**30
 
 
 class Part(NamedTuple):
@@ -198,7 +196,7 @@ def as_mlp(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params]:
                 layers[name] = layer
             elif not isinstance(layer, Flatten):
                 own = {key: np.asarray(value) for key, value in own.items()}
-                kernel = _matrix(layer, own, seen, dtype)
+                kernel = matrix(layer, own, seen, dtype)
                 layers[name] = Dense(kernel.shape[-1], bias="bias" in own)
                 found[name] = {"kernel": jnp.asarray(kernel)}
                 if "bias" in own:
@@ -298,9 +296,9 @@ def _shared(layer: Dense, params: Params, shape: Shape, unit: int) -> tuple[Conv
             size = block.shape[: len(space)]
             conv = Conv(
                 features,
-                geometry.plain_sizes(size),
-                stride=geometry.plain_sizes(stride),
-                dilation=geometry.plain_sizes(dilation),
+                plain_sizes(size),
+                stride=plain_sizes(stride),
+                dilation=plain_sizes(dilation),
                 bias=layer.bias,
             )
             return conv, {"kernel": block} | ({} if bias is None else {"bias": bias[:features]})
@@ -385,59 +383,3 @@ def _flat_dropout(layer: Dropout, shape: Shape) -> Dropout:
     if layer.whole_channels and len(shape) > 1:
         raise ValueError(f"{layer!r} drops whole channels, and an MLP knows none; use fcnn.Dropout({layer.rate})")
     return Dropout(layer.rate)
-
-
-def _matrix(layer: Layer, params: Params, shape: Shape, dtype: Any) -> np.ndarray:
-    """The matrix that a linear layer multiplies the flattened input by, without the bias."""
-    space, channels = shape[:-1], shape[-1]
-    rows, columns = prod(shape), prod(layer.infer_shape(shape))
-    if rows * columns > LARGEST:
-        raise ValueError(
-            f"{layer!r} on an input of {format_shape(shape)} is a matrix of {rows:,} by {columns:,} numbers, too large "
-            "to be written out; give the shape of a smaller window"
-        )
-    number = np.arange(1, prod(space) + 1, dtype=np.int32).reshape(space)  # 0 is padding
-    if isinstance(layer, Dense):
-        return _laid_out(number.reshape(-1, 1), params["kernel"][None, None], prod(space))
-    if isinstance(layer, GlobalAvgPool):
-        share = np.full((1, 1, 1, 1), 1 / number.size, dtype)
-        return _laid_out(number.reshape(1, -1), share * np.eye(channels, dtype=dtype), prod(space))
-    if isinstance(layer, AvgPool):
-        windows = pool_windows(space, layer.window, layer.stride, layer.padding, layer.dilation, layer.ceil_mode)
-        share = sample_shares(windows, count_padding=layer.count_padding, divisor=layer.divisor)
-        weights = share.reshape(-1, 1, 1, 1).astype(dtype) * np.eye(channels, dtype=dtype)
-    elif isinstance(layer, (Conv, LocallyConnected)):
-        moves = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-        windows = geometry.slide(space, layer.kernel, **moves)
-        weights = _ungrouped(params["kernel"], layer.groups)
-        positions = 1 if isinstance(layer, Conv) else prod(windows.out)
-        weights = weights.reshape(positions, prod(windows.kernel), channels, layer.features)
-    else:
-        raise TypeError(f"{layer!r} is no matrix product")
-    seen = np.asarray(jax.jit(patches, static_argnums=1)(number[None, ..., None], windows))
-    return _laid_out(seen.reshape(prod(windows.out), prod(windows.kernel)), weights, prod(space))
-
-
-def _laid_out(seen: np.ndarray, weights: np.ndarray, samples: int) -> np.ndarray:
-    """The matrix of what is seen.
-
-    Shapes:
-        seen (positions, kernel samples): the number of the sample, from 1, or 0 for padding; weights (positions or 1,
-        kernel samples or 1, channels, features); result (samples * channels, positions * features).
-    """
-    positions, taken = seen.shape
-    weights = np.broadcast_to(weights, (positions, taken, *weights.shape[2:]))
-    channels, features = weights.shape[2:]
-    matrix = np.zeros((samples + 1, channels, positions, features), weights.dtype)
-    for j in range(taken):  # a window that wraps around may see a sample twice, at different j
-        matrix[seen[:, j], :, np.arange(positions), :] += weights[:, j]
-    return matrix[1:].reshape(samples * channels, positions * features)
-
-
-def _ungrouped(kernel: np.ndarray, groups: int) -> np.ndarray:
-    """A kernel (..., channels // groups, features) as one of all channels, zero between the groups."""
-    *lead, channels, features = kernel.shape
-    full = np.zeros((*lead, groups, channels, groups, features // groups), kernel.dtype)
-    for group in range(groups):
-        full[..., group, :, group, :] = kernel.reshape(*lead, channels, groups, features // groups)[..., group, :]
-    return full.reshape(*lead, groups * channels, features)

@@ -14,46 +14,46 @@ from ..errors import format_shape, layer_path
 from ..geometry import Shape, is_shape
 from ..layer import Layer
 from ..layers.function import Function
+from .activation_layout import FIELD, FLAT, POINT, ActivationLayout, Part, RewriteOptions, Rewritten
 from .fields import AtPositions, Between, Cropped
 from .positions import at_positions
 from .rules import least, refuse, rewritten, same
 from .sliding import settled
-from .value import FIELD, FLAT, POINT, Part, Rewritten, Value, Way
 
 
-def serial(net: Serial, value: Value, way: Way) -> Part:
+def serial(net: Serial, layout: ActivationLayout, options: RewriteOptions) -> Part:
     """Part after part."""
     parts, kernels = [], []
     for name, layer in net.parts:
         with layer_path(name):
-            part = rewritten(layer, value, way)
-        value = part.value
+            part = rewritten(layer, layout, options)
+        layout = part.layout
         if part.layer is not None:
             parts.append((name, part.layer))
         kernels += [((name, *path), shape) for path, shape in part.kernels]
-    return Part(Serial(tuple(parts)) if parts else None, value, tuple(kernels))
+    return Part(Serial(tuple(parts)) if parts else None, layout, tuple(kernels))
 
 
-def parallel(net: Any, value: Value, way: Way) -> Part:
+def parallel(net: Any, layout: ActivationLayout, options: RewriteOptions) -> Part:
     """Parts side by side: all must make values at the same samples, and are cut to the shortest."""
     found: dict[str, Part] = {}
     for name, layer in net.named_parts():
         with layer_path(name):
-            found[name] = rewritten(layer, value, way)
+            found[name] = rewritten(layer, layout, options)
     if isinstance(net, Residual) and net.shortcut is None:
-        found["shortcut"] = Part(None, value)
-    values = {name: part.value for name, part in found.items()}
+        found["shortcut"] = Part(None, layout)
+    values = {name: part.layout for name, part in found.items()}
     first = next(iter(values.values()))
     for name, other in values.items():
-        if (other.kind, other.lattice) != (first.kind, first.lattice):
-            refuse(net, f"joins {_where(first)} and, in {name}, {_where(other)}", way)
+        if (other.kind, other.grid) != (first.kind, first.grid):
+            refuse(net, f"joins {_where(first)} and, in {name}, {_where(other)}", options)
     if first.kind == FLAT and isinstance(net, Branches) and net.join == "concat" and len(values) > 1:
-        refuse(net, "joins flattened values of a window", way, "put Flatten after the branches")
+        refuse(net, "joins flattened values of a window", options, "put Flatten after the branches")
     keep = tuple(map(min, *(v.extent for v in values.values()))) if len(values) > 1 else first.extent
     layers: dict[str, Layer | None] = {}
     for name, part in found.items():
         layer = part.layer
-        if part.value.extent != keep:
+        if part.layout.extent != keep:
             layer = Cropped(layer if layer is not None else Function(same), keep)
         elif layer is None and not (isinstance(net, Residual) and name == "shortcut" and net.shortcut is None):
             layer = Function(same)
@@ -64,38 +64,38 @@ def parallel(net: Any, value: Value, way: Way) -> Part:
         joined = Residual(layers["body"] or Function(same), layers["shortcut"])
     else:
         joined = Branches(tuple((name, layer or Function(same)) for name, layer in layers.items()), net.join)
-    shape = net.infer_shape(value.shape)
+    shape = net.infer_shape(layout.shape)
     return Part(joined, first._replace(shape=shape, extent=keep), tuple(kernels))
 
 
-def _where(value: Value) -> str:
-    steps = format_shape(value.lattice.step)
-    return f"values {steps} samples apart" if value.kind == FIELD else f"a {value.kind} value"
+def _where(layout: ActivationLayout) -> str:
+    steps = format_shape(layout.grid.step)
+    return f"values {steps} samples apart" if layout.kind == FIELD else f"a {layout.kind} value"
 
 
-def repeat(net: Repeat, value: Value, way: Way) -> Part:
+def repeat(net: Repeat, layout: ActivationLayout, options: RewriteOptions) -> Part:
     """Copies of a part, which must make what it takes."""
-    part = rewritten(net.layer, value, way)
+    part = rewritten(net.layer, layout, options)
     if part.layer is None:
-        return Part(None, value)
-    if part.value != value:
-        refuse(net, f"takes {_where(value)} and gives {_where(part.value)}", way)
-    return Part(dataclasses.replace(net, layer=part.layer), value, part.kernels)
+        return Part(None, layout)
+    if part.layout != layout:
+        refuse(net, f"takes {_where(layout)} and gives {_where(part.layout)}", options)
+    return Part(dataclasses.replace(net, layer=part.layer), layout, part.kernels)
 
 
-def remat(net: Remat, value: Value, way: Way) -> Part:
+def remat(net: Remat, layout: ActivationLayout, options: RewriteOptions) -> Part:
     """A part whose inner values are computed again."""
-    part = rewritten(net.layer, value, way)
+    part = rewritten(net.layer, layout, options)
     layer = None if part.layer is None else dataclasses.replace(net, layer=part.layer)
     return part._replace(layer=layer)
 
 
-def between(net: Between, value: Value, way: Way) -> Part:
+def between(net: Between, layout: ActivationLayout, options: RewriteOptions) -> Part:
     """A layer between others without parameters."""
-    before = Part(None, value) if net.before is None else rewritten(net.before, value, way)
-    part = rewritten(net.layer, before.value, way)
-    after = Part(None, part.value) if net.after is None else rewritten(net.after, part.value, way)
-    return part._replace(layer=_joined(before.layer, part.layer, after.layer), value=after.value)
+    before = Part(None, layout) if net.before is None else rewritten(net.before, layout, options)
+    part = rewritten(net.layer, before.layout, options)
+    after = Part(None, part.layout) if net.after is None else rewritten(net.after, part.layout, options)
+    return part._replace(layer=_joined(before.layer, part.layer, after.layer), layout=after.layout)
 
 
 def _joined(before: Layer | None, layer: Layer | None, after: Layer | None) -> Layer | None:
@@ -105,49 +105,49 @@ def _joined(before: Layer | None, layer: Layer | None, after: Layer | None) -> L
     return Between(layer if layer is not None else Function(same), before, after)
 
 
-def cropped(net: Cropped, value: Value, way: Way) -> Part:
+def cropped(net: Cropped, layout: ActivationLayout, options: RewriteOptions) -> Part:
     """A layer of which the first values are kept."""
-    part = rewritten(net.layer, value, way)
-    return _fewer(part, net.keep, way)
+    part = rewritten(net.layer, layout, options)
+    return _fewer(part, net.keep, options)
 
 
-def positions(net: AtPositions, value: Value, way: Way) -> Part:
+def positions(net: AtPositions, layout: ActivationLayout, options: RewriteOptions) -> Part:
     """Positions of a scan inside the window."""
-    value = value._replace(lattice=dataclasses.replace(value.lattice, local=net.keep))
-    if way.train and not value.lattice.single and net.layer.init_state(net.local):
-        refuse(net.layer, "in training takes statistics over positions that several windows hold", way)
-    first = settled(value, way)
-    value, keep = first.value, least(first.value.lattice, way)
-    shape = net.infer_shape(value.shape)
+    layout = layout._replace(grid=dataclasses.replace(layout.grid, local=net.keep))
+    if options.train and not layout.grid.single and net.layer.init_state(net.local):
+        refuse(net.layer, "in training takes statistics over positions that several windows hold", options)
+    first = settled(layout, options)
+    layout, keep = first.layout, least(first.layout.grid, options)
+    shape = net.infer_shape(layout.shape)
     layer = _joined(first.layer, AtPositions(net.layer, keep, net.local), None)
-    return Part(layer, value._replace(shape=shape, extent=keep))
+    return Part(layer, layout._replace(shape=shape, extent=keep))
 
 
-def _fewer(part: Part, local: Shape, way: Way) -> Part:
+def _fewer(part: Part, local: Shape, options: RewriteOptions) -> Part:
     """Keep the first values of every window."""
-    value = part.value._replace(
-        lattice=dataclasses.replace(part.value.lattice, local=local), shape=(*local, part.value.shape[-1])
+    layout = part.layout._replace(
+        grid=dataclasses.replace(part.layout.grid, local=local), shape=(*local, part.layout.shape[-1])
     )
-    keep = least(value.lattice, way)
+    keep = least(layout.grid, options)
     layer = Cropped(part.layer if part.layer is not None else Function(same), keep)
-    last = settled(value._replace(extent=keep), way)
-    return part._replace(layer=_joined(None, layer, last.layer), value=last.value)
+    last = settled(layout._replace(extent=keep), options)
+    return part._replace(layer=_joined(None, layer, last.layer), layout=last.layout)
 
 
-def inlined(made: Rewritten, positions: Shape, layer: Layer, value: Value, way: Way) -> Part:
+def inlined(made: Rewritten, positions: Shape, layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Part:
     """A scan inside the window: the layers that it is made of are parts of the window's network like any other."""
-    if value.kind != FIELD:
-        refuse(layer, "scans what is no space", way)
-    if made.value.kind != POINT or not is_shape(made.value.shape) or len(made.value.shape) != 1:
-        refuse(layer, "makes more than one vector for each of its own windows", way)
-    part = rewritten(made.net, value, way)
-    if part.value.lattice.local != positions:
-        part = _fewer(part, positions, way)
+    if layout.kind != FIELD:
+        refuse(layer, "scans what is no space", options)
+    if made.layout.kind != POINT or not is_shape(made.layout.shape) or len(made.layout.shape) != 1:
+        refuse(layer, "makes more than one vector for each of its own windows", options)
+    part = rewritten(made.net, layout, options)
+    if part.layout.grid.local != positions:
+        part = _fewer(part, positions, options)
     return part._replace(kernels=(*made.kernels, *part.kernels))
 
 
-def graph(net: Graph, value: Value, way: Way) -> Part:
+def graph(net: Graph, layout: ActivationLayout, options: RewriteOptions) -> Part:
     """A wiring, which is not looked into: it may be used where single windows are examples."""
-    if value.lattice.single:
-        return at_positions(net, value, way)
-    refuse(net, "wires its layers by a function, which is not looked into", way)
+    if layout.grid.single:
+        return at_positions(net, layout, options)
+    refuse(net, "wires its layers by a function, which is not looked into", options)

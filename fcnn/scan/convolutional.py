@@ -13,16 +13,16 @@ from ..compose.parts import lift
 from ..compose.serial import Serial
 from ..errors import format_shape, outermost_path
 from ..geometry import Shape
-from ..given import Params, State
 from ..identity import nearest
 from ..layer import Layer
 from ..layers import Flatten
+from ..types import Params, State
+from .activation_layout import FIELD, POINT, RewriteOptions, Rewritten
 from .cascade import as_cascade
 from .fields import Cropped
-from .lattice import Lattice
 from .layer import Scan
 from .rewrite import rewrite
-from .value import FIELD, POINT, Rewritten, Way
+from .sample_grid import SampleGrid
 
 
 def fully_convolutional(
@@ -88,22 +88,24 @@ def fully_convolutional(
             if cascade is not None:
                 return cascade
             space, ones = shape[:-1], (1,) * (len(shape) - 1)
-            made = rewrite(net, shape, Lattice(ones, (0,) * len(space), space, ones), space, Way(whole=True))
+            made = rewrite(
+                net, shape, SampleGrid(ones, (0,) * len(space), space, ones), space, RewriteOptions(whole=True)
+            )
         return _ended(made, shape), made.convert(params)
 
 
 def _ended(made: Rewritten, shape: Shape) -> Layer:
     """The network that makes one vector at each position, and no more positions than there are."""
-    value, lattice = made.value, made.value.lattice
-    vector = lattice.single if value.kind == FIELD else value.kind == POINT and len(value.shape) == 1
-    if not vector and lattice.positions != (1,) * lattice.rank:
+    layout, grid = made.layout, made.layout.grid
+    vector = grid.single if layout.kind == FIELD else layout.kind == POINT and len(layout.shape) == 1
+    if not vector and grid.positions != (1,) * grid.rank:
         raise ValueError(
-            f"the network makes {format_shape(value.shape)} of each window, more than one vector; put Flatten and "
+            f"the network makes {format_shape(layout.shape)} of each window, more than one vector; put Flatten and "
             "Dense, or global pooling, at its end"
         )
-    if made.net.infer_shape(shape)[:-1] == lattice.positions or not lattice.stride[0]:
+    if made.net.infer_shape(shape)[:-1] == grid.positions or not grid.stride[0]:
         return made.net
-    return Cropped(made.net, lattice.positions)
+    return Cropped(made.net, grid.positions)
 
 
 def _distributed(net: Layer, params: Params, shape: Shape) -> tuple[Layer, Params] | None:

@@ -21,11 +21,11 @@ from jax.extend.core import Literal
 
 from ..errors import format_shape
 from ..geometry import Shape
-from ..given import Params, State
 from ..jaxprs import body, called, constants, parts_of_scan, scopes
 from ..layer import Context, Layer
 from ..tracing.positionwise import _ALONG, _NUMBERS, Mixes
 from ..tracing.record import LAYER
+from ..types import Params, State
 from .axis import Axes, Axis, meet
 from .moves import MOVES
 from .placed import (

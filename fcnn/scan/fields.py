@@ -1,7 +1,7 @@
 """What stands for the parts of a scanned network: they run on the whole image, or on fragments of it.
 
 Between the parts of a scanned network lies, instead of the values of every window, one array of all of them, the field:
-(batch, *field, channels), or as fragments (batch * fragments, *field, channels). Each fragment is a lattice as wide as
+(batch, *field, channels), or as fragments (batch * fragments, *field, channels). Each fragment is a grid as wide as
 the steps inside a window, so that the parts run on it as they stand. Fragments lie in the batch, the first axis of the
 space slowest; where they differ in length by one, the shorter end with a copy of their last value, which nobody uses.
 """
@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..geometry import Shape, is_shape, symbolic
-from ..given import Params, State
+from ..geometry import Shape, is_shape
 from ..layer import Context, Layer
 from ..layers import BatchNorm
 from ..ops.dtypes import wide
-from .lattice import Lattice
+from ..symbolic_sizes import symbolic
+from ..types import Params, State
+from .sample_grid import SampleGrid
 
 
 @dataclass(frozen=True, repr=False)
@@ -134,27 +135,27 @@ class OverlappingBatchNorm(BatchNorm):
     """Batch normalisation of a field: the batch is all windows, so a value counts once for every window that holds it.
 
     Args:
-        lattice: where the values lie.
+        grid: where the values lie.
         held: for each axis, how often the values inside one window count, where they are shared by windows of a scan
             inside it; (): once.
     """
 
-    lattice: Lattice | None = None
+    grid: SampleGrid | None = None
     held: tuple[Shape, ...] = ()
 
     def uses(self, axis: int) -> np.ndarray:
         """For every value along an axis, how many windows hold it."""
-        return self.lattice.uses(axis, self.held[axis] if self.held else None) if self.lattice else np.ones(1, int)
+        return self.grid.uses(axis, self.held[axis] if self.held else None) if self.grid else np.ones(1, int)
 
     def of_batch(self, params: Params, state: State, x: jax.Array) -> tuple[jax.Array, State]:
-        lattice = self.lattice
-        if lattice is None:
+        grid = self.grid
+        if grid is None:
             return super().of_batch(params, state, x)
-        weight = np.ones((1,) * lattice.rank)
-        for axis in range(lattice.rank):
+        weight = np.ones((1,) * grid.rank)
+        for axis in range(grid.rank):
             uses = np.zeros(x.shape[1 + axis])
-            uses[: lattice.count[axis]] = self.uses(axis)
-            weight = weight * uses.reshape([-1 if other == axis else 1 for other in range(lattice.rank)])
+            uses[: grid.count[axis]] = self.uses(axis)
+            weight = weight * uses.reshape([-1 if other == axis else 1 for other in range(grid.rank)])
         count = float(weight.sum()) * x.shape[0]
         if symbolic(x.shape[0]):
             count = jnp.asarray(x.shape[0]).astype(wide(x.dtype)) * float(weight.sum())
@@ -242,7 +243,7 @@ class Fragmented(Wrapped):
 
 
 def split_axis(
-    before: Lattice, after: Lattice, axis: int, kernel: int, stride: int, dilation: int
+    before: SampleGrid, after: SampleGrid, axis: int, kernel: int, stride: int, dilation: int
 ) -> tuple[Split, int]:
     """How the fragments along one axis change at a layer, and the stride that is left to the layer."""
     found, left = before.fragments[axis], after.fragments[axis]
@@ -266,13 +267,13 @@ def whole_field(y: jax.Array, fragments: Shape) -> jax.Array:
     return y.reshape(-1, *(n * f for n, f in zip(space, fragments, strict=True)), *rest)
 
 
-def gathered(field: jax.Array, lattice: Lattice) -> jax.Array:
+def gathered(field: jax.Array, grid: SampleGrid) -> jax.Array:
     """What every window holds of a field: (batch, *positions, *local, channels)."""
-    for axis in range(lattice.rank):
-        g, scan, d = lattice.pitch[axis], lattice.stride[axis], lattice.step[axis]
-        where = np.arange(lattice.positions[axis])[:, None] * (scan // g) + np.arange(lattice.local[axis]) * (d // g)
+    for axis in range(grid.rank):
+        g, scan, d = grid.pitch[axis], grid.stride[axis], grid.step[axis]
+        where = np.arange(grid.positions[axis])[:, None] * (scan // g) + np.arange(grid.local[axis]) * (d // g)
         field = field[_along(1 + 2 * axis, where)]
-    rank = lattice.rank
+    rank = grid.rank
     positions, local = range(1, 1 + 2 * rank, 2), range(2, 2 + 2 * rank, 2)
     return field.transpose(0, *positions, *local, *range(1 + 2 * rank, field.ndim))
 

@@ -12,27 +12,29 @@ import numpy as np
 from jax import lax
 
 from .. import geometry
+from ..checks import checked_shapes
 from ..compose.cutting import inside
 from ..compose.parts import lift
 from ..errors import format_shape, outermost_path
 from ..geometry import Shape, is_shape
-from ..given import Params, State
 from ..layer import Context, Layer
-from ..layers.checks import check_flag
 from ..layers.conv import Conv
+from ..layers.hyperparameters import check_flag
 from ..layers.norm import BatchNorm
 from ..layers.pool import MaxPool
 from ..ops.convolution.choice import FOURIER_KERNEL
 from ..ops.dtypes import wide
+from ..symbolic_sizes import assumed, symbolic
 from ..tracing.work import multiply_adds
+from ..types import Params, State
+from .activation_layout import FLAT, POINT, ActivationLayout, RewriteOptions, Rewritten
+from .chunked import layers, run_chunked
 from .compositions import inlined
 from .fields import Between, cropped, gathered, whole_field
-from .in_turn import layers, run_in_turn
-from .lattice import Lattice
 from .report import ScanReport
 from .rewrite import rewrite
 from .rules import RULES
-from .value import FLAT, POINT, Rewritten, Value, Way
+from .sample_grid import SampleGrid
 
 METHODS = ("layers", "patches")
 #: numbers in the patches that are computed at once
@@ -127,17 +129,17 @@ class Scan(Layer):
         return inside(self.net, place)
 
     def infer_shape(self, *shapes: Shape) -> Any:
-        lattice, window = self.placed(shapes[0])
+        grid, window = self.placed(shapes[0])
         out = self.net.infer_shape(*self.net.accept_shapes((window,)))
         if self.method == "layers":
             self.rewritten(shapes[0])
-        return jax.tree.map(lambda shape: (*lattice.positions, *shape), out, is_leaf=is_shape)
+        return jax.tree.map(lambda shape: (*grid.positions, *shape), out, is_leaf=is_shape)
 
     def multiply_adds(self, shape: Shape) -> int:
         if self.method == "layers":
             return multiply_adds(self.rewritten(shape).net, shape)
-        lattice, window = self.placed(shape)
-        return prod(lattice.positions) * multiply_adds(self.net, window)
+        grid, window = self.placed(shape)
+        return prod(grid.positions) * multiply_adds(self.net, window)
 
     def init_part(self, key: jax.Array, shapes: tuple[Shape, ...]) -> Params:
         self.infer_shape(*shapes)
@@ -148,7 +150,7 @@ class Scan(Layer):
         return self.net.state_part((self.placed(shapes[0])[1],))
 
     def run(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
-        (shape,) = self._input_shapes(inputs)
+        (shape,) = checked_shapes(inputs, self.inputs, self.floating)
         self.infer_shape(shape)
         _, window = self.placed(shape)
         # one window, in shape only: what is wrong with params or state is said in the network's own words
@@ -181,12 +183,12 @@ class Scan(Layer):
 
     def rewritten(self, shape: Shape, *, fragments: bool = False, train: bool = False) -> Rewritten:
         """The network that computes all positions of an input (*space, channels)."""
-        lattice, window = self.placed(shape)
-        made = rewrite(self.net, window, lattice, lattice.count, Way(fragments, train=train))
-        if lattice.pitch == (1,) * lattice.rank:
+        grid, window = self.placed(shape)
+        made = rewrite(self.net, window, grid, grid.count, RewriteOptions(fragments, train=train))
+        if grid.pitch == (1,) * grid.rank:
             return made
         # samples that no window holds are left out: a maximum over windows of one sample
-        return replace(made, net=Between(made.net, MaxPool(1, stride=lattice.pitch), None))
+        return replace(made, net=Between(made.net, MaxPool(1, stride=grid.pitch), None))
 
     def report(self, shape: Shape) -> ScanReport:
         """Count the work of both ways of computing.
@@ -209,18 +211,18 @@ class Scan(Layer):
         """
         with outermost_path(self.label):
             (shape,) = self.check_shapes((shape,))
-            lattice, window = self.placed(shape)
+            grid, window = self.placed(shape)
             self.net.infer_shape(*self.net.accept_shapes((window,)))
             shared = replace(self, method="layers").rewritten(shape)
-            fragments = replace(self, method="layers").rewritten(shape, fragments=True).value.lattice.fragments
+            fragments = replace(self, method="layers").rewritten(shape, fragments=True).layout.grid.fragments
         return ScanReport(
-            positions=lattice.positions,
+            positions=grid.positions,
             fragments=fragments,
-            by_patches=multiply_adds(self.net, window) * prod(lattice.positions),
-            by_layers=multiply_adds(shared.net, (*lattice.extent, shape[-1])),
+            by_patches=multiply_adds(self.net, window) * prod(grid.positions),
+            by_layers=multiply_adds(shared.net, (*grid.extent, shape[-1])),
         )
 
-    def placed(self, shape: Shape) -> tuple[Lattice, Shape]:
+    def placed(self, shape: Shape) -> tuple[SampleGrid, Shape]:
         """Where the windows lie, and what each of them sees."""
         space, channels = shape[:-1], shape[-1]
         if len(space) not in (1, 2, 3):
@@ -229,7 +231,7 @@ class Scan(Layer):
                 "shapes are (*space, channels), such as (512, 512, 3), without the batch"
             )
         sizes = geometry.per_axis(self.window, len(space), "window")
-        if any(map(geometry.symbolic, space)):
+        if any(map(symbolic, space)):
             raise ValueError(
                 f"the space of an input of {format_shape(shape)} is symbolic, but where the windows of a Scan lie "
                 "follows from its size; leave the batch alone symbolic, or export what fcnn.fully_convolutional makes "
@@ -243,23 +245,23 @@ class Scan(Layer):
         windows = geometry.slide(space, self.window, stride=self.stride, what="window", channels=channels)
         # between windows of one sample lies nothing that any of them sees
         step = tuple(s if w == 1 else 1 for w, s in zip(windows.kernel, windows.stride, strict=True))
-        return Lattice(windows.out, windows.stride, windows.kernel, step), (*windows.kernel, channels)
+        return SampleGrid(windows.out, windows.stride, windows.kernel, step), (*windows.kernel, channels)
 
     def _by_layers(self, context: Context, params: Params, state: State, x: jax.Array) -> tuple[Any, State]:
         shape = tuple(x.shape[1:])
-        lattice, _ = self.placed(shape)
+        grid, _ = self.placed(shape)
         fragments = self.fragments
         # fragments may be longer than what the windows hold, and statistics would count that
         plain = context.observer is not None or self._joins_windows(context, state)
         on_cpu, large = jax.default_backend() == "cpu", self._large_kernels(shape)
         if plain or fragments is None:
-            many = not context.train and geometry.assumed(x.shape[0]) * prod(lattice.positions) >= _MANY
+            many = not context.train and assumed(x.shape[0]) * prod(grid.positions) >= _MANY
             fragments = not plain and on_cpu and (large or many)
         made = self.rewritten(shape, fragments=fragments, train=context.train)
-        params, x = made.convert(params), cropped(x, lattice.extent)
+        params, x = made.convert(params), cropped(x, grid.extent)
         # large kernels gain by many examples
         if fragments and on_cpu and not (context.train or large) and jax.device_count() == 1:
-            y = run_in_turn(made.net, context, params, state, x)
+            y = run_chunked(made.net, context, params, state, x)
         else:
             y, state = made.net.run(context, params, state, (x,))
         return jax.tree.map(lambda leaf: finished(leaf, made), y), state
@@ -278,8 +280,8 @@ class Scan(Layer):
         return False
 
     def _by_patches(self, context: Context, params: Params, state: State, x: jax.Array) -> tuple[Any, State]:
-        lattice, window = self.placed(tuple(x.shape[1:]))
-        counts = (x.shape[0], *lattice.positions)
+        grid, window = self.placed(tuple(x.shape[1:]))
+        counts = (x.shape[0], *grid.positions)
         total = prod(counts)
 
         # what comes back to a sample from all windows adds up, and to params chunk by chunk: of halves in a wider dtype
@@ -287,14 +289,14 @@ class Scan(Layer):
 
         def cut(index: jax.Array) -> jax.Array:
             batch, *places = jnp.unravel_index(index, counts)
-            starts = [p * s for p, s in zip(places, lattice.stride, strict=True)]
+            starts = [p * s for p, s in zip(places, grid.stride, strict=True)]
             return lax.dynamic_slice(samples, (batch, *starts, jnp.zeros_like(batch)), (1, *window))[0]
 
         def windows(indices: jax.Array) -> jax.Array:
             return jax.vmap(cut)(indices).astype(x.dtype)
 
         # of a symbolic batch the chunks cannot be counted: all windows are computed together
-        chunk = total if geometry.symbolic(total) else min(self.chunk or max(1, _CHUNK // prod(window)), total)
+        chunk = total if symbolic(total) else min(self.chunk or max(1, _CHUNK // prod(window)), total)
         if chunk == total or context.observer is not None or self._joins_windows(context, state):
             y, state = self.net.run(context, params, state, (windows(jnp.arange(total)),))
             return jax.tree.map(lambda leaf: leaf.reshape(*counts, *leaf.shape[1:]), y), state
@@ -328,19 +330,19 @@ def _watched(observer: Any, replaced: list[Any]) -> Any:
 
 def finished(y: jax.Array, made: Rewritten) -> jax.Array:
     """What lies in fields, laid out by position: (batch, *positions, *out)."""
-    value, lattice = made.value, made.value.lattice
+    layout, grid = made.layout, made.layout.grid
     y = whole_field(y, made.fragments)
-    if lattice.single:
-        y = cropped(y, lattice.positions)
-        return y if value.kind == POINT else y.reshape(*y.shape[: 1 + lattice.rank], *value.shape)
-    y = gathered(y, lattice)
-    return y.reshape(*y.shape[: 1 + lattice.rank], -1) if value.kind == FLAT else y
+    if grid.single:
+        y = cropped(y, grid.positions)
+        return y if layout.kind == POINT else y.reshape(*y.shape[: 1 + grid.rank], *layout.shape)
+    y = gathered(y, grid)
+    return y.reshape(*y.shape[: 1 + grid.rank], -1) if layout.kind == FLAT else y
 
 
-def _inside(scan: Scan, value: Value, way: Way) -> Any:
-    made = replace(scan, method="layers").rewritten(value.shape, train=way.train)
-    positions = scan.placed(value.shape)[0].positions
-    return inlined(made, positions, scan, value, way)
+def _inside(scan: Scan, layout: ActivationLayout, options: RewriteOptions) -> Any:
+    made = replace(scan, method="layers").rewritten(layout.shape, train=options.train)
+    positions = scan.placed(layout.shape)[0].positions
+    return inlined(made, positions, scan, layout, options)
 
 
 RULES[Scan] = _inside

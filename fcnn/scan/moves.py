@@ -325,7 +325,7 @@ def _convolved(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
 def _fcnn_convolved(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
     """The library's own convolution, of an ensemble (1, batch, *space, channels)."""
     geometry = eqn.params["geometry"]
-    if not isinstance(given[0], Data) or isinstance(given[1], Data) or geometry.phased or geometry.space_first:
+    if not isinstance(given[0], Data) or isinstance(given[1], Data) or geometry.polyphase or geometry.hwnc:
         raise Mixes("convolves with a kernel that is computed")
     places, sizes = list(given[0].places), zip(eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape, strict=True)
     for n, (size, made) in enumerate(list(sizes)[2:-1]):

@@ -25,44 +25,44 @@ from ..layer import Layer
 from ..layers import BatchNorm, Dense, Dropout, Flatten, InstanceNorm, LayerNorm, StochasticDepth
 from ..layers.function import Function
 from . import compositions, positions, sliding
+from .activation_layout import FIELD, ActivationLayout, Part, RewriteOptions, Rewritten
 from .fields import AtPositions, Between, Cropped, OverlappingBatchNorm
-from .lattice import Lattice
 from .rules import RULES, rewritten, same
-from .value import FIELD, Part, Rewritten, Value, Way
+from .sample_grid import SampleGrid
 
 
 @functools.lru_cache(maxsize=256)
-def rewrite(net: Layer, shape: Shape, lattice: Lattice, extent: Shape, way: Way) -> Rewritten:
+def rewrite(net: Layer, shape: Shape, grid: SampleGrid, extent: Shape, options: RewriteOptions) -> Rewritten:
     """Rewrite a network for one window.
 
     Args:
         net: the network.
         shape: what it sees, (*window, channels).
-        lattice: where the samples of the windows lie.
+        grid: where the samples of the windows lie.
         extent: samples of the image along each axis.
-        way: how the work is shared.
+        options: how the work is shared.
 
     Raises:
         ValueError: a part that cannot be computed for all positions together; the message names it and says why.
     """
-    part = rewritten(net, Value(FIELD, lattice, shape, extent), way)
-    return Rewritten(part.layer if part.layer is not None else Function(same), part.value, part.kernels, way)
+    part = rewritten(net, ActivationLayout(FIELD, grid, shape, extent), options)
+    return Rewritten(part.layer if part.layer is not None else Function(same), part.layout, part.kernels, options)
 
 
-def by_facts(layer: Layer, value: Value, way: Way) -> Part:
+def by_facts(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Part:
     """What becomes of a layer by what it states of itself; of one that states nothing, by its operations."""
-    stated = facts.locality(layer, value.shape)
-    if stated is None or (way.train and type(layer).forward_train is not Layer.forward_train):
-        return positions.other(layer, value, way)  # what is stated is about a layer in use
+    stated = facts.locality(layer, layout.shape)
+    if stated is None or (options.train and type(layer).forward_train is not Layer.forward_train):
+        return positions.other(layer, layout, options)  # what is stated is about a layer in use
     if isinstance(stated, facts.EachPosition):
-        return positions.part_wise(layer, value, way) if stated.vectors else Part(layer, value)
+        return positions.part_wise(layer, layout, options) if stated.vectors else Part(layer, layout)
     if isinstance(stated, facts.SlidingWindow):
-        return sliding.sliding(layer, value, way)
+        return sliding.sliding(layer, layout, options)
     if isinstance(stated, facts.SpreadWindow):
-        return positions.whole_space("pads the window, and makes values between the samples")(layer, value, way)
+        return positions.whole_space("pads the window, and makes values between the samples")(layer, layout, options)
     if isinstance(stated, facts.Resampled):
-        return positions.whole_space(stated.reason)(layer, value, way)
-    return sliding.whole(layer, value, way)
+        return positions.whole_space(stated.reason)(layer, layout, options)
+    return sliding.whole(layer, layout, options)
 
 
 #: what becomes of layers that see a window in a way of their own, and of compositions; :mod:`fcnn.scan.layer` adds its

@@ -11,29 +11,29 @@ from .. import names
 from ..geometry import Shape
 from ..identity import nearest
 from ..layer import Layer
-from .lattice import Lattice
-from .value import Part, Value, Way
+from .activation_layout import ActivationLayout, Part, RewriteOptions
+from .sample_grid import SampleGrid
 
 #: what becomes of each kind of layer, see :mod:`fcnn.scan.rewrite`
-RULES: dict[type[Layer], Callable[[Any, Value, Way], Part]] = {}
+RULES: dict[type[Layer], Callable[[Any, ActivationLayout, RewriteOptions], Part]] = {}
 
 #: what to do about a part that cannot share its work, in a scan and in a network that is written as convolutions
 _PATCHES = 'Scan(..., method="patches") computes it position by position'
 _NO_CONVOLUTION = "it is no convolution; leave it out, or convert the network up to it"
 
 
-def rewritten(layer: Layer, value: Value, way: Way) -> Part:
+def rewritten(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Part:
     """What becomes of a layer that sees a value.
 
     Raises:
         ValueError: a layer that cannot be computed for all positions together.
     """
-    return RULES[nearest(layer, RULES) or Layer](layer, value, way)
+    return RULES[nearest(layer, RULES) or Layer](layer, layout, options)
 
 
-def refuse(layer: Layer, reason: str, way: Way, instead: str = "") -> NoReturn:
+def refuse(layer: Layer, reason: str, options: RewriteOptions, instead: str = "") -> NoReturn:
     """Raise for a part that cannot be computed for all positions together."""
-    way_out = (instead and f"{instead}, or ") + (_NO_CONVOLUTION if way.whole else _PATCHES)
+    way_out = (instead and f"{instead}, or ") + (_NO_CONVOLUTION if options.whole else _PATCHES)
     raise ValueError(f"{names.code(layer)} {reason}, so positions cannot share its work; {way_out}")
 
 
@@ -42,8 +42,8 @@ def same(x: jax.Array) -> jax.Array:
     return x
 
 
-def least(lattice: Lattice, way: Way) -> Shape:
+def least(grid: SampleGrid, options: RewriteOptions) -> Shape:
     """Values along each axis that all windows together hold, in the longest fragment where there are fragments."""
-    if not way.fragments:
-        return lattice.count
-    return tuple(-(-n // f) for n, f in zip(lattice.count, lattice.fragments, strict=True))
+    if not options.fragments:
+        return grid.count
+    return tuple(-(-n // f) for n, f in zip(grid.count, grid.fragments, strict=True))

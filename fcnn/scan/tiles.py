@@ -5,9 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import mmap
-from bisect import bisect_left
-from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -20,15 +17,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ..compose.parts import lift
 from ..errors import format_shape, layer_path
 from ..geometry import Shape, integer, per_axis
-from ..given import Params, State
 from ..layer import Layer
-from ..layers.checks import check_flag
-from .reach import Reach, reach
-
-#: samples along each axis of a tile that is not asked for, by the rank of the space: half a million in all
-TILES = {1: 2**19, 2: 768, 3: 80}
-#: such a tile has at least so many receptive fields along each axis; with fewer, most of it would be overlap
-FIELDS = 3
+from ..layers.hyperparameters import check_flag
+from ..types import Params, State
+from .receptive_field import ReceptiveField, receptive_field
+from .tile_plan import TileLine, tile_lines
 
 
 def scan_tiles(
@@ -49,11 +42,11 @@ def scan_tiles(
 
     .. math:: y_i = f(x)_i = f\bigl(x_{a}, \dots, x_{a + t - 1}\bigr)_{i - a / D}
 
-    for every tile of t samples, begun at a, in which the receptive field of output i lies, where D is the step of the
-    network (see :func:`reach`). Neighbouring tiles overlap by what the field asks for; every output is computed from a
-    tile that holds its whole field, and written once. All tiles begin at multiples of the period of the network and
-    have a size that differs from the image's by one, so that strides fall on the same samples, padding is that of
-    the whole image at its border, and one compiled program serves all tiles.
+    for every tile of t samples that begins at a and holds the receptive field of output i. D is the step of the network
+    (see :func:`~fcnn.analysis.receptive_field`). Neighbouring tiles overlap by what the field asks for. Every output
+    is computed from a tile that holds its whole field, and is written once. All tiles begin at multiples of the
+    network's period, and their size differs from the image's by such a multiple: strides fall on the same samples, the
+    padding is that of the whole image at its border, and one compiled program serves all tiles.
 
     Outputs are equal up to rounding: by which algorithm and in which order sums are taken may depend on the size of an
     array. On CPUs they were equal bit for bit in float64, and in float32 within 1e-5 of the largest output, in all that
@@ -115,7 +108,7 @@ def scan_tiles(
         check_flag(progress, "progress")
         seen = _followed(net, shape)
         made = _rehearsed(net, params, state, image)
-        lines = _lines(net, shape, seen, made.shape, tile)
+        lines = tile_lines(net, shape, seen, made.shape, tile)
         out = np.empty(made.shape, made.dtype) if out is None else _check_out(out, made, image)
     whole, divided = _shardings(devices)
     # arrays of NumPy would be taken to the device again with every batch
@@ -130,113 +123,6 @@ def scan_tiles(
 def _computed(net: Layer, divided: NamedSharding | None, params: Params, state: State, x: jax.Array) -> jax.Array:
     y = net.apply(params, x, state=state)
     return y if divided is None else jax.lax.with_sharding_constraint(y, divided)
-
-
-# Where the tiles lie.
-
-
-@dataclass(frozen=True)
-class Line:
-    """The tiles along one axis.
-
-    Attributes:
-        tile: samples of each.
-        starts: where each begins.
-        kept: for each, the first output that is taken from it, the first that is not any more, both counted in
-            the tile, and where the first of them lies in the result.
-    """
-
-    tile: int
-    starts: tuple[int, ...]
-    kept: tuple[tuple[int, int, int], ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How tiles of one size lie along an axis.
-
-    Attributes:
-        whole: samples of the image.
-        tile: samples of a tile; they differ from ``whole`` by a multiple of the period.
-        step: samples between the fields of neighbouring outputs.
-        inside: outputs of a tile.
-        end: how many of them, from the first, have fields that end within the tile.
-        ahead: samples from one tile to the next; 0 where too few outputs have their whole field in a tile.
-    """
-
-    whole: int
-    tile: int
-    step: Fraction
-    inside: int
-    end: int
-    ahead: int
-
-    @classmethod
-    def of(cls, whole: int, outputs: int, seen: Reach, axis: int, tile: int) -> Plan:
-        """The plan for an image of ``whole`` samples and ``outputs`` outputs along an axis."""
-        step, period, first = Fraction(seen.step[axis]), seen.period[axis], seen.first[axis]
-        inside = outputs - int((whole - tile) / step)
-        begin = max(math.ceil(-first / step), 0)
-        end = min(math.floor((tile - first - seen.size[axis]) / step) + 1, inside)
-        return cls(whole, tile, step, inside, end, max(math.floor((end - begin) * step) // period * period, 0))
-
-    @property
-    def works(self) -> bool:
-        """Whether such tiles cover the image."""
-        return self.ahead > 0 or self.tile == self.whole
-
-    @property
-    def count(self) -> int:
-        """Number of tiles."""
-        return 1 if self.tile == self.whole else -((self.tile - self.whole) // self.ahead) + 1
-
-    def line(self) -> Line:
-        """The tiles; the last ends with the image."""
-        last = self.whole - self.tile
-        starts = (*range(0, last, self.ahead), last) if last else (0,)
-        kept, done = [], 0
-        for start in starts:
-            moved = int(start / self.step)
-            until = self.inside if start == last else self.end
-            kept.append((done - moved, until, done))
-            done = moved + until
-        return Line(self.tile, starts, tuple(kept))
-
-
-def _lines(net: Layer, shape: Shape, seen: Reach, made: Shape, tile: Shape | None) -> tuple[Line, ...]:
-    """The tiles along every axis, as even as they can be."""
-    space = shape[:-1]
-    if tile is None:
-        usual = TILES.get(len(space), TILES[3])
-        tile = tuple(max(usual, FIELDS * size) for size in seen.size)
-    lines, least = [], []
-    for axis, (whole, most) in enumerate(zip(space, tile, strict=True)):
-        plan = partial(Plan.of, whole, made[axis], seen, axis)
-        period = seen.period[axis]
-        sizes = range((whole - 1) % period + 1, whole + 1, period)  # the last is the whole
-        smallest = next(i for i, n in enumerate(sizes) if plan(n).works and _fits(net, shape, axis, n, plan(n).inside))
-        least.append(sizes[smallest])
-        if most < sizes[smallest]:
-            continue
-        largest = (min(most, whole) - sizes[0]) // period
-        fewest = plan(sizes[largest]).count
-        # as many tiles of the smallest size that does: of the largest, the last one would overlap the more
-        even = bisect_left(range(len(sizes)), True, smallest, largest, key=lambda i: plan(sizes[i]).count <= fewest)
-        lines.append(plan(sizes[even]).line())
-    if len(lines) < len(space):
-        raise ValueError(
-            f"a tile of {format_shape(tile)} is too small for the receptive field of {format_shape(seen.size)} samples "
-            f"with a step of {format_shape(seen.step)}; the smallest that works is {format_shape(tuple(least))}"  # type: ignore[arg-type]
-        )
-    return tuple(lines)
-
-
-def _fits(net: Layer, shape: Shape, axis: int, size: int, outputs: int) -> bool:
-    """Whether the network takes an image that is shorter along an axis, and makes so many outputs of it."""
-    try:
-        return net.out_shape((*shape[:axis], size, *shape[axis + 1 :]))[axis] == outputs
-    except Exception:  # whatever a user's function raises on a space that is too small for it
-        return False
 
 
 # What is given.
@@ -261,9 +147,9 @@ def _check_image(image: Any, params: Any) -> Shape:
     return shape
 
 
-def _followed(net: Layer, shape: Shape) -> Reach:
+def _followed(net: Layer, shape: Shape) -> ReceptiveField:
     try:
-        return reach(net, shape)
+        return receptive_field(net, shape)
     except ValueError as error:
         if shape[0] == 1:
             error.add_note("image is one example, (*space, channels); if its first axis is a batch, give image[0]")
@@ -335,7 +221,7 @@ def _shardings(devices: list[Any]) -> tuple[NamedSharding | None, NamedSharding 
 
 
 def _stream(
-    compute: Any, image: Any, lines: tuple[Line, ...], out: Any, batch: int, divided: Any, progress: bool
+    compute: Any, image: Any, lines: tuple[TileLine, ...], out: Any, batch: int, divided: Any, progress: bool
 ) -> None:
     places = itertools.product(*(range(len(along.starts)) for along in lines))
     count = math.prod(len(along.starts) for along in lines)
@@ -361,7 +247,7 @@ def _stream(
                 out.flush()
 
 
-def _read(image: Any, lines: tuple[Line, ...], places: list[Any], batch: int, divided: Any) -> Any:
+def _read(image: Any, lines: tuple[TileLine, ...], places: list[Any], batch: int, divided: Any) -> Any:
     """A batch of tiles on the devices; the last is filled up with copies, which nobody looks at."""
     sizes = tuple(along.tile for along in lines)
     x = np.empty((batch, *sizes, image.shape[-1]), _dtype(image))
@@ -372,7 +258,7 @@ def _read(image: Any, lines: tuple[Line, ...], places: list[Any], batch: int, di
     return jnp.asarray(x) if divided is None else jax.device_put(x, divided)
 
 
-def _write(out: Any, lines: tuple[Line, ...], places: list[Any], y: np.ndarray) -> None:
+def _write(out: Any, lines: tuple[TileLine, ...], places: list[Any], y: np.ndarray) -> None:
     for row, place in zip(y, places, strict=False):
         kept = [along.kept[n] for along, n in zip(lines, place, strict=True)]
         taken = row[tuple(slice(begin, end) for begin, end, _ in kept)]

@@ -8,8 +8,6 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
-from functools import cached_property
-from math import prod
 from typing import Any
 
 import jax
@@ -20,65 +18,7 @@ from .. import names
 from ..errors import format_shape
 from ..geometry import Shape
 from ..layer import Layer
-
-#: examples in a batch
-BATCH = 3
-#: of the random key in training
-SEED = 3
-
-
-class Subject:
-    """A layer with what the checks put to it.
-
-    Args:
-        layer: a layer or network.
-        shapes: the shape of one example of each input.
-        inputs: a batch for each input; None: different numbers between -1 and 1.
-    """
-
-    def __init__(self, layer: Layer, shapes: tuple[Shape, ...], inputs: tuple[Any, ...] | None = None) -> None:
-        self.layer, self.shapes, self._given = layer, shapes, inputs
-
-    @cached_property
-    def params(self) -> Any:
-        return self.layer.init(jax.random.key(0), *self.shapes)
-
-    @cached_property
-    def state(self) -> Any:
-        return self.layer.init_state(*self.shapes)
-
-    @cached_property
-    def inputs(self) -> tuple[Any, ...]:
-        if self._given is not None:
-            return tuple(map(jnp.asarray, self._given))
-        return tuple(_different_numbers((BATCH, *shape), seed) for seed, shape in enumerate(self.shapes, 7))
-
-    @cached_property
-    def used(self) -> Any:
-        """What the layer gives in use, operation by operation."""
-        return self.use(self.params, self.state, self.inputs)
-
-    @cached_property
-    def trained(self) -> tuple[Any, Any]:
-        """What it gives in training, likewise."""
-        return self.train(self.params, self.state, self.inputs)
-
-    def use(self, params: Any, state: Any, inputs: tuple[Any, ...]) -> Any:
-        return self.layer.apply(params, *inputs, state=state)
-
-    def train(self, params: Any, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
-        return self.layer.apply_train(params, *inputs, key=jax.random.key(SEED), state=state)
-
-    def cast(self, dtype: str) -> tuple[Any, Any]:
-        """Params and inputs in a dtype; integers stay."""
-        return jax.tree.map(lambda a: a.astype(dtype) if _floating(a) else a, (self.params, self.inputs))
-
-    def wide(self) -> Subject:
-        """The same in float64, to be called where JAX has it."""
-        inputs = None if self._given is None else tuple(a.astype("float64") if _floating(a) else a for a in self.inputs)
-        wide = Subject(self.layer, self.shapes, inputs)
-        _ = wide.params, wide.state, wide.inputs  # now, and not while something is being traced
-        return wide
+from .subject import BATCH, Subject, floating
 
 
 def check_layer(
@@ -179,7 +119,7 @@ def _initial(subject: Subject) -> None:
     for what, tree in (("params", subject.params), ("state", subject.state)):
         _check_nested(subject, what, tree)
     for path, leaf in jax.tree.leaves_with_path(subject.params):
-        _require(_floating(leaf), subject, f"params{jax.tree_util.keystr(path)} is {leaf.dtype}, not floating point")
+        _require(floating(leaf), subject, f"params{jax.tree_util.keystr(path)} is {leaf.dtype}, not floating point")
 
 
 def _compiled(subject: Subject) -> None:
@@ -241,12 +181,12 @@ def _halves(subject: Subject) -> None:
         used = subject.use(low[0], state, low[1])
         y, new = jax.eval_shape(lambda *given: subject.train(*given), low[0], state, low[1])
         for leaf in jax.tree.leaves((used, y)):
-            if _floating(leaf):
+            if floating(leaf):
                 _require(leaf.dtype == dtype, subject, f"params and x of {dtype} give y of {leaf.dtype}")
         for path, a, b in _leaves(new, state):
             _require(a.dtype == b.dtype, subject, f"with params and x of {dtype} the state {path} becomes {a.dtype}")
         if dtype == "bfloat16":
-            high = jax.tree.map(lambda a: a.astype("float32") if _floating(a) else a, low)
+            high = jax.tree.map(lambda a: a.astype("float32") if floating(a) else a, low)
             exact = subject.use(high[0], state, high[1])
             # bfloat16 has 8 significant bits; a handful of roundings one after the other
             _close(subject, "bfloat16 is far from float32", used, exact, rtol=0, atol=0.03)
@@ -307,7 +247,7 @@ def _twice(subject: Subject) -> None:
     with jax.enable_x64(True):
         wide = subject.wide()
         inputs = [np.asarray(x) for x in wide.inputs]
-        if not all(map(_floating, inputs)):
+        if not all(map(floating, inputs)):
             return
 
         @jax.jit
@@ -409,19 +349,8 @@ def _with(layer: Layer) -> Subject:
     return Subject(layer, ())
 
 
-def _different_numbers(shape: Shape, seed: int) -> jax.Array:
-    """Numbers between -1 and 1, no two alike, so that no maximum has a kink."""
-    count = prod(shape)
-    places = jax.random.permutation(jax.random.key(seed), count)
-    return ((places.astype(jnp.zeros(()).dtype) + 0.5) * (2 / count) - 1).reshape(shape)
-
-
-def _floating(array: Any) -> bool:
-    return jnp.issubdtype(array.dtype, jnp.floating)
-
-
 def _floats(tree: Any) -> list[Any]:
-    return [leaf for leaf in jax.tree.leaves(tree) if _floating(leaf)]
+    return [leaf for leaf in jax.tree.leaves(tree) if floating(leaf)]
 
 
 def _flat(shape: Any) -> bool:
@@ -435,7 +364,7 @@ def _nested(shape: Any) -> bool:
 def _moving(subject: Subject) -> tuple[list[Any], Any, list[int], list[Any]]:
     """What can be moved of params and inputs, and how to put it back."""
     leaves, tree = jax.tree.flatten((subject.params, subject.inputs))
-    places = [i for i, leaf in enumerate(leaves) if _floating(leaf)]
+    places = [i for i, leaf in enumerate(leaves) if floating(leaf)]
     return [np.asarray(leaves[i]) for i in places], tree, places, leaves
 
 

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
 
+from ..checks import checked_shapes
 from ..context import Context
 from ..errors import outermost_path
 from ..geometry import Shape
-from ..given import Params, State
+from ..types import Params, State
 from .structure import structure
 
 #: the name of the primitive that stands for one use of a layer; its parameter ``use`` counts them from 0, ``state``
@@ -136,7 +137,7 @@ class Recorder:
         self, layer: Any, context: Context, params: Params, state: State, inputs: tuple[Any, ...]
     ) -> tuple[Any, State]:
         """One use of a layer; its own checks are made, once for each kind of arguments."""
-        layer._input_shapes(inputs)
+        checked_shapes(inputs, layer.inputs, layer.floating)
         given: Any = jax.tree.map(_kind, (params, state, inputs))
         leaves, form = jax.tree.flatten(given)
         output, new_state = _outcome(layer, context.train, form, tuple(leaves))

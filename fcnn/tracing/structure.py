@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from ..geometry import Shape
-from ..given import without_values
 from ..identity import cached
+from ..initialization import without_values
 
 
 def structure(net: Any, shapes: tuple[Shape, ...]) -> tuple[Any, Any]:

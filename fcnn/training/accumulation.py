@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..given import Params, State
 from ..ops.dtypes import wide
+from ..types import Params, State
 from .measures import Measured, Measures
 
 

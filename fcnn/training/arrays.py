@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..given import fold
+from ..initialization import fold
 from .examples import taken
 from .mapped import in_file, lazy
 from .sharding import Sharding

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..checks import check_key, check_mapping
 from ..geometry import integer
-from ..given import Params, State, check_key, check_mapping
 from ..identity import cached
 from ..layer import Layer
-from ..layers.checks import check_number
+from ..layers.hyperparameters import check_number
+from ..types import Params, State
 from .batches import Batches, are_batches
 from .checkpoint import Checkpoints
 from .examples import check_data, check_net

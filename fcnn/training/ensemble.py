@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks import check_mapping
 from ..errors import format_shape, layer_path
 from ..geometry import integer
-from ..given import Params, State, check_mapping
 from ..layer import Layer
 from ..ops.dtypes import wide
+from ..types import Params, State
 from .evaluate import add
 from .examples import check_data, check_net, count_of, taken
 from .measure_arguments import check_measures

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..errors import layer_path
 from ..geometry import integer
-from ..given import Params, State
 from ..layer import Layer
 from ..native import native
+from ..types import Params, State
 from .batches import Batches, are_batches, checked
 from .examples import check_data, check_net, count_of, taken
 from .mapped import in_file

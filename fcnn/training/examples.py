@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import format_shape
 from ..geometry import Shape
+from ..labels import check_labels
 from ..layer import Layer
 from ..native import native
 from .losses import cross_entropy
@@ -230,7 +231,11 @@ def _check_term(term: LossTerm, measures: Measures, targets: Any, out: Any, what
         return
     if default and jnp.issubdtype(targets.dtype, jnp.floating) and measures.probabilities:
         return
-    _check_labels(name, targets, out, measures.ignore_label, what)
+    rest = check_labels(targets, out, f"{what}: ", name, ignore=measures.ignore_label, parts=pieces(targets))
+    if not rest and what != "batch":
+        raise ValueError(
+            f"{what}: every label in {name} is {measures.ignore_label}, so ignore_label leaves none; change one of them"
+        )
 
 
 def _is_shape(out: Any) -> bool:
@@ -245,72 +250,3 @@ def _has(tree: Any, place: Any) -> bool:
     if isinstance(tree, Mapping):
         return place in tree
     return isinstance(tree, tuple) and isinstance(place, int) and place < len(tree)
-
-
-def _check_labels(name: str, y: Any, out: Shape, ignore: int | None, what: str) -> None:
-    given, wanted, classes = tuple(y.shape), tuple(out[:-1]), out[-1] if out else 1
-    if classes == 1 and (y.dtype == bool or given[1:] in (wanted, out)):
-        raise (ValueError if jnp.issubdtype(y.dtype, jnp.integer) else TypeError)(
-            f"{what}: the network gives one score for each label, but the default loss needs one for each class; for "
-            f"two classes use loss=optax.losses.sigmoid_binary_cross_entropy with {name}.reshape"
-            f"{format_shape((-1, *out))}.astype('float32'), or end the network in two scores"
-        )
-    if not jnp.issubdtype(y.dtype, jnp.integer):
-        if y.dtype == bool:
-            way_out = f"{name}.astype('int32')"
-        elif given[1:] == (*wanted, classes):
-            way_out = f"{name}.argmax(-1) for one-hot targets, loss=training.cross_entropy() for class probabilities"
-        elif given[1:] in (wanted, (*wanted, 1)) and _whole(y):
-            way_out = f"{name}.reshape{format_shape((-1, *wanted))}.astype('int32') for labels"
-        else:
-            way_out = f"{name}.argmax(-1) for one-hot targets"
-        raise TypeError(
-            f"{what}: {name} has dtype {y.dtype}, but the default loss needs integer labels; "
-            f"use {way_out}, or give a loss such as optax.losses.squared_error"
-        )
-    if given[1:] != wanted:
-        if given[1:] == (*wanted, classes) and _one_hot(y):
-            hint = f"these are one-hot: use {name}.argmax(-1)"
-        elif given[1:] == (*wanted, 1):
-            hint = f"leave out the last axis: {name}[..., 0]"
-        else:
-            hint = "end the network in Flatten or global pooling and Dense(classes), or give a loss"
-        raise ValueError(
-            f"{what}: {name} has shape {format_shape(given)}, but the network gives {out} for one example; "
-            "the default loss needs a score for each class on the last axis and one label for every position: " + hint
-        )
-    counted = what == "batch"
-    for host in pieces(y):
-        labels = host if ignore is None else host[host != ignore]
-        if not labels.size:
-            continue
-        counted = True
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= classes:
-            raise ValueError(
-                f"{what}: labels run from {low} to {high}, but the network scores classes 0 to {classes - 1}; "
-                + _advice(labels, classes)
-            )
-    if not counted:
-        raise ValueError(f"{what}: every label in {name} is {ignore}, so ignore_label leaves none; change one of them")
-
-
-def _whole(y: Any) -> bool:
-    host = np.asarray(y[:1024], np.float64)
-    return bool((host == np.round(host)).all())
-
-
-def _one_hot(y: Any) -> bool:
-    host = np.asarray(y[:1024])
-    return bool(((host == 0) | (host == 1)).all() and (host.sum(-1) == 1).all())
-
-
-def _advice(labels: np.ndarray, classes: int) -> str:
-    outside = np.unique(labels[(labels < 0) | (labels >= classes)])
-    codes = [int(label) for label in outside if label < 0 or label in (255, 65535)]
-    if len(codes) == 1 and len(outside) == 1:
-        return f"if {codes[0]} marks labels to leave out, give ignore_label={codes[0]}; else count labels from 0"
-    if codes and len(outside) == len(codes):
-        listed = " and ".join(map(str, codes))
-        return f"if {listed} mark labels to leave out, replace them by one, and give it as ignore_label"
-    return f"give the last layer {int(labels.max()) + 1} features, or count labels from 0"

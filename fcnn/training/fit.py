@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from ..errors import layer_path
-from ..given import Params, State
 from ..layer import Layer
+from ..types import Params, State
 from .augmentation import Augment
 from .config import FitConfig
 from .run import EpochInfo, Run

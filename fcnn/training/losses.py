@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import format_shape, layer_path
 from ..identity import Value
-from ..layers.checks import check_number
+from ..layers.hyperparameters import check_number
 from ..ops.dtypes import wide
 from .metric import check_ignore, ignoring
 

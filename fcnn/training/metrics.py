@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..errors import layer_path
 from ..geometry import integer
-from ..layers.checks import check_number
+from ..layers.hyperparameters import check_number
 from .classification import Accuracy, ByClass, ConfusionMatrix
 from .regression import Error, SignalToNoise
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..given import Params, State
+from ..types import Params, State
 from .config import FitConfig
 from .history import History
 from .step import TrainState

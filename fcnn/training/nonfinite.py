@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..context import Observed
-from ..given import fold
+from ..initialization import fold
 from ..layer import Context, Layer
 from .augmentation import Augment, Batch, augmented
 from .measures import Measures, Weighted

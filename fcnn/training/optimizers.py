@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..errors import layer_path
 from ..geometry import integer
-from ..layers.checks import check_number
+from ..layers.hyperparameters import check_number
 from ..ops.dtypes import wide
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import numpy as np
 
 from ..errors import format_shape, layer_path
 from ..geometry import integer
-from ..given import Params, State
 from ..layer import Layer
 from ..native import native
 from ..ops.dtypes import wide
+from ..types import Params, State
 from .examples import check_net, count_of, input_arrays, out_shape, plain_array, taken
 from .precision import check_precision, lowered
 from .sharding import Sharding

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..given import Params, State
+from ..types import Params, State
 from .step import TrainState
 
 

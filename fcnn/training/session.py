@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import layer_path
-from ..given import Params, State
+from ..types import Params, State
 from .batches import Batches, check_sizes, checked
 from .callbacks import Every, answers, due, until_next
 from .checkpoint import CheckpointError

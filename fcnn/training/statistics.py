@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks import check_inputs, check_key, check_mapping
 from ..errors import layer_path
 from ..geometry import integer
-from ..given import Params, State, check_inputs, check_key, check_mapping
 from ..layer import Context, Layer
 from ..ops.dtypes import wide
+from ..types import Params, State
 from .examples import check_net
 from .trainable import Trainable, check_trainable
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..checks import check_key
 from ..errors import layer_path
 from ..geometry import Shape, integer
-from ..given import Params, State, check_key, fold
 from ..identity import cached
+from ..initialization import fold
 from ..layer import Context, Layer
 from ..native import native
 from ..ops.dtypes import wide
+from ..types import Params, State
 from .accumulation import in_parts
 from .augmentation import Augment, Batch, augmented, check_unmixed
 from .losses import cross_entropy

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from ..errors import layer_path
-from ..given import Params, State
+from ..types import Params, State
 
 #: the maximum number of paths in an error
 _LISTED = 12

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .geometry import Geometry
+from .conv_geometry import Geometry
 
 if TYPE_CHECKING:
     from .choice import ALGORITHMS, Choice, Problem, choose, refusal, use_algorithm

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ...geometry import Shape
-from .geometry import Geometry
+from .conv_geometry import Geometry
 
 BLOCK = 2
 
@@ -31,14 +31,14 @@ def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
 
 def input_gradient(g: jax.Array, kernel: jax.Array, geometry: Geometry, space: Shape) -> jax.Array:
     """The gradient of x: the gradients of what blocks see, added up where blocks overlap."""
-    plan = _Plan((g.shape[-1 if geometry.phased else 0], *space, kernel.shape[-2]), kernel.shape, geometry)
+    plan = _Plan((g.shape[-1 if geometry.polyphase else 0], *space, kernel.shape[-2]), kernel.shape, geometry)
     (y,) = jax.linear_transpose(plan.result, plan.of_result(g.dtype))(g)
     return plan.laid_back(plan.weights(kernel).T @ y)
 
 
 def kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shape) -> jax.Array:
     """The gradient of the kernel: that of the blocks' matrix, its bands added up."""
-    shape = (*kernel, x.shape[-1], g.shape[0 if geometry.phased else -1])
+    shape = (*kernel, x.shape[-1], g.shape[0 if geometry.polyphase else -1])
     plan = _Plan(x.shape, shape, geometry)
     (y,) = jax.linear_transpose(plan.result, plan.of_result(g.dtype))(g)
     weights = lax.dot_general(y, plan.seen(x), (((1,), (1,)), ((), ())))
@@ -124,7 +124,7 @@ class _Plan:
     def result(self, y: jax.Array) -> jax.Array:
         """(features * b, blocks * batch) to (batch, *out, features), or with phases (features, b, *blocks, batch)."""
         rank = self.rank
-        if self.geometry.phased:
+        if self.geometry.polyphase:
             return y.reshape(self.features, prod(self.b), *self.blocks, self.batch)
         y = y.reshape(self.features, *self.b, *self.blocks, self.batch)
         pairs = [axis for a in range(rank) for axis in (rank + 1 + a, 1 + a)]

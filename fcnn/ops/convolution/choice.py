@@ -12,10 +12,11 @@ from math import prod
 from typing import NamedTuple
 
 from ...errors import format_shape
-from ...geometry import Shape, assumed, symbolic
+from ...geometry import Shape
+from ...symbolic_sizes import assumed, symbolic
 from ..forced import forced as _forced
 from . import fourier, winograd
-from .geometry import Geometry
+from .conv_geometry import Geometry
 
 ALGORITHMS = ("direct", "patches", "depthwise", "blocks", "winograd", "fourier")
 

@@ -12,10 +12,11 @@ from operator import add
 import jax
 import jax.numpy as jnp
 
-from ...geometry import Shape, symbolic
-from ..alone import alone
+from ...geometry import Shape
+from ...symbolic_sizes import symbolic
 from ..dtypes import beside
-from .geometry import Geometry
+from ..noinline import noinline
+from .conv_geometry import Geometry
 from .patches import padded, views, views_of_padded
 
 #: parts of the batch whose products are added number by number before they are summed: a sum in registers
@@ -39,11 +40,11 @@ def kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shap
     channels, features = x.shape[-1], g.shape[-1]
     axes = tuple(range(x.ndim - 1))
     if cpu and features == channels and not symbolic(x.shape[0]):
-        wide, out = alone(partial(padded, geometry=geometry), x), g.shape[1:-1]
+        wide, out = noinline(partial(padded, geometry=geometry), x), g.shape[1:-1]
 
         def share(number: int) -> jax.Array:
-            parts = alone(lambda x, g: _product(views_of_padded(x, kernel, geometry, out)[number], g), wide, g)
-            return alone(lambda parts: reduce(add, list(parts)), parts).sum(axes[:-1])
+            parts = noinline(lambda x, g: _product(views_of_padded(x, kernel, geometry, out)[number], g), wide, g)
+            return noinline(lambda parts: reduce(add, list(parts)), parts).sum(axes[:-1])
 
         rows = [share(number) for number in range(prod(kernel))]
     else:
@@ -56,7 +57,7 @@ def _views(x: jax.Array, kernel: Shape, geometry: Geometry, cpu: bool) -> list[j
     """The views of x; on the CPU x is padded first, or every view would look at every border for every number."""
     if not cpu:
         return views(x, kernel, geometry)
-    wide = alone(partial(padded, geometry=geometry), x)
+    wide = noinline(partial(padded, geometry=geometry), x)
     return views_of_padded(wide, kernel, geometry, geometry.out(x.shape[1:-1], kernel))
 
 

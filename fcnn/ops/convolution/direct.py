@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ...geometry import Pads, Shape, assumed, extent, symbolic
-from .geometry import Geometry
+from ...geometry import Pads, Shape, extent
+from ...symbolic_sizes import assumed, symbolic
+from .conv_geometry import Geometry
 
 _AXES = "DHW"
 #: XLA:CPU hands most 2-D convolutions to YNNPACK, which takes twice as long as Eigen's convolution where the channels

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ...geometry import Shape
-from .geometry import Geometry
+from .conv_geometry import Geometry
 from .patches import padded
 
 

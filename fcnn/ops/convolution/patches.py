@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ...geometry import Shape
-from ..alone import alone
-from .geometry import Geometry
+from ..noinline import noinline
+from .conv_geometry import Geometry
 
 #: fewer channels than this are too short a run to be copied for every sample of every patch
 LONG_RUN = 16
@@ -43,7 +43,7 @@ def kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shap
     short run for each position.
     """
     rank = geometry.rank
-    by_channel = alone(lambda x: padded(x, geometry).transpose(rank + 1, *range(rank + 1)), x)
+    by_channel = noinline(lambda x: padded(x, geometry).transpose(rank + 1, *range(rank + 1)), x)
 
     def side_by_side(x: jax.Array) -> jax.Array:
         out = geometry.out(by_channel_space, kernel)
@@ -55,7 +55,7 @@ def kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shap
         return jnp.concatenate(found).reshape(prod(kernel) * x.shape[0], -1)
 
     by_channel_space = x.shape[1:-1]
-    rows = lax.dot_general(alone(side_by_side, by_channel), g.reshape(-1, g.shape[-1]), (((1,), (0,)), ((), ())))
+    rows = lax.dot_general(noinline(side_by_side, by_channel), g.reshape(-1, g.shape[-1]), (((1,), (0,)), ((), ())))
     return rows.reshape(*kernel, x.shape[-1], g.shape[-1])
 
 

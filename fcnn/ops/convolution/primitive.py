@@ -28,13 +28,13 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec
 
 from ...geometry import Shape
-from ..alone import plainly
 from ..devices import explicit_axes, varying_axes
 from ..memory import keep_memory
+from ..noinline import plainly
 from ..tools import Own, kept_as_convolution
 from . import blocks, depthwise, direct, fourier, locality, patches, split, winograd
 from .choice import Choice, Problem, choose, forced, refusal
-from .geometry import Geometry
+from .conv_geometry import Geometry
 
 forward_p, input_p, kernel_p = (
     Own(f"fcnn_convolution_{name}", bilinear=True) for name in ("forward", "input", "kernel")
@@ -58,12 +58,12 @@ def convolve(x: Array, kernel: Array, geometry: Geometry, algorithm: str | None 
         (batch, *out, features), or in the order that the geometry asks for.
     """
     algorithm = algorithm or forced()
-    if explicit_axes(x) and not geometry.space_first:
+    if explicit_axes(x) and not geometry.hwnc:
         # XLA spreads the work as it does with Auto axes, the result is sharded by examples
         sharding = jax.typeof(x).sharding
         parts = [None] * (geometry.rank + 2)
         parts[0] = sharding.spec[0]
-        if geometry.phased:
+        if geometry.polyphase:
             parts = [None, *parts[::-1]]
         function = partial(_convolve, geometry=geometry, algorithm=algorithm)
         with jax.sharding.use_abstract_mesh(sharding.mesh):
@@ -74,7 +74,7 @@ def convolve(x: Array, kernel: Array, geometry: Geometry, algorithm: str | None 
 
 def _convolve(x: Array, kernel: Array, geometry: Geometry, algorithm: str | None) -> Array:
     x, kernel = _varying_alike(x[None], kernel[None])
-    space = x.shape[1:-2] if geometry.space_first else x.shape[2:-1]
+    space = x.shape[1:-2] if geometry.hwnc else x.shape[2:-1]
     sizes = {"space": space, "kernel": kernel.shape[1:-2]}
     return forward_p.bind(x, kernel, geometry=geometry, algorithm=algorithm, **sizes)[0]
 
@@ -97,23 +97,23 @@ def _shape(operation: str, a: Any, b: Any, geometry: Geometry, space: Shape, ker
         return (ensemble, *geometry.result(a.shape[_given(geometry)], space, kernel, b.shape[-1]))
     if operation == "input":
         batch, channels = a.shape[_examples(geometry)], b.shape[-2] * geometry.groups
-        return (ensemble, *space, batch, channels) if geometry.space_first else (ensemble, batch, *space, channels)
+        return (ensemble, *space, batch, channels) if geometry.hwnc else (ensemble, batch, *space, channels)
     return (ensemble, *kernel, a.shape[-1] // geometry.groups, b.shape[_features(geometry)])
 
 
 def _given(geometry: Geometry) -> int:
     """The axis of an input (of one ensemble and more) that holds the batch, counted from its end."""
-    return -2 if geometry.space_first else -2 - geometry.rank
+    return -2 if geometry.hwnc else -2 - geometry.rank
 
 
 def _examples(geometry: Geometry) -> int:
     """The axis of a result that holds the batch, counted from its end."""
-    return -1 if geometry.phased else _given(geometry)
+    return -1 if geometry.polyphase else _given(geometry)
 
 
 def _features(geometry: Geometry) -> int:
     """The axis of a result that holds the features, counted from its end."""
-    return -3 - geometry.rank if geometry.phased else -1
+    return -3 - geometry.rank if geometry.polyphase else -1
 
 
 def _abstract(operation, a, b, *, geometry, algorithm, space, kernel):
@@ -251,25 +251,25 @@ def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
     """One problem, without its ensemble."""
     geometry, sizes, space = problem.geometry, problem.kernel[:-2], problem.x[1:-1]
     cpu = problem.platform == "cpu"
-    if algorithm == "blocks" and not geometry.space_first:
+    if algorithm == "blocks" and not geometry.hwnc:
         if problem.operation == "forward":
             return blocks.forward(a, b, geometry)
         if problem.operation == "input":
             return blocks.input_gradient(a, b, geometry, space)
         return blocks.kernel_gradient(a, b, geometry, sizes)
-    if geometry.space_first:
-        return _space_first(problem, algorithm, a, b)
+    if geometry.hwnc:
+        return _hwnc(problem, algorithm, a, b)
     plain = geometry.plain
     if problem.operation == "forward":
-        return _to_phases(_forward(algorithm, a, b, plain, cpu), geometry)
+        return _to_polyphase(_forward(algorithm, a, b, plain, cpu), geometry)
     if problem.operation == "input":
-        g = _from_phases(a, geometry)
+        g = _from_polyphase(a, geometry)
         if algorithm in ("winograd", "patches", "fourier") or (algorithm in ("direct", DIRECT_ALONE) and not cpu):
             x = jax.ShapeDtypeStruct(problem.x, g.dtype)
             return jax.linear_transpose(lambda x: _forward(algorithm, x, b, plain, cpu), x)(g)[0]
         turned = direct.turned(b, geometry.groups)
         return _forward(algorithm, g, turned, plain.transposed(space, sizes), cpu)
-    g = _from_phases(b, geometry)
+    g = _from_polyphase(b, geometry)
     if algorithm == "depthwise":
         return depthwise.kernel_gradient(a, g, plain, sizes, cpu=cpu)
     few = problem.several and geometry.groups == 1 and problem.x[-1] < patches.LONG_RUN
@@ -288,7 +288,7 @@ def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
     return jax.linear_transpose(lambda kernel: _forward(algorithm, a, kernel, plain, cpu), kernel)(g)[0]
 
 
-def _space_first(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
+def _hwnc(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
     """One problem whose input and result are (*space, batch, channels)."""
     geometry = problem.geometry
     if algorithm == "winograd":
@@ -338,8 +338,8 @@ def _simpler_kernel(sizes: Shape, x: Array, g: Array, geometry: Geometry) -> Arr
     return _local(problem, choose(problem).algorithm, x[None], g[None])[0]
 
 
-def _to_phases(y: Array, geometry: Geometry) -> Array:
-    if not geometry.phased:
+def _to_polyphase(y: Array, geometry: Geometry) -> Array:
+    if not geometry.polyphase:
         return y
     batch, *out, features = y.shape
     split = [n for size, b in zip(out, geometry.phases, strict=True) for n in (size // b, b)]
@@ -349,8 +349,8 @@ def _to_phases(y: Array, geometry: Geometry) -> Array:
     return y.reshape(features, -1, *y.shape[rank + 1 :])
 
 
-def _from_phases(y: Array, geometry: Geometry) -> Array:
-    if not geometry.phased:
+def _from_polyphase(y: Array, geometry: Geometry) -> Array:
+    if not geometry.polyphase:
         return y
     features, _, *out, batch = y.shape
     rank = geometry.rank

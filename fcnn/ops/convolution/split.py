@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ...geometry import Shape
-from .geometry import Geometry
+from .conv_geometry import Geometry
 
 #: computes the result of (x, kernel), or the kernel gradient of (x, g), for a simpler geometry
 _Compute = Callable[[jax.Array, jax.Array, Geometry], jax.Array]

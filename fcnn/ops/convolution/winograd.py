@@ -35,8 +35,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ...geometry import Shape, assumed
-from .geometry import Geometry
+from ...geometry import Shape
+from ...symbolic_sizes import assumed
+from .conv_geometry import Geometry
 
 #: outputs of a tile along an axis
 TILE = 4
@@ -53,8 +54,8 @@ _POINTS = tuple(Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2"))
 
 def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """Cross-correlate x (batch, height, width, channels) with a kernel (*kernel, channels, features), stride 1."""
-    if not geometry.space_first:
-        y = forward(x.transpose(1, 2, 0, 3), kernel, replace(geometry, space_first=True))
+    if not geometry.hwnc:
+        y = forward(x.transpose(1, 2, 0, 3), kernel, replace(geometry, hwnc=True))
         return y.transpose(2, 0, 1, 3)
     plan = _Plan(x.shape, kernel.shape, geometry)
     u = plan.transformed(kernel)

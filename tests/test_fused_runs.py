@@ -117,7 +117,7 @@ def deep(*more, padding="SAME"):
 def runs(net, x):
     """How many convolutions are computed with the space first, and how often x is turned for them."""
     program = str(jax.make_jaxpr(net.apply)(net.init(KEY, x.shape[1:]), x))
-    return program.count("space_first=True"), program.count("transpose[")
+    return program.count("hwnc=True"), program.count("transpose[")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_ensembles_scans_and_examples_one_by_one():
 
 
 @pytest.mark.parametrize("between", [(jax.nn.relu,), (jnp.tanh,), (jax.nn.relu, jnp.tanh), ()])
-def test_phases_are_followed_by_space_first_without_turning_back(between):
+def test_polyphase_is_followed_by_hwnc_without_turning_back(between):
     net = fcnn.serial(fcnn.Conv(32, 5), *between, fcnn.MaxPool(2), fcnn.Conv(33, 5), jax.nn.relu, fcnn.MaxPool(2))
     x = images(8, 20, 20, 1)
     params = net.init(KEY, x.shape[1:])

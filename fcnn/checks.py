@@ -1,88 +1,18 @@
-"""What a network is given: the kinds of trees and arrays, and the checks that each is what it has to be."""
+"""Checks of what a network is given: keys, inputs, params and state."""
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-import functools
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
-from .errors import format_shape
-from .geometry import Shape, symbolic
-
-#: what the optimizer may change: nested dicts of arrays
-Params = dict[str, Any]
-#: what the data may change: nested dicts of arrays
-State = dict[str, Any]
-#: (key, shape, dtype) -> array
-Initializer = Callable[..., jax.Array]
-
-
-class Parameter(NamedTuple):
-    """One array that a layer declares.
-
-    Attributes:
-        shape: its shape.
-        init: the function (key, shape, dtype) that makes the first value.
-        axes: what its axes mean: "space" (samples of a kernel), "place" (positions of the output), "in" and "out"
-            (channels); file formats, pictures and initialisers need it. () where nothing is said.
-    """
-
-    shape: Shape
-    init: Initializer
-    axes: tuple[str, ...] = ()
-
-
-def number(name: str) -> int:
-    """A name as a number to fold into a random key; the same on every machine."""
-    return zlib.crc32(name.encode())
-
-
-#: how parameters are made: drawn; or, for their shapes alone, as "structs" or, where JAX is tracing, as "zeros"
-_DRAWN: contextvars.ContextVar[str] = contextvars.ContextVar("drawn", default="values")
-
-
-@contextlib.contextmanager
-def without_values(kind: str) -> Iterator[None]:
-    """Make parameters without drawing them: as "structs" (``jax.ShapeDtypeStruct``) or as "zeros"."""
-    before = _DRAWN.set(kind)
-    try:
-        yield
-    finally:
-        _DRAWN.reset(before)
-
-
-def without_keys() -> bool:
-    """Whether parameters are made as structs, so that there are no keys and no arrays."""
-    return _DRAWN.get() == "structs"
-
-
-def _valueless(init: Initializer, shape: Shape, dtype: Any) -> Any:
-    """A parameter without its value."""
-    if not getattr(init, "__module__", "").startswith(("jax.", "fcnn.layers.initial")):  # those make what is asked
-        kind = _kind if getattr(type(init), "__hash__", None) else _kind.__wrapped__
-        dtype = kind(init, shape, dtype).dtype
-    return jax.ShapeDtypeStruct(shape, dtype) if without_keys() else jnp.zeros(shape, dtype)
-
-
-@functools.lru_cache(maxsize=4096)
-def _kind(init: Initializer, shape: Shape, dtype: Any) -> Any:
-    """Shape and dtype of what an initialiser makes."""
-    return jax.eval_shape(lambda key: init(key, shape, dtype), jax.random.key(0))
-
-
-def fold(key: jax.Array, name: str) -> jax.Array:
-    """The key of a named part."""
-    if _DRAWN.get() != "values":
-        return key
-    return jax.random.fold_in(key, number(name))
+from .errors import described, format_shape
+from .geometry import Shape, is_shape
+from .symbolic_sizes import symbolic
+from .types import Parameter
 
 
 def check_key(key: Any) -> jax.Array:
@@ -119,6 +49,51 @@ def check_inputs(inputs: tuple[Any, ...]) -> None:
             f"the inputs have batches of different sizes: {', '.join(format_shape(x.shape) for x in inputs)}; "
             "the first axis of every input counts the same examples"
         )
+
+
+def check_count(expected: int | None, count: int) -> None:
+    """Raise unless a layer gets as many inputs as it takes; None: any number."""
+    if expected is not None and count != expected:
+        raise TypeError(
+            f"takes {expected} input{'s' * (expected != 1)}, {count} were given; "
+            "a network of several inputs is made by fcnn.graph"
+        )
+
+
+def check_one_array(shape: Any, floating: bool) -> None:
+    """Raise unless the part before makes one array, which has channels where the layer is of floating point."""
+    if not is_shape(shape):
+        raise TypeError(
+            f"takes one array, but the part before it gives several of the shapes {shape}; "
+            "choose or join them by a function"
+        )
+    if floating and not shape:
+        raise ValueError("takes (batch, *space, channels), but the part before it gives (batch,) alone")
+
+
+def checked_shapes(inputs: tuple[Any, ...], expected: int | None, floating: bool) -> tuple[Shape, ...]:
+    """The shape of one example of every input, after the checks that every layer asks for.
+
+    Args:
+        inputs: the arrays.
+        expected: how many the layer takes; None: any number.
+        floating: whether it computes in floating point.
+    """
+    check_count(expected, len(inputs))
+    for x in inputs:
+        if not hasattr(x, "shape"):
+            raise TypeError(f"takes an array (batch, *space, channels), not a {type(x).__name__}")
+        if floating and not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(
+                f"x has dtype {x.dtype}, layers compute in floating point; "
+                "convert it first, for images such as x.astype('float32') / 255"
+            )
+        if x.ndim < 2:
+            raise ValueError(
+                f"x has shape {format_shape(x.shape)}, expected (batch, *space, channels); "
+                "one example alone needs a batch axis, x[None]"
+            )
+    return tuple(tuple(x.shape[1:]) for x in inputs)
 
 
 def _foreign(x: Any) -> str:
@@ -199,70 +174,3 @@ def _batch_in_shape(given: Shape, declared: Shape) -> str:
         if not rest:
             return f"; they are made for {times} times as many numbers: was the batch in the shape given to init?"
     return ""
-
-
-def draw_initial(name: str, parameter: Parameter, key: jax.Array, dtype: Any) -> jax.Array:
-    """Draw the first value of a parameter, and raise unless it is a finite array of the declared shape."""
-    try:
-        if _DRAWN.get() != "values":
-            return _valueless(parameter.init, tuple(parameter.shape), dtype)
-        value = parameter.init(key, tuple(parameter.shape), dtype)
-    except (ValueError, TypeError) as error:
-        raise type(error)(
-            f"the initialiser of {name} failed for the shape {format_shape(parameter.shape)} ({error}); "
-            "an initialiser is a function (key, shape, dtype) that suits this shape"
-        ) from error
-    return check_initial(name, value, tuple(parameter.shape))
-
-
-def draw_statistics(name: str, parameter: Parameter, dtype: Any) -> jax.Array:
-    """Make the first value of a statistic, and raise unless it is an array of the declared shape."""
-    shape = tuple(parameter.shape)
-    if without_keys():
-        return _valueless(parameter.init, shape, dtype)
-    try:
-        value = parameter.init(None, shape, dtype)
-    except (ValueError, TypeError) as error:
-        raise type(error)(
-            f"the initialiser of {name} failed for the shape {format_shape(shape)} ({error}); an initialiser of "
-            "statistics is a function (key, shape, dtype) that gets no key, such as jax.nn.initializers.zeros"
-        ) from error
-    if getattr(value, "shape", None) != shape:
-        raise ValueError(
-            f"the initialiser of {name} made {described(value)}, expected an array of {format_shape(shape)}"
-        )
-    return value
-
-
-def check_initial(name: str, value: Any, shape: Shape) -> jax.Array:
-    """Raise unless an initialiser made a finite floating-point array of the declared shape."""
-    if getattr(value, "shape", None) != shape:
-        raise ValueError(
-            f"the initialiser of {name} made {described(value)}, expected an array of {format_shape(shape)}; "
-            "an initialiser is a function (key, shape, dtype) that returns such an array"
-        )
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(
-            f"the initialiser of {name} made an array of {value.dtype}, expected floating point; "
-            "an initialiser is a function (key, shape, dtype) that returns an array of that dtype"
-        )
-    check_finite(name, value)
-    return value
-
-
-def check_finite(name: str, value: jax.Array) -> None:
-    """Raise where an initialiser made NaN or infinity; values that are still being traced cannot be looked at."""
-    if not isinstance(value, Tracer) and not np.isfinite(np.asarray(value)).all():
-        raise ValueError(
-            f"the initialiser of {name} made values that are not finite; check its scale, which must be "
-            "finite and not negative"
-        )
-
-
-def described(value: Any) -> str:
-    """A value in words, for errors."""
-    if hasattr(value, "shape"):
-        return f"an array of {format_shape(tuple(value.shape))}"
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return f"{value!r} of type {type(value).__name__}"
-    return f"a {type(value).__name__}"

@@ -7,15 +7,15 @@ import pytest
 
 import fcnn
 from fcnn.ops import pool
-from fcnn.ops.alone import alone, reordered
-from fcnn.ops.maximum import largest_of_phases
+from fcnn.ops.maximum import largest_of_polyphase
+from fcnn.ops.noinline import noinline, reordered
 
 RNG = np.random.default_rng(0)
 
 
 def test_a_function_alone_is_a_computation_of_its_own():
     def f(x):
-        return alone(lambda x: x * 2, x + 1) + 1
+        return noinline(lambda x: x * 2, x + 1) + 1
 
     x = jnp.arange(4.0)
     np.testing.assert_array_equal(jax.jit(f)(x), 2 * (np.arange(4) + 1) + 1)
@@ -54,16 +54,16 @@ def by_hand(x, g):
 def test_the_gradient_of_a_maximum_over_phases_goes_to_the_first_of_the_largest():
     x = RNG.integers(0, 3, (2, 4, 3, 5)).astype(np.float32)  # many are equal
     g = RNG.normal(size=(2, 3, 5)).astype(np.float32)
-    y, pull = jax.vjp(largest_of_phases, jnp.asarray(x))
+    y, pull = jax.vjp(largest_of_polyphase, jnp.asarray(x))
     np.testing.assert_array_equal(y, x.max(1))
     np.testing.assert_array_equal(pull(jnp.asarray(g))[0], by_hand(x, g))
     change = RNG.normal(size=x.shape).astype(np.float32)
-    along = jax.jvp(largest_of_phases, (jnp.asarray(x),), (jnp.asarray(change),))[1]
+    along = jax.jvp(largest_of_polyphase, (jnp.asarray(x),), (jnp.asarray(change),))[1]
     assert float((along * g).sum()) == pytest.approx(float((by_hand(x, g) * change).sum()), rel=1e-4)
     many, back = np.stack([x, x[::-1]]), np.stack([g, 2 * g])
-    pulled = jax.vmap(lambda x, g: jax.vjp(largest_of_phases, x)[1](g)[0])(jnp.asarray(many), jnp.asarray(back))
+    pulled = jax.vmap(lambda x, g: jax.vjp(largest_of_polyphase, x)[1](g)[0])(jnp.asarray(many), jnp.asarray(back))
     np.testing.assert_array_equal(pulled, [by_hand(*pair) for pair in zip(many, back, strict=True)])
-    shared = jax.vmap(jax.vjp(largest_of_phases, jnp.asarray(x))[1])(jnp.asarray(back))[0]
+    shared = jax.vmap(jax.vjp(largest_of_polyphase, jnp.asarray(x))[1])(jnp.asarray(back))[0]
     np.testing.assert_array_equal(shared, [by_hand(x, one) for one in back])
 
 
@@ -72,7 +72,7 @@ def test_hessian_vector_products_pass_through_it():
     v = jnp.asarray(RNG.normal(size=x.shape))
 
     def f(x):
-        return (pool.max_of_phases(x) ** 3).sum()
+        return (pool.max_of_polyphase(x) ** 3).sum()
 
     found = jax.jvp(jax.grad(f), (x,), (v,))[1]
     at = np.asarray(x).argmax(1, keepdims=True) == np.arange(4).reshape(-1, 1, 1)

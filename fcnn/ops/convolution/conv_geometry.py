@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from ...geometry import Pads, Shape, extent, larger, symbolic
+from ...geometry import Pads, Shape, extent
+from ...symbolic_sizes import larger, symbolic
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Geometry:
     groups: int
     input_dilation: Shape
     phases: Shape
-    space_first: bool = False
+    hwnc: bool = False
 
     @property
     def rank(self) -> int:
@@ -52,7 +53,7 @@ class Geometry:
     @property
     def plain(self) -> Geometry:
         """The same with positions in their order and the batch first."""
-        return replace(self, phases=(1,) * self.rank, space_first=False)
+        return replace(self, phases=(1,) * self.rank, hwnc=False)
 
     def spans(self, kernel: Shape) -> Shape:
         """Samples that a kernel with its dilation reaches over."""
@@ -68,12 +69,12 @@ class Geometry:
     def result(self, batch: int, space: Shape, kernel: Shape, features: int) -> Shape:
         """Shape of the result."""
         out = tuple(n // b for n, b in zip(self.out(space, kernel), self.phases, strict=True))
-        if self.phased:
+        if self.polyphase:
             return (features, prod(self.phases), *out, batch)
-        return (*out, batch, features) if self.space_first else (batch, *out, features)
+        return (*out, batch, features) if self.hwnc else (batch, *out, features)
 
     @property
-    def phased(self) -> bool:
+    def polyphase(self) -> bool:
         """Whether the result has an axis of phases."""
         return prod(self.phases) > 1
 

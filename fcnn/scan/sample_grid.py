@@ -26,7 +26,7 @@ from ..geometry import Shape
 
 
 @dataclass(frozen=True)
-class Lattice:
+class SampleGrid:
     """Where the values of one part lie, along every axis of the space.
 
     Attributes:
@@ -53,7 +53,7 @@ class Lattice:
 
     @cached_property
     def fragments(self) -> Shape:
-        """Interleaved lattices of step d that make up the lattice of pitch g."""
+        """Interleaved grids of step d that make up the grid of pitch g."""
         return tuple(d // g for d, g in zip(self.step, self.pitch, strict=True))
 
     @cached_property
@@ -61,7 +61,7 @@ class Lattice:
         """Values over the whole image.
 
         Example:
-            >>> Lattice((4,), (1,), (3,), (2,)).count    # windows at 0, 1, 2, 3 with values at 0, 2, 4 from there
+            >>> SampleGrid((4,), (1,), (3,), (2,)).count    # windows at 0, 1, 2, 3 with values at 0, 2, 4 from there
             (8,)
         """
         rows = zip(self.positions, self.stride, self.local, self.step, self.pitch, strict=True)
@@ -77,8 +77,8 @@ class Lattice:
         """Whether a window holds one value."""
         return all(n == 1 for n in self.local)
 
-    def after(self, kernel: Shape, stride: Shape, dilation: Shape, *, fragments: bool) -> tuple[Lattice, Shape]:
-        """The lattice after a window that slides inside the scanned one, and the stride that makes it.
+    def after(self, kernel: Shape, stride: Shape, dilation: Shape, *, fragments: bool) -> tuple[SampleGrid, Shape]:
+        """The grid after a window that slides inside the scanned one, and the stride that makes it.
 
         Where one value is left in the scanned window, the stride inside it does nothing: it is chosen so that values
         are computed at the scanned positions alone.
@@ -90,8 +90,8 @@ class Lattice:
             fragments: whether values are kept as fragments, so that a step stays a multiple of the one before.
 
         Example:
-            >>> Lattice((8,), (1,), (6,), (1,)).after((2,), (2,), (1,), fragments=True)
-            (Lattice(positions=(8,), stride=(1,), local=(3,), step=(2,)), (2,))
+            >>> SampleGrid((8,), (1,), (6,), (1,)).after((2,), (2,), (1,), fragments=True)
+            (SampleGrid(positions=(8,), stride=(1,), local=(3,), step=(2,)), (2,))
         """
         local, steps, strides = [], [], []
         rows = zip(self.local, self.step, self.stride, self.pitch, kernel, stride, dilation, strict=True)
@@ -101,7 +101,7 @@ class Lattice:
             local.append(left)
             strides.append(s)
             steps.append(d * s if left > 1 or fragments or not scan else scan)
-        return Lattice(self.positions, self.stride, tuple(local), tuple(steps)), tuple(strides)
+        return SampleGrid(self.positions, self.stride, tuple(local), tuple(steps)), tuple(strides)
 
     def uses(self, axis: int, held: Shape | None = None) -> np.ndarray:
         """For every value along an axis, how many windows hold it.
@@ -111,7 +111,7 @@ class Lattice:
             held: how often each of the values inside one window counts; None: once.
 
         Example:
-            >>> Lattice((4,), (1,), (3,), (2,)).uses(0).tolist()
+            >>> SampleGrid((4,), (1,), (3,), (2,)).uses(0).tolist()
             [1, 1, 2, 2, 2, 2, 1, 1]
         """
         where = np.arange(self.positions[axis])[:, None] * self.stride[axis]

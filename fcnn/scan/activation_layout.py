@@ -6,32 +6,32 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..geometry import Shape
-from ..given import Params
 from ..layer import Layer
-from .lattice import Lattice
+from ..types import Params
+from .sample_grid import SampleGrid
 
 #: what a value inside a window is
 FIELD, FLAT, POINT = "field", "flat", "point"
 
 
-class Value(NamedTuple):
+class ActivationLayout(NamedTuple):
     """What lies between two parts of a scanned network.
 
     Attributes:
         kind: "field" (a value for every local position), "flat" (a field that has been flattened, and will be the input
             of a dense layer), or "point" (one value of any shape for a window).
-        lattice: where the values lie.
+        grid: where the values lie.
         shape: the shape of one example as the network for one window has it.
         extent: values along each axis of the array that holds them (of one fragment).
     """
 
     kind: str
-    lattice: Lattice
+    grid: SampleGrid
     shape: Any
     extent: Shape
 
 
-class Way(NamedTuple):
+class RewriteOptions(NamedTuple):
     """How the work is shared.
 
     Attributes:
@@ -51,21 +51,21 @@ class Rewritten:
 
     Attributes:
         net: the network, for the image, whose params are those of the other but for ``kernels``.
-        value: what it makes.
+        layout: what it makes, and where that lies.
         kernels: the paths of kernels of dense layers that have become convolutions, and their shapes there.
-        way: how the work is shared.
+        options: how the work is shared.
     """
 
     net: Layer
-    value: Value
+    layout: ActivationLayout
     kernels: tuple[tuple[tuple[str, ...], Shape], ...]
-    way: Way
+    options: RewriteOptions
 
     @property
     def fragments(self) -> Shape:
         """Fragments along each axis of what the network makes."""
-        lattice = self.value.lattice
-        return lattice.fragments if self.way.fragments else (1,) * lattice.rank
+        grid = self.layout.grid
+        return grid.fragments if self.options.fragments else (1,) * grid.rank
 
     def convert(self, params: Params) -> Params:
         """Give the kernels of dense layers the shape of kernels of convolutions; all else is as it was."""
@@ -85,5 +85,5 @@ class Part(NamedTuple):
     """A part rewritten: the layer (None: nothing is left to do), what it makes, and which kernels change shape."""
 
     layer: Layer | None
-    value: Value
+    layout: ActivationLayout
     kernels: tuple[tuple[tuple[str, ...], Shape], ...] = ()

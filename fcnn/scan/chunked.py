@@ -15,16 +15,16 @@ import jax
 from jax import lax
 
 from ..compose.serial import Serial
-from ..given import Params, State
 from ..layer import Context, Layer
 from ..ops.dtypes import wide
+from ..types import Params, State
 from .fields import Fragmented
 
 #: values along the space, over all fragments that go through the network together, at most
 TOGETHER = 2**14
 
 
-def run_in_turn(net: Layer, context: Context, params: Params, state: State, x: jax.Array) -> Any:
+def run_chunked(net: Layer, context: Context, params: Params, state: State, x: jax.Array) -> Any:
     r"""Run a rewritten network as it is used, not trained; the numbers are those of running it at once.
 
     Args:

@@ -34,12 +34,12 @@ def reordered(x: Array, order: Shape) -> Array:
     return reordered_p.bind(x, order=tuple(order))
 
 
-def alone(function: Callable[..., Array], *arrays: Array) -> Array:
+def noinline(function: Callable[..., Array], *arrays: Array) -> Array:
     """The function of the arrays, computed apart: to be used where the platform is known to be the CPU.
 
     Example:
         >>> import jax.numpy as jnp
-        >>> alone(jnp.negative, jnp.ones(2)).tolist()
+        >>> noinline(jnp.negative, jnp.ones(2)).tolist()
         [-1.0, -1.0]
     """
     with set_xla_metadata(inlineable="false"):
@@ -50,7 +50,7 @@ def register(primitive: Primitive, function: Callable[..., Array]) -> None:
     """Let a primitive compute a function of arrays and static parameters, on the CPU as a computation of its own."""
     primitive.def_impl(lambda *arrays, **static: jax.jit(lambda *a: function(*a, **static))(*arrays))
     mlir.register_lowering(primitive, plainly(function))
-    apart = plainly(lambda *arrays, **static: alone(lambda *a: function(*a, **static), *arrays))
+    apart = plainly(lambda *arrays, **static: noinline(lambda *a: function(*a, **static), *arrays))
     mlir.register_lowering(primitive, apart, platform="cpu")
 
 

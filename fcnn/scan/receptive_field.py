@@ -46,7 +46,7 @@ from .placed import TooSmall, entrance, unknown
 
 
 @dataclass(frozen=True)
-class Reach:
+class ReceptiveField:
     """The receptive field of a network along every axis of the space, in samples of the input.
 
     Output i sees nothing outside ``first + step * i`` to ``first + step * i + size - 1``; what lies outside the input
@@ -66,7 +66,7 @@ class Reach:
     period: Shape
 
 
-def reach(net: Any, shape: Shape) -> Reach:
+def receptive_field(net: Any, shape: Shape) -> ReceptiveField:
     """Find the receptive field of a network that does the same at every position.
 
     Args:
@@ -88,7 +88,7 @@ def reach(net: Any, shape: Shape) -> Reach:
 
     Example:
         >>> net = fcnn.serial(fcnn.Conv(6, 5, padding="SAME"), fcnn.MaxPool(2), fcnn.Conv(16, 5), fcnn.MaxPool(2))
-        >>> seen = reach(net, (28, 28, 1))
+        >>> seen = receptive_field(net, (28, 28, 1))
         >>> seen.step, seen.size, seen.first
         ((4, 4), (16, 16), (-2, -2))
     """
@@ -104,7 +104,7 @@ def reach(net: Any, shape: Shape) -> Reach:
         )
     with outermost_path(net.label):
         axes = _followed(net, shape)
-    return Reach(
+    return ReceptiveField(
         tuple(axis.step if axis.step.denominator > 1 else int(axis.step) for axis in axes),
         tuple(math.ceil(axis.high) - math.floor(axis.low) + 1 for axis in axes),
         tuple(math.floor(axis.low) for axis in axes),

@@ -12,7 +12,7 @@ import pytest
 import fcnn
 from fcnn.analysis.bridge import to_reference
 from fcnn.scan import Scan
-from fcnn.scan.reach import reach
+from fcnn.scan.receptive_field import receptive_field
 
 
 def padding(numbers, rank, most):
@@ -104,7 +104,7 @@ def ends(net, shape):
 @pytest.mark.parametrize("seed", range(80))
 def test_no_output_sees_more_and_those_inside_see_all(seed):
     net, shape, _ = drawn(seed, features=1, most=SMALL)
-    seen = reach(net, shape)
+    seen = receptive_field(net, shape)
     transposed = "ConvTranspose" in repr(net)
     for axis, along in enumerate(ends(net, shape)):
         for i, found in enumerate(along):
@@ -139,27 +139,27 @@ ALEXNET = fcnn.serial(
 )
 def test_networks_of_the_literature(net, side, size, step, padding):
     """The table of Araujo, Norris and Sim 2019: receptive field, effective stride, effective padding."""
-    seen = reach(net, (side, side, 3))
+    seen = receptive_field(net, (side, side, 3))
     assert (seen.size, seen.step, seen.first) == ((size,) * 2, (step,) * 2, (-padding,) * 2)
 
 
 def test_paths_side_by_side_see_what_each_of_them_sees():
     net = fcnn.branches(fcnn.Conv(1, 3, padding=(2, 0)), fcnn.Conv(1, (1,), padding=0), fcnn.Conv(1, 4, padding=(0, 3)))
-    assert (reach(net, (20, 1)).first, reach(net, (20, 1)).size) == ((-2,), (6,))
+    assert (receptive_field(net, (20, 1)).first, receptive_field(net, (20, 1)).size) == ((-2,), (6,))
 
 
 def test_what_is_computed_at_every_position_is_a_window():
     detector = fcnn.serial(fcnn.Conv(2, 3), fcnn.MaxPool(2), fcnn.Flatten(), fcnn.Dense(3))
     net = fcnn.serial(fcnn.Conv(2, 3, padding="SAME", stride=2), Scan(detector, (8, 10), stride=(3, 1)), jax.nn.relu)
-    seen = reach(net, (61, 40, 2))
+    seen = receptive_field(net, (61, 40, 2))
     assert (seen.size, seen.step, seen.first) == ((17, 21), (6, 2), (-1, 0))
 
 
 def test_a_finer_output_moves_with_the_input_by_periods():
     down, up = fcnn.Conv(2, 3, stride=2, padding="SAME"), fcnn.ConvTranspose(2, 2, stride=2)
-    fine = reach(fcnn.ConvTranspose(2, 4, stride=3), (20, 1))
+    fine = receptive_field(fcnn.ConvTranspose(2, 4, stride=3), (20, 1))
     assert (fine.step, fine.period) == ((Fraction(1, 3),), (1,))
-    same = reach(fcnn.serial(down, down, up, up), (32, 1))
+    same = receptive_field(fcnn.serial(down, down, up, up), (32, 1))
     assert (same.step, same.period) == ((1,), (4,))
 
 
@@ -178,9 +178,9 @@ class Everywhere(fcnn.Layer):
 
 def test_a_layer_of_ones_own_is_looked_into():
     net = fcnn.serial(fcnn.Conv(2, 3), Everywhere(True), fcnn.Conv(2, 2))
-    assert reach(net, (20, 12, 1)).size == (4, 4)
+    assert receptive_field(net, (20, 12, 1)).size == (4, 4)
     with pytest.raises(ValueError, match=r"everywhere1: .*Everywhere\(False\) uses numbers of its own that differ"):
-        reach(fcnn.serial(fcnn.Conv(2, 3), Everywhere(False)), (20, 12, 1))
+        receptive_field(fcnn.serial(fcnn.Conv(2, 3), Everywhere(False)), (20, 12, 1))
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class TwiceAlternating(fcnn.Layer):
 
 def test_a_composition_of_ones_own_is_followed():
     net = fcnn.serial(TwiceAlternating(fcnn.Conv(2, 3)), jnp.tanh)
-    seen = reach(net, (20, 17, 2))
+    seen = receptive_field(net, (20, 17, 2))
     assert (seen.step, seen.size, seen.first) == ((2, 2), (7, 7), (0, 0))
     for axis, along in enumerate(sampled(net, (20, 17, 2))):
         for i, (first, last) in enumerate(along):
@@ -229,10 +229,10 @@ def test_a_loop_is_followed_turn_by_turn():
 
         return jax.lax.scan(blur, x, jnp.arange(1.0, 6.0))[0]
 
-    seen = reach(fcnn.serial(blurred, fcnn.repeat(fcnn.Conv(2, 3, padding="SAME"), 4)), (40, 2))
+    seen = receptive_field(fcnn.serial(blurred, fcnn.repeat(fcnn.Conv(2, 3, padding="SAME"), 4)), (40, 2))
     assert (seen.step, seen.size, seen.first) == ((1,), (10 + 1 + 8,), (-9,))
     with pytest.raises(ValueError, match=r"mixes positions \(scan along an axis\)"):
-        reach(
+        receptive_field(
             lambda x: jax.lax.scan(lambda c, row: (c + row, c), jnp.zeros((x.shape[0], 2)), x.swapaxes(0, 1))[
                 1
             ].swapaxes(0, 1),
@@ -242,10 +242,10 @@ def test_a_loop_is_followed_turn_by_turn():
 
 def test_several_arrays_per_position_may_come_last():
     net = fcnn.serial(Scan(fcnn.Conv(2, 3), 5), jax.nn.relu)
-    assert reach(net, (20, 20, 1)).size == (5, 5)
-    assert reach(fcnn.serial(fcnn.Conv(2, 3), lambda x: x.max(-1), jax.nn.relu), (20, 20, 1)).size == (3, 3)
+    assert receptive_field(net, (20, 20, 1)).size == (5, 5)
+    assert receptive_field(fcnn.serial(fcnn.Conv(2, 3), lambda x: x.max(-1), jax.nn.relu), (20, 20, 1)).size == (3, 3)
     with pytest.raises(ValueError, match=r"dense1: is given \(18, 18\) by the part before it, which is not"):
-        reach(fcnn.serial(fcnn.Conv(2, 3), lambda x: x.max(-1), fcnn.Dense(2)), (20, 20, 1))
+        receptive_field(fcnn.serial(fcnn.Conv(2, 3), lambda x: x.max(-1), fcnn.Dense(2)), (20, 20, 1))
 
 
 @fcnn.graph(conv=fcnn.Conv(4, 3, padding="SAME"))
@@ -301,20 +301,20 @@ def test_what_mixes_positions_is_named(name):
     what, message = REFUSED[name]
     net = fcnn.serial(fcnn.Conv(4, 3), fcnn.residual(fcnn.serial(fcnn.Dense(4), jnp.tanh)), fcnn.serial(what))
     with pytest.raises(ValueError, match=rf"(?s)^serial1/\w+: .*{message}"):
-        reach(net, (12, 13, 1))
+        receptive_field(net, (12, 13, 1))
 
 
 def test_paths_of_different_steps_are_refused():
     net = fcnn.branches(fcnn.Conv(2, 1), fcnn.Conv(2, 1, stride=2))
     with pytest.raises(ValueError, match=r"branches: joins paths .* in steps of \(1,\) and \(2,\) samples"):
-        reach(net, (1, 1))
+        receptive_field(net, (1, 1))
 
 
 def test_a_shape_that_does_not_suit_is_refused_in_the_words_of_the_network():
     net = fcnn.serial(fcnn.Conv(2, 5), fcnn.MaxPool(2))
     with pytest.raises(ValueError, match=r"conv1: kernel \(5, 5\) does not fit an input of \(4, 9, 1\)"):
-        reach(net, (4, 9, 1))
+        receptive_field(net, (4, 9, 1))
     with pytest.raises(ValueError, match="no space"):
-        reach(fcnn.Dense(3), (4,))
+        receptive_field(fcnn.Dense(3), (4,))
     with pytest.raises(TypeError, match="neither a layer nor a function"):
-        reach(3, (4, 4, 1))
+        receptive_field(3, (4, 4, 1))

@@ -10,16 +10,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..checks import check_inputs, check_mapping
 from ..compose.parts import lift
 from ..compose.remat import Remat
 from ..compose.repeat import Repeat
 from ..context import Kept, LayerOutput, Observed
 from ..errors import format_shape, layer_path
 from ..geometry import Shape, integer
-from ..given import Params, State, check_inputs, check_mapping
 from ..layer import Context, Layer
 from ..scan import Scan
 from ..scan.fields import AtPositions
+from ..types import Params, State
 from .shares import OWN, kernel_of, share
 from .targets import check_targets
 
