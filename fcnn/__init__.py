@@ -114,7 +114,7 @@ __all__ = [
 ]
 
 
-#: what is loaded when somebody asks for it, and from where; most programs use some of it
+#: loaded on first access, and the module that each name comes from; most programs use only some of these
 _LATER = {
     **dict.fromkeys(("analysis", "data", "draw", "interop", "models", "reference", "scan", "testing", "training"), ""),
     **dict.fromkeys(("capture", "check_gradients", "summary"), ".analysis"),

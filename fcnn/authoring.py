@@ -1,4 +1,4 @@
-"""What the author of a layer writes, checked where it is used, in the author's own terms."""
+"""Checks of the code that the author of a layer writes, with errors in the author's own terms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .errors import format_shape
 from .geometry import Shape
 from .types import Parameter
 
-#: what a layer's methods are called with, beside self
+#: the arguments that a layer's methods are called with, besides self
 _ARGUMENTS = {
     "infer_shape": "shape",
     "parameters": "shape",
@@ -29,7 +29,7 @@ _ARGUMENTS = {
 
 
 def guard(cls: Any, base: Any) -> None:
-    """Put checks around what the author of a class wrote."""
+    """Wrap the methods that the author of a class wrote in checks."""
     if "__post_init__" in cls.__dict__:
         cls.__post_init__ = _with_checks(cls.__dict__["__post_init__"], base)
     for method in ("parameters", "forward"):
@@ -38,7 +38,7 @@ def guard(cls: Any, base: Any) -> None:
 
 
 def _with_checks(own: Any, base: Any) -> Any:
-    """A layer's own ``__post_init__``, with the checks of every layer after it, called there or not."""
+    """A layer's own ``__post_init__``, followed by the checks of every layer, even without a call of super()."""
 
     @functools.wraps(own)
     def post_init(self: Any, *args: Any) -> None:
@@ -49,10 +49,10 @@ def _with_checks(own: Any, base: Any) -> Any:
 
 
 def _with_inputs(own: Any) -> Any:
-    """``parameters`` and ``forward`` that take any number of inputs, for layers of several, but not none at all."""
+    """``parameters`` and ``forward`` of layers with several inputs: any number of inputs, but at least one."""
     code = getattr(own, "__code__", None)
     if code is None or not code.co_flags & inspect.CO_VARARGS:
-        return own  # Python says what is missing
+        return own  # Python's own error names the missing argument
     least = 1 if own.__name__ == "parameters" else 2
 
     @functools.wraps(own)
@@ -65,14 +65,14 @@ def _with_inputs(own: Any) -> Any:
 
 
 def refuse(method: str) -> NoReturn:
-    """Say what to write for ``net.parameters()`` and ``net.forward(x)``."""
+    """Raise with what to write instead of ``net.parameters()`` and ``net.forward(x)``."""
     if method == "parameters":
         raise TypeError("parameters takes the shape of one example; " + (elsewhere.method("params") or ""))
     raise TypeError("forward takes params and x; to compute a network write net.apply(params, x)")
 
 
 def check_class(cls: type, base: type) -> None:
-    """Raise unless a class of layers is a frozen dataclass whose fields leave the methods of the base as they are."""
+    """Raise unless a layer class is a frozen dataclass whose fields hide no method of the base class."""
     name, settings = cls.__name__, getattr(cls, "__dataclass_params__", None)
     if settings is None or not settings.frozen:
         raise TypeError(f"the layer {name} is not a frozen dataclass; write @dataclass(frozen=True) above its class")
@@ -92,7 +92,7 @@ def check_class(cls: type, base: type) -> None:
 
 
 def check_arguments(cls: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-    """Raise where a layer is made with arguments that it does not have, and say what they are called here."""
+    """Raise where a layer is constructed with unknown arguments, and say what they are called here."""
     taken = [field for field in cls.__dataclass_fields__.values() if field.init]
     accepted, places = {field.name for field in taken}, sum(not field.kw_only for field in taken)
     if options.keys() <= accepted and len(args) <= places:
@@ -117,7 +117,7 @@ def check_arguments(cls: Any, args: tuple[Any, ...], options: Mapping[str, Any])
 def _annotations(cls: type) -> dict[str, Any]:
     try:
         return inspect.get_annotations(cls)
-    except NameError:  # of what is imported for type checkers alone
+    except NameError:  # an annotation uses a name that is imported only for type checkers
         return {}
 
 
@@ -133,11 +133,11 @@ def check_hyperparameter(name: str, value: Any) -> None:
 
 
 def asked(layer: Any, method: str, *args: Any) -> Any:
-    """What one of a layer's own methods says.
+    """Call one of a layer's own methods; explain the author's usual mistakes.
 
     Raises:
-        TypeError: a method that takes other arguments than it is called with.
-        ValueError: ``forward_train`` draws without a key because ``needs_key`` is not there.
+        TypeError: the method does not take the arguments that it is called with.
+        ValueError: ``forward_train`` draws random numbers, but ``needs_key`` returns False, so there is no key.
     """
     try:
         return getattr(layer, method)(*args)
@@ -181,7 +181,7 @@ def _works_with_a_key(layer: Any, args: tuple[Any, ...]) -> bool:
 
 
 def mapping(method: Callable[..., Any], name: str, *args: Any) -> Mapping[str, Any]:
-    """The dict that a method returns; None counts as an empty one for ``check``, which may have nothing to say."""
+    """The dict that a method returns. ``check`` may return None, which counts as an empty dict."""
     found = method(*args)
     if found is None and name == "check":
         return {}
@@ -195,7 +195,7 @@ _DICT = 'from names to fcnn.Parameter(shape, init), such as {"scale": fcnn.Param
 
 
 def declared(layer: Any, method: str, shapes: tuple[Shape, ...]) -> dict[str, Parameter]:
-    """What ``parameters`` or ``statistics`` declare for inputs of these shapes."""
+    """The entries that ``parameters`` or ``statistics`` declares for inputs of these shapes."""
     found = dict(mapping(lambda: asked(layer, method, *shapes), method))
     for name, parameter in found.items():
         if not isinstance(name, str) or not name or "/" in name:
@@ -214,8 +214,8 @@ def declared(layer: Any, method: str, shapes: tuple[Shape, ...]) -> dict[str, Pa
 
 
 def check_output(layer: Any, method: str, y: Any, out: Any, batch: int) -> None:
-    """Raise unless an output has the batch first and is what ``infer_shape`` said."""
-    # what the base class has calls forward
+    """Raise unless an output has the batch first and the shape that ``infer_shape`` gives."""
+    # the base class's methods call forward
     own = method if method in _own(layer) else "forward"
     shapes = jax.tree.leaves_with_path(out, is_leaf=_sizes)
     if not shapes or not all(_sizes(shape) for _, shape in shapes):
@@ -240,7 +240,7 @@ def check_output(layer: Any, method: str, y: Any, out: Any, batch: int) -> None:
 
 
 def _sizes(value: Any) -> bool:
-    """Whether value is one shape: of integers of Python or NumPy, or of symbols, as a tuple or list."""
+    """Whether value is one shape: a tuple or list of Python or NumPy integers, or of symbolic sizes."""
     return isinstance(value, (tuple, list)) and not any(
         size is None or isinstance(size, (tuple, list, dict, str, float, bool)) for size in value
     )
@@ -249,19 +249,19 @@ def _sizes(value: Any) -> bool:
 def _differ(a: Sequence[Any], b: Sequence[Any]) -> bool:
     if len(a) != len(b):
         return True
-    # symbols for sizes cannot always be compared
+    # symbolic sizes cannot always be compared
     return any(isinstance(m, Integral) and isinstance(n, Integral) and m != n for m, n in zip(a, b, strict=True))
 
 
 def _own(layer: Any) -> set[str]:
-    """The methods that a layer's class, or one between it and the base class, defines."""
+    """The methods defined by a layer's class, or by a class between it and the base class."""
     mro = type(layer).__mro__
     base = next(i for i, cls in enumerate(mro) if cls.__module__ == "fcnn.layer")
     return {name for cls in mro[:base] for name in vars(cls)}
 
 
 def check_new_state(new: Any, old: Mapping[str, Any], statistics: Mapping[str, Parameter]) -> None:
-    """Raise unless the state that ``forward_train`` returned is a tree like the one that it was given."""
+    """Raise unless the state that ``forward_train`` returned has the structure of the one that it was given."""
     if not isinstance(new, Mapping):
         raise TypeError(f"forward_train returned a {type(new).__name__} as state; it must return the pair (y, state)")
     if new.keys() != statistics.keys():

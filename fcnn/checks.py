@@ -1,4 +1,4 @@
-"""Checks of what a network is given: keys, inputs, params and state."""
+"""Checks of the arguments of a network: keys, inputs, params and state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .types import Parameter
 
 
 def check_key(key: Any) -> jax.Array:
-    """Raise unless key is one random key, new style or raw."""
+    """Raise unless key is one random key, new-style or raw."""
     if isinstance(key, jax.Array | np.ndarray):
         if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
             return key
@@ -36,7 +36,7 @@ def check_mapping(kind: str, value: Any) -> dict[str, Any]:
 
 
 def check_inputs(inputs: tuple[Any, ...]) -> None:
-    """Raise unless the inputs are arrays of the same examples."""
+    """Raise unless the inputs are arrays with the same batch size."""
     for x in inputs:
         if not isinstance(x, (np.ndarray, jax.Array)):
             raise TypeError(f"x must be an array (batch, *space, channels), not {_foreign(x)}")
@@ -52,7 +52,7 @@ def check_inputs(inputs: tuple[Any, ...]) -> None:
 
 
 def check_count(expected: int | None, count: int) -> None:
-    """Raise unless a layer gets as many inputs as it takes; None: any number."""
+    """Raise unless a layer gets the number of inputs that it takes; None: any number."""
     if expected is not None and count != expected:
         raise TypeError(
             f"takes {expected} input{'s' * (expected != 1)}, {count} were given; "
@@ -61,7 +61,7 @@ def check_count(expected: int | None, count: int) -> None:
 
 
 def check_one_array(shape: Any, floating: bool) -> None:
-    """Raise unless the part before makes one array, which has channels where the layer is of floating point."""
+    """Raise unless the part before outputs one array, with channels where the layer computes in floating point."""
     if not is_shape(shape):
         raise TypeError(
             f"takes one array, but the part before it gives several of the shapes {shape}; "
@@ -72,12 +72,12 @@ def check_one_array(shape: Any, floating: bool) -> None:
 
 
 def checked_shapes(inputs: tuple[Any, ...], expected: int | None, floating: bool) -> tuple[Shape, ...]:
-    """The shape of one example of every input, after the checks that every layer asks for.
+    """The shape of one example of every input, after the checks that all layers share.
 
     Args:
         inputs: the arrays.
-        expected: how many the layer takes; None: any number.
-        floating: whether it computes in floating point.
+        expected: number of inputs that the layer takes; None: any number.
+        floating: whether the layer computes in floating point.
     """
     check_count(expected, len(inputs))
     for x in inputs:
@@ -97,7 +97,7 @@ def checked_shapes(inputs: tuple[Any, ...], expected: int | None, floating: bool
 
 
 def _foreign(x: Any) -> str:
-    """What is no array of JAX or NumPy, and how to make it one."""
+    """Describe a value that is neither a JAX nor a NumPy array, and how to convert it."""
     kind = type(x)
     if isinstance(x, Mapping):
         return f"{described(x)}; state and key go by keyword, state=..., key=..."
@@ -116,7 +116,7 @@ def _foreign(x: Any) -> str:
     return f"{described(x)}; use jnp.asarray"
 
 
-#: the method that makes each kind of tree, and the words that agree with it
+#: the method that creates each kind of tree, and the words that agree with it in number
 _WORDS = {
     "params": ("init", "have", "these params belong"),
     "state": ("init_state", "has", "this state belongs"),
@@ -124,7 +124,7 @@ _WORDS = {
 
 
 def extra_entry(kind: str, name: str, known: str) -> ValueError:
-    """The error for an entry that nobody in the network asks for."""
+    """The error for an entry that no layer of the network uses."""
     source, have, _ = _WORDS[kind]
     return ValueError(
         f"{kind} {have} an extra entry {name!r}; {known}; use the {kind} that this network's {source} made"
@@ -132,7 +132,7 @@ def extra_entry(kind: str, name: str, known: str) -> ValueError:
 
 
 def check_entries(kind: str, given: Mapping[str, Any], declared: dict[str, Parameter], shapes: Any) -> None:
-    """Raise unless the arrays given are exactly those declared, by name and shape."""
+    """Raise unless the given arrays match the declared ones exactly, by name and shape."""
     source, have, these = _WORDS[kind]
     for name in given:
         if name not in declared:
@@ -168,7 +168,7 @@ def check_entries(kind: str, given: Mapping[str, Any], declared: dict[str, Param
 
 
 def _batch_in_shape(given: Shape, declared: Shape) -> str:
-    """A question, where a dense kernel is made for several times as many inputs as there are."""
+    """A hint where a dense kernel has a whole multiple of the inputs: the batch may have been part of the shape."""
     if len(given) == len(declared) == 2 and given[1] == declared[1] and given[0] > declared[0] > 0:
         times, rest = divmod(given[0], declared[0])
         if not rest:

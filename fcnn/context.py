@@ -36,11 +36,11 @@ class LayerOutput(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """What an observer returns: what is kept of an output, and what takes its place.
+    """The result of an observer: what to keep of an output, and what replaces it.
 
     Attributes:
         kept: a tree of arrays, carried out of every loop around the layer; None: nothing.
-        output: replaces the output in the rest of the computation; None: the output stays.
+        output: replaces the output in the rest of the computation; None: the output is unchanged.
     """
 
     kept: Any = None
@@ -48,7 +48,7 @@ class Observed(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What an observer has kept of one use of a layer; inside ``repeat`` arrays have leading axes for the copies."""
+    """What an observer kept of one use of a layer; inside ``repeat``, arrays have leading axes for the copies."""
 
     path: str
     layer: Any
@@ -56,10 +56,10 @@ class Kept(NamedTuple):
     copies: Shape = ()
 
 
-#: marks the loops of recorded programs whose turns have parameters of their own
+#: marks the loops of recorded programs whose iterations have their own parameters
 COPIES = "copies"
 
-#: sees the output of every layer, and may keep something of it or replace it
+#: is called with the output of every layer, and may keep a part of it or replace it
 Observer = Callable[[LayerOutput], Observed | None]
 
 
@@ -70,17 +70,18 @@ class Context:
     Attributes:
         train: whether the network is being trained.
         root: the random key of the whole pass, or None.
-        folds: numbers folded into the root on the way to this part; folded only where a layer draws.
+        folds: numbers to fold into the root key on the way to this part; folded in only where a layer draws.
         path: names of the parts on the way.
-        observer: sees every layer's output; None: nobody does.
+        observer: called with every layer's output; None: no observer.
         kept: what the observer has kept so far.
         indices: the number of the running copy for each ``repeat`` around this part.
-        constant: paths of layers whose own parameters are constants to a derivative.
-        resting: paths, from here, of parts that run as in inference although the network is being trained.
-        plan: how the network is executed, see :mod:`fcnn.plan`; None: not decided yet, False: every layer as it stands.
-        base: how many steps of the path lead to the composition that the plan is for.
-        shadow: what observed runs would have made, layer by layer.
-        record: stands for the computation of a layer where a network is traced, see :mod:`fcnn.tracing`.
+        constant: paths of layers whose own parameters are constants for differentiation.
+        resting: paths, from here, of parts that run in inference mode although the network is being trained.
+        plan: how the network is executed, see :mod:`fcnn.plan`; None: not decided yet, False: layer by layer.
+        base: number of steps of the path that lead to the composition that the plan is for.
+        shadow: for an observed run of layers in the polyphase layout: the layer's output in the usual layout, computed
+            separately, and whether the observer has replaced an output.
+        record: replaces the computation of a layer while a network is traced, see :mod:`fcnn.tracing`.
     """
 
     train: bool
@@ -116,7 +117,7 @@ class Context:
 
     @property
     def planned(self) -> str:
-        """The path from the composition that the plan is for."""
+        """The path relative to the composition that the plan is for."""
         return "/".join(self.path[self.base :])
 
     def part(
@@ -142,7 +143,7 @@ class Context:
             return inner.seen(layer, inputs, y), new_state
 
     def seen(self, layer: Any, inputs: tuple[Any, ...], output: Any) -> Any:
-        """Let the observer see what the layer at this place made; returns the output, or what replaces it."""
+        """Show the output of the layer at this path to the observer; return the output, or its replacement."""
         if self.observer is None:
             return output
         answer = self.observer(LayerOutput(self.place, layer, inputs, output, self.indices)) or Observed()
@@ -150,7 +151,7 @@ class Context:
         return output if answer.output is None else answer.output
 
     def _mode(self, name: str) -> dict[str, Any]:
-        """How one part runs where some rest."""
+        """The fields that change for one part when some parts run in inference mode."""
         if not self.resting:
             return {}
         if name in self.resting:
@@ -162,8 +163,9 @@ class Context:
 class Inside:
     """Observation inside a function that JAX transforms: a loop, a checkpoint, a map.
 
-    What is kept inside is a result of that function like any other. Enter a context for the body, return what
-    :meth:`leave` gives beside the body's own result, and :meth:`bring_out` what the transformed function returned.
+    Whatever is kept inside has to leave that function as one of its results. Use :meth:`enter` for the context of the
+    body, return the arrays of :meth:`leave` beside the body's own result, and pass what the transformed function
+    returned for them to :meth:`bring_out`.
 
     Args:
         context: the pass around the function.
@@ -187,11 +189,11 @@ class Inside:
         self._known: list[Kept] = []
 
     def enter(self, index: Any = None) -> Context:
-        """The context of the body; with ``index``, of one of several copies, with random numbers of its own."""
+        """The context of the body; with ``index``, of one of several copies, each with its own random numbers."""
         context = dataclasses.replace(self._context, kept=[])
         if index is None:
             return context
-        if context.record is not None:  # a reader of the program is to see which loops have copies of their own
+        if context.record is not None:  # lets a reader of the program see which loops run over copies
             index = checkpoint_name(index, COPIES)
         return dataclasses.replace(context, folds=(*context.folds, index), indices=(*context.indices, index))
 
@@ -201,6 +203,6 @@ class Inside:
         return [kept.value for kept in context.kept]
 
     def bring_out(self, values: Iterable[Any], copies: Shape = ()) -> None:
-        """Put what was kept inside among what is kept outside; ``copies`` are the leading axes that it has got."""
+        """Add the values kept inside to those kept outside; ``copies`` are the leading axes that they gained."""
         for kept, value in zip(self._known, values, strict=True):
             self._context.kept.append(kept._replace(value=value, copies=(*copies, *kept.copies)))

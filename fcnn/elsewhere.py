@@ -1,10 +1,10 @@
-"""What other libraries call things, and what to write here instead."""
+"""Names that other libraries use, and what to write here instead."""
 
 from __future__ import annotations
 
 from typing import Any
 
-_MODE = "there is no mode to switch: net.apply_train(params, x, key=key, state=state) trains, net.apply(params, x) uses"
+_MODE = "there is no mode to set: net.apply_train(params, x, key=key, state=state) trains, net.apply(params, x) infers"
 _PARAMS = "a network holds no arrays: net.init(key, shape) returns params, a dict that you print, change and save"
 _LOSS = "losses are functions of optax.losses: fcnn.fit(..., loss=optax.losses.squared_error); the default is softmax "
 _LOSS += "cross-entropy with integer labels"
@@ -81,7 +81,7 @@ _NAMES = _spread(
         "save load save_weights load_weights": "write fcnn.interop.save_weights(path, params) and load_weights(path)",
         "jit grad vmap value_and_grad": "transformations are those of JAX: jax.jit, jax.grad, jax.vmap",
         "functional F": "the operations on plain arrays are in fcnn.ops",
-        "nn layers_": "layers are here at the door: fcnn.Conv, fcnn.Dense",
+        "nn layers_": "layers are at the top level: fcnn.Conv, fcnn.Dense",
         "Input InputLayer": "there is no input layer: give the shape of one example to net.init(key, shape)",
         "checkpoint": "write fcnn.remat(layer)",
         "param Variable variable": "a layer declares its arrays in parameters(self, shape), as "
@@ -96,7 +96,7 @@ _NAMES = _spread(
         "LRN": "write fcnn.LocalResponseNorm()",
     }
 )
-#: activations, by the function that they are
+#: names of activations, and the function in jax.nn
 _ACTIVATIONS = {
     **_spread(
         {
@@ -131,12 +131,12 @@ _METHODS = _spread(
         "get_layer": 'write net["name"]',
         "output_shape": "write net.out_shape(shape)",
         "count_params": "write fcnn.summary(net, shape), or sum(a.size for a in jax.tree.leaves(params))",
-        "register_buffer buffers": "what the data may change is declared in statistics(self, shape)",
+        "register_buffer buffers": "arrays that training data change are declared in statistics(self, shape)",
         "build": "write net.init(key, shape)",
         "clone": "networks are values and never change: use the same one again, or dataclasses.replace",
     }
 )
-#: hyperparameters, by the field that they are here; a text with a space is a sentence of its own
+#: hyperparameters, and the name of the field here; a text with a space is a complete piece of advice
 _OPTIONS = {
     **_spread(
         {
@@ -173,7 +173,7 @@ _OPTIONS = {
 
 
 def name(asked: str) -> str | None:
-    """What to write here for a name that another library has; None where it is unknown.
+    """What to write here instead of a name from another library; None where the name is unknown.
 
     Example:
         >>> name("ReLU")
@@ -185,7 +185,7 @@ def name(asked: str) -> str | None:
 
 
 def method(asked: str) -> str | None:
-    """What to write here for a method or attribute that networks of another library have.
+    """What to write here instead of a method or attribute of another library's networks.
 
     Example:
         >>> method("summary")
@@ -195,7 +195,7 @@ def method(asked: str) -> str | None:
 
 
 def option(asked: str, value: Any, known: tuple[str, ...]) -> str:
-    """What to write here for a hyperparameter of another library; ``known`` are those of the layer.
+    """What to write here instead of a hyperparameter of another library; ``known`` are those of the layer.
 
     Example:
         >>> option("kernel_size", 3, ("features", "kernel"))
@@ -214,12 +214,12 @@ def option(asked: str, value: Any, known: tuple[str, ...]) -> str:
 
 
 def by_position(layer: str, values: tuple[Any, ...], known: tuple[str, ...]) -> str:
-    """What to write here for values that another library takes by their place.
+    """What to write here instead of values that another library takes by position.
 
     Args:
-        layer: the class.
-        values: what was given.
-        known: the names of the hyperparameters, first those that are taken by position.
+        layer: name of the class.
+        values: the given values.
+        known: the names of the hyperparameters; those that are taken by position come first.
 
     Example:
         >>> by_position("MaxPool", (2, 2), ("window", "stride"))

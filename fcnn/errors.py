@@ -1,4 +1,4 @@
-"""Where an error happened, put in front of what happened.
+"""Errors with the path of the layer in front of the message.
 
 Every check in fcnn raises a plain ``ValueError`` or ``TypeError``. On the way out of a network each level
 adds its name, so that the user reads ``residual1/body/conv2: kernel (5, 5) does not fit ...``.
@@ -16,8 +16,8 @@ from typing import Any
 def layer_path(name: str) -> Iterator[None]:
     """Put ``name`` in front of the path of any error raised inside.
 
-    A plain ``ValueError`` or ``TypeError`` is changed in place, so its type and its traceback stay as they
-    were. Errors of other types may build their text in their own way; they get a note instead.
+    A plain ``ValueError`` or ``TypeError`` is changed in place, which preserves its type and its traceback.
+    Errors of other types may build their text in their own way; they get a note instead.
 
     Example:
         >>> try:
@@ -36,7 +36,7 @@ def layer_path(name: str) -> Iterator[None]:
 
 @contextmanager
 def outermost_path(name: str) -> Iterator[None]:
-    """Name the outermost layer, but only where nothing inside has given the error a path."""
+    """Name the outermost layer, but only where the error has no path yet."""
     try:
         yield
     except RecursionError as error:
@@ -64,7 +64,7 @@ def _locate(error: Exception, name: str) -> None:
 
 
 def format_shape(shape: tuple[int, ...]) -> str:
-    """A shape as people write it: ``(28, 28, 1)``.
+    """A shape in the usual notation: ``(28, 28, 1)``.
 
     Example:
         >>> format_shape((28, 28, 1))
@@ -74,7 +74,7 @@ def format_shape(shape: tuple[int, ...]) -> str:
 
 
 def described(value: Any) -> str:
-    """A value in words, for errors."""
+    """Describe a value in words, for error messages."""
     if hasattr(value, "shape"):
         return f"an array of {format_shape(tuple(value.shape))}"
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -83,10 +83,10 @@ def described(value: Any) -> str:
 
 
 def refuse_traced(value: Any, name: str) -> None:
-    """Raise where a hyperparameter, or one of those in a tuple or list, is traced.
+    """Raise if a hyperparameter, or an element of a tuple or list, is a traced value.
 
     Raises:
-        TypeError: it is.
+        TypeError: the value is traced.
     """
     if isinstance(value, (tuple, list)):
         for part in value:

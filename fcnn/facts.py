@@ -1,8 +1,8 @@
-"""What a layer states about itself: once, in its class, for every tool.
+"""Facts that a layer states about itself: once, in its class, for every tool.
 
-``Layer.locality`` says what a layer does to the space, ``Layer.multiply_adds`` how much it computes, and
-``Parameter.axes`` what the axes of its parameters mean. A subclass that overrides ``forward`` is another layer: what
-its base class states no longer counts, and tools find out from its operations.
+``Layer.locality`` states how outputs depend on positions of the input, ``Layer.multiply_adds`` how much a layer
+computes, and ``Parameter.axes`` what the axes of its parameters mean. A subclass that overrides ``forward`` is a
+different layer: the statements of its base class no longer apply, and tools analyse its operations instead.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ FORWARD = ("forward", "forward_train", "forward_eval", "run")
 
 @dataclass(frozen=True)
 class EachPosition:
-    """Every position is computed from the same position of the input alone, and in the same way.
+    """Every position is computed from the same position of the input alone, by the same function.
 
     Attributes:
-        vectors: whether from all its channels; False: every number by itself.
+        vectors: whether a position is computed from all its channels; False: from each channel separately.
     """
 
     vectors: bool = True
@@ -31,7 +31,7 @@ class EachPosition:
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """Every output is computed from a window of the input, in the same way at every position.
+    """Every output is computed from a window of the input, by the same function at every position.
 
     Attributes:
         windows: where the windows lie.
@@ -46,9 +46,9 @@ class SpreadWindow:
 
     Attributes:
         kernel: samples of the window along each axis.
-        stride: distance of the windows of neighbouring inputs.
-        dilation: distance of neighbouring kernel samples.
-        crops: outputs that are left out before and after, along each axis.
+        stride: distance between the windows of neighbouring inputs.
+        dilation: distance between neighbouring kernel samples.
+        crops: outputs dropped before and after, along each axis.
     """
 
     kernel: Shape
@@ -59,14 +59,14 @@ class SpreadWindow:
 
 @dataclass(frozen=True)
 class WholeSpace:
-    """An output may depend on every position of the input, or on where it lies.
+    """An output may depend on every position of the input, or on its own position.
 
     Attributes:
-        reason: why, to follow the layer's name in a sentence.
-        way_out: what to do where positions have to be kept apart.
-        window: for a window of a larger input, from its size along each axis to a layer that slides over the input and
-            gives the same for every window, or the reason why there is none.
-        vector: whether the layer leaves one vector of the whole space.
+        reason: why; a phrase that continues a sentence after the layer's name.
+        way_out: what to do where positions must stay independent.
+        window: maps the size of a window, along each axis, to a layer that slides over a larger input and computes the
+            same for every window, or to the reason why there is no such layer.
+        vector: whether the layer reduces the whole space to one vector.
     """
 
     reason: str
@@ -77,13 +77,14 @@ class WholeSpace:
 
 @dataclass(frozen=True)
 class Resampled:
-    """The space is sampled anew, as by resizing, padding, cropping and pixel shuffling.
+    """The space is resampled, as by resizing, padding, cropping and pixel shuffling.
 
     Attributes:
-        reason: why windows of a larger input cannot share the work, to follow the layer's name in a sentence.
-        windows: which sample of the padded space each output is; None: to be found from operations.
-        operations: a function of x (batch, *space, channels) that does the same by operations that can be followed;
-            None: the layer itself.
+        reason: why windows of a larger input cannot share the work; a phrase that continues a sentence after the
+            layer's name.
+        windows: which sample of the padded space each output is; None: to be derived from ``operations``.
+        operations: an equivalent function of x (batch, *space, channels) whose operations can be analysed; None: the
+            layer itself.
     """
 
     reason: str
@@ -95,11 +96,11 @@ Locality = EachPosition | SlidingWindow | SpreadWindow | WholeSpace | Resampled
 
 
 def counts(layer: Any, method: str) -> bool:
-    """Whether what a layer's class states by a method is about this layer, and not about a base class.
+    """Whether a statement that a layer inherits or defines applies to this layer, and not only to a base class.
 
     Args:
         layer: the layer.
-        method: "locality" or "multiply_adds".
+        method: the method that makes the statement, "locality" or "multiply_adds".
 
     Example:
         >>> class Doubled(fcnn.Conv):
@@ -120,7 +121,7 @@ def counts(layer: Any, method: str) -> bool:
 
 
 def hands_on(layer: Any) -> bool:
-    """Whether a composition only hands arrays on from part to part, adds and concatenates them.
+    """Whether a composition only passes arrays from part to part, adds them and concatenates them.
 
     Example:
         >>> hands_on(fcnn.residual(fcnn.Dense(3))), hands_on(fcnn.graph(a=fcnn.Dense(3))(lambda layer, x: layer.a(x)))
@@ -131,7 +132,7 @@ def hands_on(layer: Any) -> bool:
 
 
 def locality(layer: Any, shape: Shape) -> Locality | None:
-    """What a layer states that it does to the space; None where it states nothing.
+    """The locality that a layer states; None where it states nothing.
 
     Args:
         layer: the layer.
@@ -141,7 +142,7 @@ def locality(layer: Any, shape: Shape) -> Locality | None:
 
 
 def multiply_adds(layer: Any, shape: Shape) -> int | None:
-    """How many multiplications by weights, each with an addition, a layer states; None where it states nothing.
+    """The number of multiply-adds with weights that a layer states; None where it states nothing.
 
     Args:
         layer: the layer.

@@ -1,8 +1,8 @@
 """Sizes of sliding windows, in integers: no arrays, no devices.
 
 A window of ``kernel`` samples, ``dilation`` apart, moves in steps of ``stride`` over a space with ``pads`` added around
-it. Every layer with windows asks this file where they lie; one that does not fit is refused before any array is made.
-A size may be symbolic, as in ``jax.export``; then what might fit is not refused.
+it. Every layer with windows computes their positions here; a window that does not fit raises before any array is
+created. A size may be symbolic, as in ``jax.export``; then only a window that certainly does not fit raises.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .symbolic_sizes import below, larger, plain, symbolic
 
 Shape = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
-#: an amount: a name of NAMED, an integer, or pairs of integers; a mode of FILL; or the two together, (mode, amount)
+#: an amount (a name of NAMED, an integer, or pairs of integers), a mode of FILL, or both, (mode, amount)
 Padding = Any
 
-#: the modes that copy samples, and what jnp.pad calls them; everything else pads with a constant
+#: the modes that copy samples, and their names in jnp.pad; everything else pads with a constant
 FILL = {"CIRCULAR": "wrap", "REFLECT": "reflect", "EDGE": "edge"}
 NAMED = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", *FILL)
 
@@ -35,7 +35,7 @@ class Windows:
         stride: step between windows, in samples.
         dilation: distance between neighbouring samples of a window.
         pads: samples added (before, after) along each axis.
-        fill: "constant", "wrap", "reflect" or "edge": what the added samples hold.
+        fill: the values of the added samples: "constant", "wrap", "reflect" or "edge".
         out: number of windows along each axis.
         overhang: samples past the padded end that the last window may cover, from ``ceil_mode``.
     """
@@ -60,7 +60,7 @@ class Windows:
         return tuple((lo, hi + more) for (lo, hi), more in zip(self.pads, self.overhang, strict=True))
 
     def counts(self, *, padding: bool) -> tuple[Shape, ...]:
-        """For each axis and window, how many samples lie in the data, or in the data with its padding.
+        """For each axis and window, the number of samples inside the data, or inside the data with its padding.
 
         Example:
             >>> slide((4,), 3, stride=2, padding=1).counts(padding=False)
@@ -76,7 +76,7 @@ class Windows:
             starts = range(
                 -self.pads[axis][0], self.out[axis] * self.stride[axis] - self.pads[axis][0], self.stride[axis]
             )
-            # sample j of a window lies at start + step j: the first and the last j within the bounds
+            # sample j of a window lies at start + step j: count from the first to the last j within the bounds
             found.append(
                 tuple(max(min(last, (size + hi - 1 - s) // step) - max(0, -((lo + s) // step)) + 1, 0) for s in starts)
             )
@@ -96,34 +96,34 @@ def slide(
 ) -> Windows:
     r"""Place a window at every position of a space.
 
-    Along an axis of size M, with a window of P samples d apart, D samples of padding in all and stride s,
+    Along an axis of size M, with a window of P samples d apart, a total padding of D samples and stride s,
 
     .. math:: \text{out} = \lfloor (M + D - (d(P - 1) + 1)) / s \rfloor + 1
 
-    With ``ceil_mode`` the division rounds up, but a window that would begin past the data is left out.
+    With ``ceil_mode`` the division rounds up, but a window that would start past the data is dropped.
 
     Args:
         space: size of each axis.
         kernel: window size, one number or one for each axis.
         stride: step, likewise.
-        padding: how much, and with what. How much: "VALID" (nothing), "SAME" (out = ceil(M / s), the odd sample
-            after), "SAME_LOWER" (the odd sample before), "CAUSAL" (all before, so that position i sees nothing
-            after i), one integer, or one pair (before, after) for each axis. What is added is zeros (for a
-            maximum nothing that wins), or copies: a pair (mode, amount) with the mode "CIRCULAR" (from the other
-            end), "REFLECT" (mirrored at the first and last sample) or "EDGE" (the first and last sample again),
-            such as ("REFLECT", 1) or ("EDGE", ((2, 0), (1, 1))). A mode alone adds floor((L - 1) / 2) samples
-            before and floor(L / 2) after for windows of length L = d(P - 1) + 1, whatever the stride.
+        padding: the amount, the mode, or both. The amount is "VALID" (no padding), "SAME" (out = ceil(M / s), the odd
+            sample after), "SAME_LOWER" (the odd sample before), "CAUSAL" (all before, so that position i depends on
+            nothing after i), one integer, or one pair (before, after) for each axis. The added samples are zeros (for
+            a maximum, values that never win), or copies: a pair (mode, amount) with the mode "CIRCULAR" (from the
+            other end), "REFLECT" (mirrored at the first and last sample) or "EDGE" (the first and last sample
+            repeated), such as ("REFLECT", 1) or ("EDGE", ((2, 0), (1, 1))). A mode alone adds floor((L - 1) / 2)
+            samples before and floor(L / 2) after for windows of length L = d(P - 1) + 1, whatever the stride.
         dilation: distance between samples, likewise.
         ceil_mode: round the number of windows up, as PyTorch does.
-        what: the word for the window in errors.
-        channels: of the input, shown in errors beside its space.
+        what: the name of the window in error messages.
+        channels: number of input channels, shown in error messages beside the space.
 
     Returns:
         The windows.
 
     Raises:
-        ValueError: a number out of range, an unknown padding, or a window that does not fit.
-        TypeError: something that is not a whole number.
+        ValueError: a number is out of range, the padding is unknown, or the window does not fit.
+        TypeError: a value is not a whole number.
 
     Source:
         Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, relationship 8;
@@ -158,7 +158,7 @@ def slide(
         count = (room + (step - 1 if ceil_mode else 0)) // step + 1
         if symbolic(count):
             count = larger(count, 0)  # as JAX writes it, so that equal sizes are equal expressions
-        if ceil_mode and (symbolic(count) or symbolic(lo)):  # one less where the last would begin past the data
+        if ceil_mode and (symbolic(count) or symbolic(lo)):  # one fewer where the last would start past the data
             count = -larger(-count, -(size + lo) // step)
         elif ceil_mode and (count - 1) * step >= size + lo:
             count -= 1
@@ -180,7 +180,7 @@ def slide(
 
 
 def extent(kernel: int, dilation: int) -> int:
-    """Samples from the first to the last of a dilated window, d (P - 1) + 1.
+    """Length of a dilated window from its first to its last sample, d (P - 1) + 1.
 
     Example:
         >>> extent(3, 2)
@@ -190,10 +190,10 @@ def extent(kernel: int, dilation: int) -> int:
 
 
 def split(padding: Padding) -> tuple[str | None, Any]:
-    """The mode and the amount of a padding: None for a mode of zeros, and for the amount that a mode alone adds.
+    """The mode and the amount of a padding. The mode None means zeros; the amount None means a mode alone was given.
 
     Raises:
-        ValueError: a pair whose first is no mode.
+        ValueError: a pair whose first element is not a mode.
 
     Example:
         >>> split("SAME"), split("CIRCULAR"), split(("EDGE", 2))
@@ -212,8 +212,8 @@ def split(padding: Padding) -> tuple[str | None, Any]:
 
 
 def pads_of(amount: Any, space: Shape, spans: Shape, strides: Shape) -> Pads:
-    """The amount as pairs of integers; None: what a mode alone adds."""
-    if amount is None:  # the windows of stride 1 stay as many as the samples, as Flax has it
+    """The amount as pairs of integers; None: the amount that a mode alone adds."""
+    if amount is None:  # as in Flax: at stride 1 there are as many windows as samples
         return tuple(((span - 1) // 2, span // 2) for span in spans)
     if not isinstance(amount, str):
         return pairs(amount, len(space))
@@ -236,10 +236,10 @@ def pads_of(amount: Any, space: Shape, spans: Shape, strides: Shape) -> Pads:
 
 
 def pairs(value: Any, rank: int, name: str = "padding") -> Pads:
-    """Amounts (before, after) for each axis: an integer means the same everywhere, a pair the same along every axis.
+    """Amounts (before, after) for each axis: an integer applies to every side, a pair to every axis.
 
     Raises:
-        ValueError: another number of pairs, or one pair that could also be one number for each of two axes.
+        ValueError: the wrong number of pairs, or one pair that could also mean one number for each of two axes.
 
     Example:
         >>> pairs(1, 2), pairs((0, 2), 1)
@@ -266,7 +266,7 @@ def pairs(value: Any, rank: int, name: str = "padding") -> Pads:
 
 
 def check_copies(mode: str | None, pads: Sequence[tuple[int, int]], space: Shape, instead: str) -> None:
-    """Raise where padding would copy samples that are not there, and say what to do instead."""
+    """Raise where padding would copy more samples than there are, and say what to do instead."""
     if mode is None:
         return
     for pair, size in zip(pads, space, strict=True):
@@ -278,7 +278,7 @@ def check_copies(mode: str | None, pads: Sequence[tuple[int, int]], space: Shape
 
 
 def check_padding(padding: Padding) -> Padding:
-    """Check a padding as far as it can be without a shape, and make it hashable.
+    """Check a padding as far as possible without a shape, and make it hashable.
 
     Example:
         >>> check_padding([[1, 1], [2, 2]]), check_padding(["EDGE", [1, 1]])
@@ -294,7 +294,7 @@ def check_padding(padding: Padding) -> Padding:
 
 
 def check_pairs(value: Any, name: str = "padding") -> Any:
-    """Check amounts before and after as far as it can be done without a shape, and make them hashable.
+    """Check amounts (before, after) as far as possible without a shape, and make them hashable.
 
     Example:
         >>> check_pairs([1, 2], "amount")
@@ -310,7 +310,7 @@ def check_pairs(value: Any, name: str = "padding") -> Any:
 
 
 def per_axis(value: int | Sequence[int], rank: int, name: str, minimum: int = 1) -> Shape:
-    """One number for each axis: an integer means the same along every axis.
+    """One number for each axis: an integer applies to every axis.
 
     Example:
         >>> per_axis(3, 2, "kernel")
@@ -329,7 +329,7 @@ def per_axis(value: int | Sequence[int], rank: int, name: str, minimum: int = 1)
 
 def check_sizes(value: Any, name: str, minimum: int = 1) -> int | Shape:
     """A whole number or a tuple of them, at least ``minimum``, as plain Python integers."""
-    if getattr(value, "ndim", 0) == 1 and hasattr(value, "tolist"):  # an array of NumPy stands for a tuple
+    if getattr(value, "ndim", 0) == 1 and hasattr(value, "tolist"):  # a NumPy array counts as a tuple
         value = tuple(value.tolist())
     if isinstance(value, (tuple, list)):
         if not value:
@@ -358,7 +358,7 @@ def check_shape(shape: Any) -> Shape:
     """The shape of one example, (*space, channels), as plain Python integers.
 
     Raises:
-        TypeError: not a tuple of whole numbers, or an array where its shape was meant.
+        TypeError: not a tuple of whole numbers, or an array instead of its shape.
         ValueError: empty, or a size below 1.
     """
     if hasattr(shape, "shape") and hasattr(shape, "dtype"):

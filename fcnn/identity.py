@@ -1,7 +1,8 @@
-"""When two values are the same: of one type, one sign and one structure, all the way down.
+"""Equality of values by type, sign and structure, all the way down.
 
-Python takes 1, 1.0 and True for equal, and 0.0 and -0.0, but not NaN and NaN. A compiled function that is found again
-by such a comparison computes with another network's numbers. Here every value is compared with its type.
+Python treats 1, 1.0 and True as equal, and 0.0 and -0.0, but not NaN and NaN. A cache of compiled functions with such
+a comparison would return a function compiled for another network's numbers. Here every value is compared together with
+its type.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import numpy as np
 
 
 class Key:
-    """What a value is, in a form that is hashed once and compared without recursion.
+    """The identity of a value, in a form that is hashed once and compared without recursion.
 
-    Functions are compared by being the same object, partial applications by function and arguments, frozen dataclasses
-    by their fields; what is none of these by its own ``==`` and its type.
+    Functions are equal if they are the same object, partial applications if function and arguments are equal, frozen
+    dataclasses if their fields are equal. All other values are compared by type and by their own ``==``.
 
     Raises:
-        TypeError: a value that cannot be hashed.
+        TypeError: a value cannot be hashed.
 
     Example:
         >>> Key(1) == Key(True), Key(0.0) == Key(-0.0), Key((2, float("nan"))) == Key((2, float("nan")))
@@ -48,30 +49,30 @@ class Key:
         if not isinstance(other, Key):
             return NotImplemented
         pairs: list[tuple[Key, Key]] = [(self, other)]
-        while pairs:  # networks may be nested deeper than Python calls functions
+        while pairs:  # a loop, because networks may be nested deeper than Python's recursion limit
             a, b = pairs.pop()
             if a is b:
                 continue
             if a._hash != b._hash or a._leaves != b._leaves or len(a._children) != len(b._children):
                 return False
             pairs.extend(zip(a._children, b._children, strict=True))
-        # the next comparison ends at the same objects
+        # share the parts, so that the next comparison stops at identical objects
         other._leaves, other._children = self._leaves, self._children
         return True
 
 
 class Value:
-    """A frozen dataclass that is equal to others of its class whose fields are the same by :class:`Key`."""
+    """A frozen dataclass that is equal to others of its class whose fields have equal :class:`Key`."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "__eq__" not in cls.__dict__:  # dataclass would write one that takes True for 1
+        if "__eq__" not in cls.__dict__:  # the one that dataclass generates treats True and 1 as equal
             cls.__eq__ = Value.__eq__
             cls.__hash__ = Value.__hash__
 
     @property
     def _identity(self) -> Key:
-        """What the value is compared by."""
+        """The key that the value is compared by."""
         found = self.__dict__.get(_PLACE)
         if found is None:
             fields = dataclasses.fields(self)  # type: ignore[arg-type]
@@ -80,7 +81,7 @@ class Value:
         return found
 
     def _forget(self) -> None:
-        """Find the identity anew, after a field has been put in a plainer form."""
+        """Drop the stored identity, after a field has been normalised to a plainer form."""
         self.__dict__.pop(_PLACE, None)
 
     def __eq__(self, other: object) -> bool:
@@ -94,12 +95,12 @@ class Value:
         return self._identity._hash
 
 
-#: where a value keeps its key
+#: the attribute that stores a value's key
 _PLACE = "_fcnn_identity"
 
 
 def cached(maxsize: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """``functools.lru_cache`` for a function whose arguments are told apart by :class:`Key`.
+    """``functools.lru_cache`` for a function whose arguments are compared by :class:`Key`.
 
     Example:
         >>> @cached(maxsize=8)
@@ -138,7 +139,7 @@ class _Given:
 
 
 def _take_apart(value: Any, leaves: list[Any], children: list[Key]) -> None:
-    """Put what a value consists of behind the leaves, and the keys of what has one behind the children."""
+    """Append the parts of a value to ``leaves``, and the keys of parts that have one to ``children``."""
     kind = type(value)
     leaves.append(kind)
     if kind is int or kind is bool or kind is str or value is None:
@@ -159,7 +160,7 @@ def _take_apart(value: Any, leaves: list[Any], children: list[Key]) -> None:
         for part in (value.start, value.stop, value.step):
             _take_apart(part, leaves, children)
     elif isinstance(value, float):
-        leaves.append(float.__repr__(value))  # tells the sign of zero, and NaN is NaN
+        leaves.append(float.__repr__(value))  # keeps the sign of zero, and makes NaN equal to NaN
     elif isinstance(value, np.generic) or (isinstance(value, Number) and not isinstance(value, int)):
         leaves.append(repr(value))
     elif _by_fields(kind):
@@ -184,16 +185,16 @@ class _Elements:
 
 
 def _by_fields(kind: type) -> bool:
-    """Whether values of a class are dataclasses that cannot change and that compare by their fields."""
+    """Whether a class is a frozen dataclass whose values compare by their fields."""
     settings = getattr(kind, "__dataclass_params__", None)
     return settings is not None and settings.frozen and settings.eq
 
 
 def nearest(layer: Any, known: Iterable[type]) -> type | None:
-    """The class among some that computes what a layer does: its own, or a base of which it changes nothing but data.
+    """The class among ``known`` whose computation the layer inherits unchanged; None where there is none.
 
-    So a subclass that sets hyperparameters, checks them or adds methods is still what its base class is, and one that
-    overrides ``forward``, or anything else that its base class calls, is a layer of its own.
+    A subclass that sets or checks hyperparameters, or adds methods, still counts as its base class. A subclass that
+    overrides ``forward``, or anything else that its base class has, is a different layer.
 
     Example:
         >>> class Small(fcnn.Conv):

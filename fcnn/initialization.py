@@ -1,4 +1,4 @@
-"""The first values of parameters: a key for each from its path, drawn, and checked; or their shapes alone."""
+"""Initial values of parameters: derived keys, drawing and checking; or the shapes alone."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .types import Initializer, Parameter
 
 
 def number(name: str) -> int:
-    """A name as a number to fold into a random key; the same on every machine."""
+    """A name as a number to fold into a random key; the same on every platform."""
     return zlib.crc32(name.encode())
 
 
-#: how parameters are made: drawn; or, for their shapes alone, as "structs" or, where JAX is tracing, as "zeros"
+#: how parameters are created: "values" are drawn; "structs" or, where JAX is tracing, "zeros" give the shapes alone
 _DRAWN: contextvars.ContextVar[str] = contextvars.ContextVar("drawn", default="values")
 
 
 @contextlib.contextmanager
 def without_values(kind: str) -> Iterator[None]:
-    """Make parameters without drawing them: as "structs" (``jax.ShapeDtypeStruct``) or as "zeros"."""
+    """Create parameters without drawing them: as "structs" (``jax.ShapeDtypeStruct``) or as "zeros"."""
     before = _DRAWN.set(kind)
     try:
         yield
@@ -39,13 +39,13 @@ def without_values(kind: str) -> Iterator[None]:
 
 
 def without_keys() -> bool:
-    """Whether parameters are made as structs, so that there are no keys and no arrays."""
+    """Whether parameters are created as structs, without keys and arrays."""
     return _DRAWN.get() == "structs"
 
 
 def _valueless(init: Initializer, shape: Shape, dtype: Any) -> Any:
     """A parameter without its value."""
-    if not getattr(init, "__module__", "").startswith(("jax.", "fcnn.layers.initial")):  # those make what is asked
+    if not getattr(init, "__module__", "").startswith(("jax.", "fcnn.layers.initial")):  # those honour dtype
         kind = _kind if getattr(type(init), "__hash__", None) else _kind.__wrapped__
         dtype = kind(init, shape, dtype).dtype
     return jax.ShapeDtypeStruct(shape, dtype) if without_keys() else jnp.zeros(shape, dtype)
@@ -53,7 +53,7 @@ def _valueless(init: Initializer, shape: Shape, dtype: Any) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _kind(init: Initializer, shape: Shape, dtype: Any) -> Any:
-    """Shape and dtype of what an initialiser makes."""
+    """Shape and dtype of an initialiser's output."""
     return jax.eval_shape(lambda key: init(key, shape, dtype), jax.random.key(0))
 
 
@@ -65,7 +65,7 @@ def fold(key: jax.Array, name: str) -> jax.Array:
 
 
 def draw_initial(name: str, parameter: Parameter, key: jax.Array, dtype: Any) -> jax.Array:
-    """Draw the first value of a parameter, and raise unless it is a finite array of the declared shape."""
+    """Draw the initial value of a parameter, and raise unless it is a finite array of the declared shape."""
     try:
         if _DRAWN.get() != "values":
             return _valueless(parameter.init, tuple(parameter.shape), dtype)
@@ -79,7 +79,7 @@ def draw_initial(name: str, parameter: Parameter, key: jax.Array, dtype: Any) ->
 
 
 def draw_statistics(name: str, parameter: Parameter, dtype: Any) -> jax.Array:
-    """Make the first value of a statistic, and raise unless it is an array of the declared shape."""
+    """Create the initial value of a statistic, and raise unless it is an array of the declared shape."""
     shape = tuple(parameter.shape)
     if without_keys():
         return _valueless(parameter.init, shape, dtype)
@@ -98,7 +98,7 @@ def draw_statistics(name: str, parameter: Parameter, dtype: Any) -> jax.Array:
 
 
 def check_initial(name: str, value: Any, shape: Shape) -> jax.Array:
-    """Raise unless an initialiser made a finite floating-point array of the declared shape."""
+    """Raise unless an initialiser returned a finite floating-point array of the declared shape."""
     if getattr(value, "shape", None) != shape:
         raise ValueError(
             f"the initialiser of {name} made {described(value)}, expected an array of {format_shape(shape)}; "
@@ -114,7 +114,7 @@ def check_initial(name: str, value: Any, shape: Shape) -> jax.Array:
 
 
 def check_finite(name: str, value: jax.Array) -> None:
-    """Raise where an initialiser made NaN or infinity; values that are still being traced cannot be looked at."""
+    """Raise where an initialiser returned NaN or infinity; traced values cannot be checked."""
     if not isinstance(value, Tracer) and not np.isfinite(np.asarray(value)).all():
         raise ValueError(
             f"the initialiser of {name} made values that are not finite; check its scale, which must be "

@@ -1,14 +1,14 @@
-"""What JAX's traces hold that every tool which reads them has to know: the operations that are another program.
+"""Details of jaxprs that every tool that reads them needs, above all the primitives that call another program.
 
-JAX has renamed these primitives, and the parameter in which the program lies, from version to version. All names since
-the oldest version that the library runs on are here, and nowhere else.
+JAX has renamed these primitives, and the parameter that holds the inner program, from version to version. All names
+since the oldest supported version are listed here, and nowhere else.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-#: primitives that run another program once, on their own inputs, and the parameters in which it may lie
+#: primitives that run another program once, on their own inputs, and the parameters that may hold it
 CALLS: dict[str, tuple[str, ...]] = {
     "jit": ("jaxpr",),
     "pjit": ("jaxpr",),
@@ -29,16 +29,16 @@ CALLS: dict[str, tuple[str, ...]] = {
 
 
 def called(equation: Any) -> Any:
-    """The program that an equation runs in its place, or None where it is an operation of its own.
+    """The program that an equation calls, or None where the equation is an operation itself.
 
     Args:
-        equation: of a jaxpr.
+        equation: an equation of a jaxpr.
 
     Returns:
         A jaxpr, closed or not.
 
     Raises:
-        NotImplementedError: a call whose program lies where no version of JAX that is known has it.
+        NotImplementedError: the program is in none of the parameters that known versions of JAX use.
 
     Example:
         >>> traced = jax.make_jaxpr(jax.checkpoint(jnp.sin))(1.0)
@@ -63,16 +63,16 @@ def body(program: Any) -> Any:
 
 
 def constants(program: Any) -> list[Any]:
-    """The values of the constants of a program; none for one that is not closed."""
+    """The values of a program's constants; an empty list for a jaxpr that is not closed."""
     return list(getattr(program, "consts", ()))
 
 
-#: the scope that JAX puts around what the backward pass computes again
+#: the scope that JAX puts around recomputation in the backward pass
 RECOMPUTED = "rematted_computation"
 
 
 def scopes(equation: Any) -> list[str]:
-    """The names of ``jax.named_scope`` that an equation was traced in, without those of the programs around its own."""
+    """The names of ``jax.named_scope`` around an equation inside its own program, without those of outer programs."""
     stack = equation.source_info.name_stack.stack
     names = [step.name for step in stack if type(step).__name__ == "Scope" and step.name != RECOMPUTED]
     if sum(step.name == "jvp" for step in stack) == 2:  # the backward of a checkpoint: jvp(a/b), and jvp(a/b) again
@@ -82,12 +82,12 @@ def scopes(equation: Any) -> list[str]:
 
 
 def named(program: Any, name: str) -> bool:
-    """Whether a program itself names a value so by ``jax.ad_checkpoint.checkpoint_name``."""
+    """Whether a program itself (not one that it calls) gives a value this ``jax.ad_checkpoint.checkpoint_name``."""
     return any(eqn.primitive.name == "name" and eqn.params["name"] == name for eqn in body(program).eqns)
 
 
 def parts_of_scan(params: dict[str, Any]) -> tuple[int, int]:
-    """How many inputs of ``jax.lax.scan`` are constants, and how many its carry; JAX says it in one of two ways."""
+    """The numbers of constants and of carried values of a ``jax.lax.scan``; versions of JAX store them differently."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     consts, carry, _ = params["ft_in"].unpack()

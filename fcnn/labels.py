@@ -1,4 +1,4 @@
-"""Checks of integer labels against the scores that a network gives, and advice for what else they may be."""
+"""Checks of integer labels against the scores of a network, with advice for labels in other forms."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def check_labels(
     """Raise unless y holds labels of classes that a network scores.
 
     Args:
-        y: an array of labels, (examples, *positions); its dtype and shape are looked at.
-        out: what the network gives for one example, (*positions, classes).
-        where: put before every message.
-        name: what the messages call y.
-        ignore: a label that counts as none.
-        parts: the values of y, in one array or in several; () where they are not known.
+        y: an array of labels, (examples, *positions); its dtype and shape are checked.
+        out: the network's output shape for one example, (*positions, classes).
+        where: prefix of every message.
+        name: the name of y in messages.
+        ignore: the label of positions to ignore.
+        parts: the values of y, in one or several arrays; () where they are not known.
 
     Returns:
-        Whether there is any label but those that are ignored.
+        Whether there is any label that is not ignored.
 
     Raises:
-        ValueError: labels of another shape than the scores ask for, or that are no classes.
-        TypeError: labels that are no integers.
+        ValueError: the labels do not have the shape that the scores require, or are out of the range of classes.
+        TypeError: the labels are not integers.
 
     Example:
         >>> labels = np.array([0, 3])
@@ -74,7 +74,7 @@ def check_labels(
 
 
 def _as_integers(y: Any, wanted: Shape, classes: int, name: str) -> str:
-    """How targets that are no integers become labels."""
+    """How to convert targets that are not integers to labels."""
     given = tuple(y.shape)[1:]
     if y.dtype == bool:
         return f"{name}.astype('int32')"
@@ -86,7 +86,7 @@ def _as_integers(y: Any, wanted: Shape, classes: int, name: str) -> str:
 
 
 def _in_shape(y: Any, wanted: Shape, classes: int, name: str) -> str:
-    """How integers of another shape become labels."""
+    """How to convert integers of another shape to labels."""
     given = tuple(y.shape)[1:]
     if given == (*wanted, classes) and _one_hot(y):
         return f"these are one-hot: use {name}.argmax(-1)"
@@ -96,7 +96,7 @@ def _in_shape(y: Any, wanted: Shape, classes: int, name: str) -> str:
 
 
 def _whole(y: Any) -> bool:
-    """Whether all are whole numbers, of what is known."""
+    """Whether the first 1024 targets are whole numbers; False for traced values."""
     if isinstance(y, Tracer):
         return False
     host = np.asarray(y[:1024], np.float64)
@@ -104,7 +104,7 @@ def _whole(y: Any) -> bool:
 
 
 def _one_hot(y: Any) -> bool:
-    """Whether every row is one-hot, of what is known."""
+    """Whether the first 1024 rows are one-hot; False for traced values."""
     if isinstance(y, Tracer):
         return False
     host = np.asarray(y[:1024])

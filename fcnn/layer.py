@@ -1,8 +1,8 @@
-"""The contract: what a layer is, and what one that you write has to say.
+"""The contract of a layer: the methods that users call, and those that the author of a layer writes.
 
-A layer is a frozen dataclass of hyperparameters. It holds no arrays: parameters and state go in and come out of
-pure functions. The first half of :class:`Layer` is what users call; the second half is what a layer's author
-writes.
+A layer is a frozen dataclass of hyperparameters. It holds no arrays: parameters and state are arguments and results of
+pure functions. The first half of :class:`Layer` has the methods that users call; the second half has the methods that
+a layer's author writes.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ __all__ = ["Context", "Layer"]
 class Layer(Pickled):
     """Two pure functions, ``init`` and ``apply``, as a value.
 
-    Subclass it as ``@dataclass(frozen=True)``. Layers are hashable and compare by their hyperparameters, are
-    static nodes of a pytree (so a network can be an argument of a jitted function), and ``repr`` is code that
+    Subclass it as ``@dataclass(frozen=True)``. Layers are hashable and compare by their hyperparameters. They are
+    static nodes of a pytree, so a network can be an argument of a jitted function. Their ``repr`` is code that
     rebuilds them.
 
     Example:
@@ -52,8 +52,8 @@ class Layer(Pickled):
         >>> net.apply(params, jnp.ones((1, 2, 1))).tolist()
         [[2.0, 2.0]]
 
-        One with state, what the data may change, and a random key: ``forward_train`` and ``forward_eval`` say what each
-        mode does. :func:`fcnn.testing.check_layer` puts it through the contract.
+        A layer with state, the arrays that data update, and a random key defines ``forward_train`` and ``forward_eval``
+        for the two modes. :func:`fcnn.testing.check_layer` tests it against the contract.
 
         >>> @dataclass(frozen=True)
         ... class NoisyCentre(Layer):
@@ -75,18 +75,18 @@ class Layer(Pickled):
         >>> fcnn.testing.check_layer(layer, (3,))
     """
 
-    #: how many inputs the layer takes; None: any number
+    #: number of inputs that the layer takes; None: any number
     inputs: ClassVar[int | None] = 1
-    #: whether inputs must be of floating point
+    #: whether inputs must be floating-point
     floating: ClassVar[bool] = True
-    #: of a composition: whether it only hands arrays on from part to part, adds and concatenates them
+    #: for a composition: whether it only passes arrays from part to part, adds them and concatenates them
     only_hands_on: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         jax.tree_util.register_static(cls)
         if "__repr__" not in cls.__dict__:
-            cls.__repr__ = Layer.__repr__  # dataclass would write one that is not code
+            cls.__repr__ = Layer.__repr__  # the one that dataclass generates is not code that rebuilds the layer
         authoring.guard(cls, Layer)
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
@@ -102,14 +102,14 @@ class Layer(Pickled):
             for field in dataclasses.fields(self):  # type: ignore[arg-type]
                 authoring.check_hyperparameter(field.name, getattr(self, field.name, None))
             self._forget()
-            hash(self)  # from the parts up, so that no depth of nesting is too deep
+            hash(self)  # computed and stored when each part is constructed, so deep nesting needs no recursion
 
     # What users call.
 
     def init(self, key: jax.Array, shape: Shape, *more_shapes: Shape) -> Params:
-        """Make the first parameters.
+        """Draw the initial parameters.
 
-        Every array is drawn from a key folded from its path, so other layers do not change it.
+        Every array has its own key, derived from ``key`` and its path, so other layers do not affect it.
 
         Args:
             key: random key, ``jax.random.key(0)``.
@@ -130,7 +130,7 @@ class Layer(Pickled):
             return params
 
     def init_state(self, shape: Shape, *more_shapes: Shape) -> State:
-        """Make the first state, such as the running statistics of batch normalisation; ``{}`` for most networks.
+        """Create the initial state, such as the running statistics of batch normalisation; ``{}`` for most networks.
 
         Args:
             shape: shape of one example.
@@ -147,7 +147,7 @@ class Layer(Pickled):
             return self.state_part(self.check_shapes((shape, *more_shapes)))
 
     def out_shape(self, shape: Shape, *more_shapes: Shape) -> Shape:
-        """The shape that ``apply`` would give for one example, found without computing it.
+        """The output shape of one example, without computing the output.
 
         Args:
             shape: shape of one example.
@@ -164,19 +164,19 @@ class Layer(Pickled):
             return self.infer_shape(*self.check_shapes((shape, *more_shapes)))
 
     def apply(self, params: Params, x: jax.Array, *more: jax.Array, state: State | None = None) -> Any:
-        """Compute the output as it is used: dropout off, stored statistics in use.
+        """Compute the output in inference mode: without dropout, with the stored statistics.
 
         Args:
-            params: what ``init`` returned, trained or not.
+            params: the parameters that ``init`` returned, trained or not.
             x: input (batch, *space, channels).
             more: further inputs.
-            state: what ``init_state`` or ``apply_train`` returned; may be left out where the network has none.
+            state: the state that ``init_state`` or ``apply_train`` returned; optional where the network has none.
 
         Returns:
             The output (batch, *out).
 
         Raises:
-            ValueError: shapes, parameters or state that do not match the network; nothing has been computed then.
+            ValueError: shapes, parameters or state do not match the network; this is checked before any computation.
             TypeError: arguments of the wrong kind, such as integer images.
         """
         return self.start_walk(Context(train=False), params, state, (x, *more))[0]
@@ -189,31 +189,32 @@ class Layer(Pickled):
         key: jax.Array | None = None,
         state: State | None = None,
     ) -> tuple[Any, State]:
-        """Compute the output as it is trained: dropout on, statistics of the batch in use and updated.
+        """Compute the output in training mode: with dropout and batch statistics, which update the state.
 
         Args:
-            params: what ``init`` returned, trained or not.
+            params: the parameters that ``init`` returned, trained or not.
             x: input (batch, *space, channels).
             more: further inputs.
-            key: random key; may be left out where the network has no dropout.
-            state: what ``init_state`` or the last ``apply_train`` returned.
+            key: random key; optional where the network draws no random numbers.
+            state: the state that ``init_state`` or the last ``apply_train`` returned.
 
         Returns:
-            The output, and the new state, a tree of the same form as the old one.
+            The output, and the new state, a tree of the same structure as the old one.
 
         Raises:
-            ValueError: as ``apply``; also a missing key or state, naming the layer that needs it.
-            TypeError: as ``apply``.
+            ValueError: as for ``apply``; also where a key or state is missing; the message names the layer that needs
+                it.
+            TypeError: as for ``apply``.
         """
         with outermost_path(self.label):
             root = None if key is None else check_key(key)
         return self.start_walk(Context(train=True, root=root), params, state, (x, *more))
 
-    # What a layer's author writes: infer_shape, parameters, forward; where hyperparameters can be wrong, check;
-    # and where mode or state matter, statistics, needs_key, forward_train and forward_eval.
+    # What a layer's author writes: infer_shape, parameters, forward; check, where hyperparameters can be wrong;
+    # statistics, needs_key, forward_train and forward_eval, where the mode or state matters.
 
     def check(self) -> dict[str, Any]:
-        """Check the hyperparameters; returns those to be put in a plainer form, such as lists as tuples."""
+        """Check the hyperparameters; return those to be replaced by a normal form, such as tuples for lists."""
         return {}
 
     def infer_shape(self, *shapes: Shape) -> Any:
@@ -227,7 +228,7 @@ class Layer(Pickled):
         return {}
 
     def statistics(self, *shapes: Shape) -> dict[str, Parameter]:
-        """The arrays that the data may change, by name; their initialisers get no key."""
+        """The arrays that training data update, by name; their initialisers get no key."""
         return {}
 
     def needs_key(self) -> bool:
@@ -235,19 +236,19 @@ class Layer(Pickled):
         return False
 
     def locality(self, shape: Shape) -> Locality | None:
-        """What the layer does to the space of an input (*space, channels); None: to be found from its operations.
+        """How outputs depend on positions of an input (*space, channels); None: tools analyse the operations.
 
         One of :class:`fcnn.facts.EachPosition`, ``SlidingWindow``, ``SpreadWindow``, ``WholeSpace`` and
-        ``Resampled``. It is about the layer as it is used; a subclass that overrides ``forward`` has to state its own.
+        ``Resampled``. It describes the layer at inference; a subclass that overrides ``forward`` has to state its own.
         """
         return None
 
     def multiply_adds(self, shape: Shape) -> int | None:
-        """Multiplications by weights for one example; None: to be counted in its operations."""
+        """Multiply-adds with weights for one example; None: tools count the operations."""
         return None
 
     def forward(self, params: Params, *inputs: jax.Array) -> Any:
-        """The output, for layers that are the same in training and use."""
+        """The output, for layers that compute the same in training and at inference."""
         if not inputs or type(self).run is not Layer.run:
             authoring.refuse("forward")
         missing = [m for m in ("forward_train", "forward_eval") if getattr(type(self), m) is getattr(Layer, m)]
@@ -263,10 +264,10 @@ class Layer(Pickled):
         return self.forward(params, *inputs), state
 
     def forward_eval(self, params: Params, state: State, *inputs: jax.Array) -> Any:
-        """The output in use."""
+        """The output at inference."""
         return self.forward(params, *inputs)
 
-    # What people try who come from other libraries.
+    # What users of other libraries try; each raises with what to write instead.
 
     def __call__(self, *args: Any, **options: Any) -> NoReturn:
         raise TypeError(
@@ -278,22 +279,22 @@ class Layer(Pickled):
         said = elsewhere.method(name)
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}" + (f"; {said}" if said else ""))
 
-    # How the two halves meet; compositions override these.
+    # The link between the two halves; compositions override these.
 
     @property
     def label(self) -> str:
-        """The class as the names of parts have it: MaxPool becomes max_pool."""
+        """The class name in the form used for names of parts: MaxPool becomes max_pool."""
         return names.snake(type(self).__name__)
 
     def init_part(self, key: jax.Array, shapes: tuple[Shape, ...]) -> Params:
-        """``init`` with its arguments checked."""
+        """``init`` for arguments that are already checked."""
         self.declared_shape(shapes)
         dtype = jnp.zeros(()).dtype
         declared = authoring.declared(self, "parameters", shapes)
         return {name: draw_initial(name, parameter, fold(key, name), dtype) for name, parameter in declared.items()}
 
     def state_part(self, shapes: tuple[Shape, ...]) -> State:
-        """``init_state`` with its arguments checked."""
+        """``init_state`` for arguments that are already checked."""
         self.declared_shape(shapes)
         dtype = jnp.zeros(()).dtype
         declared = authoring.declared(self, "statistics", shapes)
@@ -328,18 +329,18 @@ class Layer(Pickled):
         return y, new_state
 
     def declared_shape(self, shapes: tuple[Shape, ...]) -> Any:
-        """What ``infer_shape`` says of one example: a shape, or a tree of the shapes of several outputs."""
+        """The result of ``infer_shape`` for one example: a shape, or a tree of shapes for several outputs."""
         return authoring.asked(self, "infer_shape", *shapes)
 
     def check_output(self, method: str, y: Any, out: Any, inputs: tuple[Any, ...]) -> None:
-        """Raise where ``forward`` gave something else than ``infer_shape`` said."""
+        """Raise where the output of ``forward`` contradicts ``infer_shape``."""
         authoring.check_output(self, method, y, out, inputs[0].shape[0])
 
     def start_walk(self, context: Context, params: Any, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         """Check the arguments of a whole network, then run it.
 
-        Outside ``jit`` the walk is first rehearsed on shapes alone, once for each kind of arguments, so that
-        an error in the last layer comes before the first has computed anything.
+        Outside ``jit`` the pass is first rehearsed on shapes alone, once for each combination of shapes and dtypes, so
+        that an error in the last layer is raised before the first layer computes anything.
         """
         with outermost_path(self.label):
             params, state = check_mapping("params", params), check_mapping("state", {} if state is None else state)
@@ -351,42 +352,42 @@ class Layer(Pickled):
             if not compiling:
                 if all(hasattr(leaf, "dtype") for leaf in leaves):
                     rehearse(self, context.train, tree, tuple(map(kind_of, leaves)), context.resting)
-                else:  # something that is no array and cannot be hashed: it is about to be refused
+                else:  # a leaf that is not an array may be unhashable; the pass will raise for it
                     rehearse.__wrapped__(self, context.train, tree, leaves, context.resting)
             self._look_at(tuple(tuple(x.shape[1:]) for x in inputs))
             if any(isinstance(leaf, np.ndarray) for leaf in leaves):
                 arrays = [jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
                 _, params, state, inputs = jax.tree.unflatten(tree, arrays)
-            # the numbers that the layers' own code holds are no data: jax.transfer_guard is not about them
+            # constants in the layers' own code are not data, so jax.transfer_guard should not apply to them
             with contextlib.nullcontext() if compiling else jax.transfer_guard_host_to_device("allow"):
                 y, new_state = self.run(context, params, state, inputs)
-            if context.observer is not None and not context.kept:  # a network of one part, which names itself
+            if context.observer is not None and not context.kept:  # a network of a single layer
                 y = context.seen(self, inputs, y)
             return y, new_state
 
     def _look_at(self, shapes: tuple[Shape, ...]) -> None:
-        """Warn where inputs look as if their axes were in another library's order."""
+        """Warn where the inputs' axes look as if they were in another library's order."""
         for shape in shapes:
             if layout.suspicion(shape) is not None and self.slides(shapes):
                 layout.warn(shape)
 
     def slides(self, shapes: tuple[Shape, ...]) -> bool:
-        """Whether a window slides over the inputs as they are given."""
+        """Whether a window slides directly over the network's inputs."""
         return False
 
     def check_shapes(self, shapes: tuple[Any, ...]) -> tuple[Shape, ...]:
-        """Plain tuples of integers, as many as the layer takes."""
+        """Convert shapes to plain tuples of integers; raise unless there are as many as the layer takes."""
         return self.accept_shapes(tuple(check_shape(shape) for shape in shapes))
 
     def accept_shapes(self, shapes: tuple[Any, ...]) -> tuple[Shape, ...]:
-        """Raise unless what the layers before made is what this one takes: arrays, as many as it has inputs."""
+        """Raise unless the outputs of the layers before suit this one: one array for each of its inputs."""
         check_count(self.inputs, len(shapes))
         for shape in shapes:
             check_one_array(shape, self.floating)
         return shapes
 
     def check_given(self, params: Params, inputs: tuple[Any, ...]) -> None:
-        """Raise where the inputs contradict the parameters in a way that deserves its own words."""
+        """Raise where the inputs contradict the parameters in a way that deserves its own message."""
 
     def __repr__(self) -> str:
         return names.rebuild(self)

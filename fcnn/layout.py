@@ -1,4 +1,4 @@
-"""Shapes that look as if their axes were in another library's order. They may be meant: a warning, and no error."""
+"""Shapes whose axes look as if they were in another library's order. They may be intended, so this only warns."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from .geometry import Shape
 
 
 class LayoutWarning(UserWarning):
-    """Data look as if channels came first, or as if the axis of channels was missing.
+    """The data look as if channels came first, or as if the channel axis was missing.
 
-    Where they are meant as they are, switch it off: ``warnings.simplefilter("ignore", fcnn.LayoutWarning)``.
+    If the layout is intended, switch the warning off: ``warnings.simplefilter("ignore", fcnn.LayoutWarning)``.
     """
 
 
-#: whose lines are not the user's
+#: packages whose stack frames are not the user's code
 _INNER = ("fcnn", "jax", "contextlib")
-#: samples from which on an axis is taken for one of an image's
+#: an axis with at least this many samples is taken for a side of an image
 _SIDE = 28
-#: samples past which an axis is hardly one of channels
+#: an axis with more samples than this is unlikely to be channels
 _CHANNELS = 64
 
 
 def warn(shape: Shape) -> None:
-    """Warn where a shape (*space, channels) that windows are about to slide over looks like another library's.
+    """Warn where a shape (*space, channels) that windows will slide over looks like another library's layout.
 
     Example:
         >>> warn((224, 224, 3)), warn((16000, 1)), warn((100, 64)), warn((1, 1, 512))
@@ -34,19 +34,19 @@ def warn(shape: Shape) -> None:
     said = suspicion(shape)
     if said is not None:
         frame, level = sys._getframe(0), 1
-        # at the line outside the library that led here, so that Python shows it once
+        # attribute the warning to the user's line, so that Python shows it once
         while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in _INNER:
             frame, level = frame.f_back, level + 1
         warnings.warn(said, LayoutWarning, stacklevel=level)
 
 
 def suspicion(shape: Shape) -> str | None:
-    """What is odd about a shape, and what to do; None: nothing.
+    """What looks wrong about a shape, and what to do; None: nothing.
 
-    Channels first: three axes, of which the first is 1, 3 or 4 and the other two are those of an image. A forgotten
-    axis of channels: two axes of equal length that is no power of two, as in MNIST.
+    Channels first: three axes, of which the first is 1, 3 or 4 and the other two look like the sides of an image. A
+    missing channel axis: two axes of equal length that is not a power of two, as in MNIST.
     """
-    if len(shape) not in (2, 3) or not all(type(size) is int for size in shape):  # symbols for sizes
+    if len(shape) not in (2, 3) or not all(type(size) is int for size in shape):  # symbolic sizes
         return None
     if len(shape) == 3 and _channels_first(*shape):
         channels, height, width = shape

@@ -1,7 +1,7 @@
 """Names of layers and functions: in parameter trees, in ``repr``, in pickles.
 
-Functions such as ``jax.nn.relu`` live in private modules and cannot be pickled as they are; they go by the
-name under which people import them.
+Functions such as ``jax.nn.relu`` live in private modules and cannot be pickled directly; they are stored under the
+public name that users import.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import numpy as np
 
 from .identity import Key
 
-#: where functions are looked up by their short name, in this order
+#: modules in which functions are looked up by their short name, in this order
 PUBLIC = ("jax.nn", "jax.numpy", "jax.lax", "jax.scipy.special", "fcnn.ops", "jax.nn.initializers")
 
 
 def snake(name: str) -> str:
-    """A class name as a part's name.
+    """Convert a class name to the name of a part.
 
     Example:
         >>> snake("GlobalMaxPool"), snake("LpPool"), snake("Conv"), snake("PReLU")
@@ -99,7 +99,7 @@ def code(value: Any) -> str:
     if kind is complex:
         return f"complex({code(value.real)}, {code(value.imag)})"
     if isinstance(value, np.dtype):
-        # numbers of ml_dtypes, such as bfloat16, have no quotes in their repr
+        # the dtypes of ml_dtypes, such as bfloat16, have no quotes in their repr
         return f"jax.numpy.dtype({value.name!r})" if f"({value.name})" in repr(value) else f"jax.numpy.{value!r}"
     if dataclasses.is_dataclass(value) or not callable(value):
         return repr(value)
@@ -110,7 +110,7 @@ def code(value: Any) -> str:
 
 
 def rebuild(layer: Any) -> str:
-    """The call that makes an equal layer, without the arguments that have their defaults.
+    """The call that constructs an equal layer, without arguments that have their default values.
 
     Example:
         >>> import fcnn
@@ -132,12 +132,12 @@ def rebuild(layer: Any) -> str:
 
 
 def _given(value: Any, default: Any) -> bool:
-    """Whether a value is another than the default, which True and 1 are."""
+    """Whether a value differs from the default; True and 1 count as different."""
     return value is not default and Key(value) != Key(default)
 
 
 def find(module: str, name: str) -> Any:
-    """Import an object by the name it has in a module; None where there is none.
+    """Import an object by module and name; None where there is none.
 
     Example:
         >>> find("math", "sqrt")(4.0)
@@ -150,13 +150,14 @@ def find(module: str, name: str) -> Any:
 
 
 def pack(value: Any, places: Mapping[int, int] = MappingProxyType({})) -> Any:
-    """A value as plain pickle can take it: functions become the names they are imported by.
+    """A value in a form that plain pickle can handle: functions are replaced by the names they are imported by.
 
-    What is in ``places``, by its id, is packed already, and becomes its place: networks may be nested deeper than
-    pickle goes. A pickler that takes functions by value, such as that of cloudpickle, gets those without a name.
+    A value whose id is in ``places`` is packed already and is replaced by its place, because networks may be nested
+    deeper than pickle's recursion allows. A pickler that pickles functions by value, such as cloudpickle's, gets
+    functions that have no importable name as they are.
 
     Raises:
-        pickle.PicklingError: a function that has no such name.
+        pickle.PicklingError: a function has no importable name.
     """
     if id(value) in places:
         return _Place(places[id(value)])
@@ -179,7 +180,7 @@ def pack(value: Any, places: Mapping[int, int] = MappingProxyType({})) -> Any:
 
 
 def _takes_functions(frame: types.FrameType | None) -> bool:
-    """Whether the pickler that is at work takes functions by value; of plain pickle's nothing is on the stack."""
+    """Whether the running pickler pickles functions by value; plain pickle's C pickler is not on the Python stack."""
     while frame is not None:
         pickler = frame.f_locals.get("self")
         if isinstance(pickler, (pickle.Pickler, pickle._Pickler)):  # type: ignore[attr-defined]
@@ -194,7 +195,7 @@ def unpack(value: Any, made: Sequence[Any] = ()) -> Any:
     """The inverse of :func:`pack`.
 
     Raises:
-        pickle.UnpicklingError: a function that is no longer there.
+        pickle.UnpicklingError: a function can no longer be imported.
     """
     if isinstance(value, _Place):
         return made[value.number]
@@ -209,10 +210,10 @@ def unpack(value: Any, made: Sequence[Any] = ()) -> Any:
 
 
 def imported(module: str, name: str) -> Any:
-    """The function, or the network, that a pickle knows by its name.
+    """The function, or the network, that a pickle refers to by name.
 
     Raises:
-        pickle.UnpicklingError: there is none.
+        pickle.UnpicklingError: there is no such function or network.
 
     Example:
         >>> imported("math", "sqrt")(4.0)

@@ -1,4 +1,4 @@
-"""Arrays of NumPy in a form that JAX computes with as they are meant."""
+"""NumPy arrays in a form that JAX interprets correctly."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 
 def native(x: Any, name: str = "x") -> Any:
-    """An array of NumPy in this machine's order of bytes; whatever else is given is left as it is.
+    """A NumPy array in native byte order; any other value is returned unchanged.
 
-    FITS and NetCDF files hold numbers in the other order, and a compiled program would take their bytes as they stand.
+    FITS and NetCDF files may hold numbers in the other byte order, and a compiled program would misread their bytes.
 
     Raises:
         ValueError: a masked array with masked values, whose mask would be lost.
-        TypeError: a dtype that JAX has not: more than 64 bits, objects, texts, times.
+        TypeError: a dtype that JAX does not have: more than 64 bits, objects, strings, times.
 
     Example:
         >>> native(np.array([1.0], ">f4")).dtype

@@ -9,18 +9,18 @@ from typing import Any
 
 
 def path_of(given: Any, what: str = "path") -> Path:
-    """A path that a user gave, absolute, so that it means the same after ``os.chdir``, its ``~`` a home folder.
+    """Convert a user's path to an absolute one, which stays valid after ``os.chdir``; ``~`` is expanded.
 
     Args:
-        given: the path, a string or what ``os.fspath`` takes.
+        given: the path, a string or a value that ``os.fspath`` accepts.
         what: its name in messages.
 
     Returns:
-        The path; links stay as they are.
+        The absolute path; links are not resolved.
 
     Raises:
         TypeError: not a path.
-        ValueError: an empty one, an address such as gs://bucket/run, or the home folder of nobody.
+        ValueError: an empty path, an address such as gs://bucket/run, or the home folder of an unknown user.
 
     Example:
         >>> path_of("~/runs") == Path.home() / "runs", path_of("runs").is_absolute()
@@ -35,7 +35,7 @@ def path_of(given: Any, what: str = "path") -> Path:
         raise ValueError(f"{what} is empty; '.' is the present folder")
     if "\0" in text:
         raise ValueError(f"{what} holds a null character, which no path can: {given!r}")
-    # pathlib makes one slash of two
+    # pathlib collapses two slashes into one, so gs:/ is matched as well
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|(gs|s3|hdfs|abfs|https?|file):/", text):
         raise ValueError(f"{what} is an address, {text!r}, and has to be a path; mount it, or copy what is there")
     if text.startswith("~"):
@@ -50,4 +50,4 @@ def path_of(given: Any, what: str = "path") -> Path:
                 raise ValueError(
                     f"{what} is {given!r}, but there is no such user; a file of that name is {'./' + text!r}"
                 ) from None
-    return Path(text).absolute()  # ".." stays: behind a link it is not what the text says
+    return Path(text).absolute()  # keep "..": after a symbolic link it is not the parent that the text shows

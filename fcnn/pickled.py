@@ -11,7 +11,7 @@ from .identity import Value
 
 
 class Pickled(Value):
-    """A frozen dataclass that is pickled with what it is nested of one after another, not one inside the other."""
+    """A frozen dataclass that pickles the values nested in it as a flat list, so that nesting can be of any depth."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         order = _deepest_first(self)
@@ -31,7 +31,7 @@ class Pickled(Value):
 
 
 def _deepest_first(whole: Pickled) -> list[Pickled]:
-    """A value and what it is nested of, each after its parts; what is pickled in its own way counts as one."""
+    """A value and the values nested in it, each after its parts; values with their own ``__reduce__`` are not split."""
     order: list[Pickled] = []
     known: set[int] = set()
     left: list[tuple[Any, bool]] = [(whole, False)]
@@ -51,14 +51,14 @@ def _deepest_first(whole: Pickled) -> list[Pickled]:
 
 
 def _restore(entries: list[tuple[type[Pickled], dict[str, Any]]]) -> Pickled:
-    """Undo ``Pickled.__reduce__``; the values were checked when they were first made."""
+    """Undo ``Pickled.__reduce__``; the values were checked when they were first constructed."""
     made: list[Any] = []
     for kind, fields in entries:
         value = object.__new__(kind)
         for field in dataclasses.fields(kind):  # type: ignore[arg-type]
             if field.name in fields:
                 own = names.unpack(fields[field.name], made)
-            elif field.default is not dataclasses.MISSING:  # the class has got another field since
+            elif field.default is not dataclasses.MISSING:  # the class has gained this field since
                 own = field.default
             else:
                 raise pickle.UnpicklingError(

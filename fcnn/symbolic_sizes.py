@@ -1,4 +1,4 @@
-"""Sizes that may be symbolic, as in ``jax.export``: not known before the program runs."""
+"""Sizes that may be symbolic, as in ``jax.export``: unknown until the program runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def symbolic(size: Any) -> bool:
-    """Whether a size is not known before the program runs: a symbolic dimension of ``jax.export``.
+    """Whether a size is a symbolic dimension of ``jax.export``, unknown until the program runs.
 
     Example:
         >>> import jax
@@ -18,12 +18,12 @@ def symbolic(size: Any) -> bool:
 
 
 def plain(size: Any) -> int:
-    """A size as a plain Python integer; a symbolic one as it is."""
+    """A size as a plain Python integer; a symbolic size is returned unchanged."""
     return size if symbolic(size) else operator.index(size)
 
 
 def plain_sizes(sizes: tuple[int, ...]) -> int | tuple[int, ...]:
-    """Sizes along the axes as they are written: one number where they are equal.
+    """Sizes along the axes in their shortest form: one number where they are all equal.
 
     Example:
         >>> plain_sizes((3, 3)), plain_sizes((3, 5))
@@ -33,7 +33,7 @@ def plain_sizes(sizes: tuple[int, ...]) -> int | tuple[int, ...]:
 
 
 def assumed(size: int, value: int = 1) -> int:
-    """The size, or where it is symbolic the one assumed where the best of several equal ways is chosen.
+    """The size, or, where it is symbolic, the value to assume when choosing between equivalent algorithms.
 
     Example:
         >>> assumed(5)
@@ -43,7 +43,7 @@ def assumed(size: int, value: int = 1) -> int:
 
 
 def below(size: int, bound: int) -> bool:
-    """Whether a size is surely below a bound: of symbolic sizes that is often not known.
+    """Whether a size is certainly below a bound; False where symbolic sizes leave it open.
 
     Example:
         >>> below(2, 3), below(3, 3)

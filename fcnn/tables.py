@@ -1,4 +1,4 @@
-"""How a report prints: as a table of text in a terminal, and as one of HTML in a notebook."""
+"""Printing of reports: as a text table in a terminal, and as an HTML table in a notebook."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text, with what stands above and below them.
+    """Rows of text, with optional lines above and below.
 
     Args:
         header: the names of the columns; () for none.
-        rows: the cells of each row, as many as there are columns.
+        rows: the cells of each row, one for each column.
         above: a line above the table.
         below: lines below it.
-        right: the columns whose cells end at their right edge, as numbers do.
-        marked: the rows that stand out in a notebook.
+        right: the right-aligned columns, such as numbers.
+        marked: the rows that are highlighted in a notebook.
 
     Example:
         >>> print(Table(("layer", "parameters"), [("conv1", "156"), ("dense1", "1,290")], right=(1,), below="1,446"))
@@ -50,7 +50,7 @@ class Table:
         return "  ".join(cell.rjust(n) if i in self.right else cell.ljust(n) for cell, n, i in placed).rstrip()
 
     def html(self) -> str:
-        """The table for a notebook."""
+        """The table as HTML, for a notebook."""
 
         def row(cells: tuple[str, ...], tag: str, style: str = "") -> str:
             return f"<tr{style}>" + "".join(self._cell(i, cell, tag) for i, cell in enumerate(cells)) + "</tr>"
@@ -68,7 +68,7 @@ class Table:
 
 
 class Tabular:
-    """A report that prints as a table; a class of one defines ``table``."""
+    """Base class of a report that prints as a table; subclasses define ``table``."""
 
     def table(self) -> Table:
         """The report as a table."""
@@ -85,5 +85,5 @@ class Tabular:
 
 
 def _escaped(text: str) -> str:
-    """Text as HTML; indentation and line breaks stay."""
+    """Text as HTML; indentation and line breaks are preserved."""
     return html.escape(text).replace("  ", "&nbsp;&nbsp;").replace("\n", "<br>")

@@ -19,29 +19,29 @@ def transposed(
     output_padding: int | Sequence[int] = 0,
     out: int | Sequence[int] | None = None,
 ) -> tuple[Shape, Pads]:
-    r"""Output size of a transposed convolution, and what it crops from the full result.
+    r"""Output size of a transposed convolution, and the samples that it crops from the full result.
 
-    The full result along an axis of size M has :math:`(M - 1) s + d (P - 1) + 1` samples. ``padding`` takes
-    samples away at (before, after), ``output_padding`` adds samples after.
+    The full result along an axis of size M has :math:`(M - 1) s + d (P - 1) + 1` samples. ``padding`` removes
+    samples (before, after), ``output_padding`` adds samples after.
 
     Args:
         space: size of each axis of the input.
         kernel: window size.
         stride: distance between input samples in the output.
-        padding: "VALID" crops nothing; "SAME" gives s M samples, the odd one cropped after, "SAME_LOWER" before; an
-            integer or pairs crop as much. A mode, alone as "SAME" or with an amount, adds what is cropped to the
-            samples that padding of this mode would have copied there.
+        padding: "VALID" crops nothing; "SAME" gives s M samples, with the odd one cropped after ("SAME_LOWER":
+            before); an integer or pairs crop that many samples. A mode, alone (the size of "SAME") or with an amount,
+            adds the cropped samples to those that padding of this mode would have copied there.
         dilation: distance between kernel samples.
         output_padding: samples added after; less than the stride or the dilation.
-        out: the size that is wanted instead. "SAME" and a mode alone crop to it, of s (M - 1) + 1 to s M samples;
-            with other paddings it says what output_padding is.
+        out: the output size, instead of output_padding. "SAME" and a mode alone crop to it, from s (M - 1) + 1 to s M
+            samples; with other paddings it determines output_padding.
 
     Returns:
         The output's space, and (before, after) to crop along each axis; a negative number adds.
 
     Raises:
-        ValueError: a padding that has no transpose, nothing left after cropping, an output_padding that is too
-            large, or a size that is wanted and cannot be had.
+        ValueError: a padding that has no transpose, no samples left after cropping, an output_padding that is too
+            large, or a size ``out`` that cannot be reached.
 
     Source:
         Dumoulin and Visin 2016, relationship 13; torch.nn.ConvTranspose2d.
@@ -104,7 +104,7 @@ def transposed(
     for axis in range(rank):
         if amount is None:
             lo = (spans[axis] - 1) // 2
-        else:  # half of what a SAME convolution of so many samples pads; none where the stride skips samples
+        else:  # half of the padding of the SAME convolution; zero where the stride skips samples
             lo = (larger(surplus[axis], 0) + (amount == "SAME_LOWER")) // 2 if same else pads[axis][0]
         crops.append((lo, surplus[axis] - lo - more[axis]))
     wanted = tuple(n + e for n, e in zip(wanted, more, strict=True))
@@ -118,7 +118,7 @@ def transposed(
 
 
 def folded(crops: Pads, padding: Padding) -> tuple[Pads, tuple[Pads, str]]:
-    """The crops of a transposed convolution in two: what is left away or added, and what is folded back, by which mode.
+    """Split the crops of a transposed convolution: samples to drop or add, and samples to fold back in which mode.
 
     Example:
         >>> folded(((1, -2),), "SAME"), folded(((1, -2),), "CIRCULAR")

@@ -1,4 +1,4 @@
-"""The types of what a network is made of: trees of arrays, and what a layer declares of one array."""
+"""Types of a network's data: trees of arrays, and a layer's declaration of one array."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import jax
 
 from .geometry import Shape
 
-#: what the optimizer may change: nested dicts of arrays
+#: the arrays that the optimizer may change: nested dicts
 Params = dict[str, Any]
-#: what the data may change: nested dicts of arrays
+#: the arrays that training data update: nested dicts
 State = dict[str, Any]
 #: (key, shape, dtype) -> array
 Initializer = Callable[..., jax.Array]
@@ -22,9 +22,9 @@ class Parameter(NamedTuple):
 
     Attributes:
         shape: its shape.
-        init: the function (key, shape, dtype) that makes the first value.
-        axes: what its axes mean: "space" (samples of a kernel), "place" (positions of the output), "in" and "out"
-            (channels); file formats, pictures and initialisers need it. () where nothing is said.
+        init: the function (key, shape, dtype) that returns the initial value.
+        axes: the meaning of each axis: "space" (samples of a kernel), "place" (positions of the output), "in" and
+            "out" (channels); file formats, pictures and initialisers use it. (): not stated.
     """
 
     shape: Shape

@@ -1,4 +1,4 @@
-"""The parts of a network: each holds hyperparameters, the arithmetic is in ``fcnn.ops``."""
+"""The layers: each holds hyperparameters; the arithmetic is in ``fcnn.ops``."""
 
 from .channels import ChannelShuffle, PReLU, ScaleChannels
 from .conv import Conv, ConvTranspose, LocallyConnected

@@ -1,4 +1,4 @@
-"""Layers that look at every position by itself: slopes, factors and the order of channels."""
+"""Layers that act on every position separately: slopes, factors and the order of channels."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .initial import Initial, check, resolve
 
 @dataclass(frozen=True, repr=False)
 class PReLU(Layer):
-    r"""The rectifier whose slope on the negative side is learned.
+    r"""A rectifier with a learned slope for negative inputs.
 
     .. math:: y_{\dots, c} = \max(x_{\dots, c}, 0) + a_c \min(x_{\dots, c}, 0)
 
-    Weight decay would pull it towards a ReLU; the decay mask of ``fcnn.training`` leaves it out.
+    Weight decay would pull the slope towards 0, a ReLU; the decay mask of ``fcnn.training`` excludes it.
 
     Args:
-        per_channel: whether every channel has a slope of its own; False: one slope for all, PyTorch's default.
-        slope_init: the first slope, 0.25 in the paper and in PyTorch; as ``bias_init`` of ``Conv``.
+        per_channel: whether every channel has its own slope; False: one slope for all, PyTorch's default.
+        slope_init: initial slope, 0.25 in the paper and in PyTorch; an initialiser as ``bias_init`` of ``Conv``.
 
     Shapes:
         x (batch, *space, channels) to the same; params["slope"] () or, with ``per_channel``, (channels,).
@@ -80,20 +80,20 @@ class ScaleChannels(Layer):
 
     .. math:: y_{\dots, c} = \gamma_c \, x_{\dots, c}
 
-    At the end of a residual branch, with a small first factor, every block begins near the identity.
+    At the end of a residual branch, a small initial factor makes every block start close to the identity.
 
     Args:
-        initial: the first value of every factor; ConvNeXt's 1e-6.
+        initial: initial value of every factor; the default is ConvNeXt's 1e-6.
 
     Shapes:
         x (batch, *space, channels) to the same; params["scale"] (channels,).
 
     Raises:
-        ValueError: a first value that is not finite.
+        ValueError: an initial value that is not finite.
 
     Source:
         Touvron et al., "Going deeper with image transformers", 2021, equation 4 ("LayerScale"); Liu et al., "A ConvNet
-        for the 2020s", 2022, has it in every block.
+        for the 2020s", 2022, uses it in every block.
 
     Example:
         >>> import fcnn
@@ -122,12 +122,12 @@ class ScaleChannels(Layer):
 
 @dataclass(frozen=True, repr=False)
 class ChannelShuffle(Layer):
-    r"""Deal the channels of every group out over all groups, so that grouped convolutions exchange what they know.
+    r"""Distribute the channels of every group over all groups, so that grouped convolutions exchange information.
 
     .. math:: y_{\dots,\, g j + i} = x_{\dots,\, (C / g) i + j}, \qquad 0 \le i < g, \quad 0 \le j < C / g
 
     Args:
-        groups: g, a divisor of the C channels: the groups of the convolution before it.
+        groups: g, a divisor of the C channels; use the groups of the preceding convolution.
 
     Shapes:
         x (batch, *space, channels) to the same.

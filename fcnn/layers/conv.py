@@ -1,4 +1,4 @@
-"""Layers that move weights over a space: shared (convolutions) or not (locally connected)."""
+"""Layers that apply kernels over a space: with shared weights (convolutions) or without (locally connected)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .initial import Fans, Initial, check, resolve
 
 @dataclass(frozen=True, repr=False)
 class _Sliding(Layer):
-    """What the layers of this file have in common: their hyperparameters and the checks of them."""
+    """Base class of the layers in this file: their hyperparameters and the checks of them."""
 
     features: int
     kernel: int | tuple[int, ...]
@@ -105,7 +105,7 @@ class _Sliding(Layer):
         given = f"kernel has shape {format_shape(tuple(kernel))}, x has shape {format_shape(tuple(x))}"
         if made_for != len(x) - 2:
             batch = ""
-            if made_for == len(x) - 1:  # x with its batch has as many axes as the shape that was given to init
+            if made_for == len(x) - 1:  # x with its batch has as many axes as the shape given to init
                 example = format_shape(tuple(x[1:]))
                 batch = f"; was the batch in the shape given to init? then make new params by init(key, {example})"
             raise ValueError(
@@ -121,7 +121,7 @@ class _Sliding(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Conv(_Sliding):
-    r"""Convolution: one kernel, used at every position.
+    r"""Convolution: the same kernel at every position.
 
     .. math:: y_{n, i, o} = b_o + \sum_{j, c} x_{n,\, s i + d j - p,\, c} \; w_{j, c, o}
 
@@ -129,19 +129,19 @@ class Conv(_Sliding):
 
     Args:
         features: number of kernels, and so of feature maps in the output.
-        kernel: size in samples; an integer holds along every axis.
+        kernel: size in samples; an integer applies to every axis.
         stride: step between windows, in samples.
-        padding: how much: "VALID" (nothing), "SAME", "SAME_LOWER" (the odd sample before), "CAUSAL" (all before), an
-            integer, or one pair (before, after) for each axis. With copies instead of zeros, (mode, amount): the
-            mode is "CIRCULAR" (from the other end), "REFLECT" (mirrored) or "EDGE" (the last sample again), such as
+        padding: the amount: "VALID" (none), "SAME", "SAME_LOWER" (the odd sample before), "CAUSAL" (all before), an
+            integer, or one pair (before, after) for each axis. For copies instead of zeros, (mode, amount): the mode
+            is "CIRCULAR" (from the other end), "REFLECT" (mirrored) or "EDGE" (the last sample repeated), such as
             ("REFLECT", 1). A mode alone, such as "CIRCULAR", adds half of the kernel at either end whatever the
             stride, as Flax does. PyTorch's ``padding=p`` is ``padding=p``, its ``padding_mode="replicate"`` is
-            ``("EDGE", p)``; Keras's "same" is "SAME". :func:`fcnn.geometry.slide` has the numbers.
+            ``("EDGE", p)``; Keras's "same" is "SAME". :func:`fcnn.geometry.slide` documents the exact amounts.
         dilation: distance between neighbouring kernel samples.
-        groups: features of group g see channels of group g only; ``groups=channels`` is depthwise.
+        groups: features of group g depend on channels of group g only; ``groups=channels`` is depthwise.
         bias: whether a learned offset is added to each feature.
         kernel_init: "he_normal", any other name of ``jax.nn.initializers``, a name with arguments such as
-            ("normal", 0.01), or a function (key, shape, dtype). Where a named one divides by a fan, fan_in is
+            ("normal", 0.01), or a function (key, shape, dtype). If a named initialiser divides by a fan, fan_in is
             prod(kernel) channels / groups, and fan_out prod(kernel / stride) features / groups.
         bias_init: likewise.
 
@@ -170,36 +170,37 @@ class Conv(_Sliding):
 
 @dataclass(frozen=True, repr=False)
 class ConvTranspose(_Sliding):
-    r"""Transposed convolution: every input sample lays a scaled copy of the kernel into the output.
+    r"""Transposed convolution: every input sample adds a scaled copy of the kernel to the output.
 
     .. math:: y_{n,\, s i + d j - p,\, o} \mathrel{+}= \sum_c x_{n, i, c} \; w_{j, c, o}
 
-    Which argument gives which library's result, for M samples, kernel P and stride s:
+    Arguments that reproduce other libraries' results, for M samples, kernel P and stride s:
 
     - PyTorch ``padding=p, output_padding=q``: the same here. Output (M - 1) s - 2 p + d (P - 1) + q + 1.
-      Its ``output_size`` at call is ``out``.
+      The ``output_size`` of its call is ``out``.
     - Keras "same": ``padding="SAME"``. Output s M.
     - Keras "valid": ``padding="VALID", output_padding=max(s - P, 0)``. Output s M + max(P - s, 0).
 
-    :func:`fcnn.ops.conv_transpose` says how their kernels are laid out.
+    :func:`fcnn.ops.conv_transpose` documents the layout of their kernels.
 
     Args:
         features: number of feature maps in the output.
-        kernel: size in samples; an integer holds along every axis.
-        stride: distance of neighbouring input samples in the output.
-        padding: what is cropped from the full result: "VALID" nothing, "SAME" to s M samples, the odd one after
-            ("SAME_LOWER" before), an integer, or one pair (before, after) for each axis. "CIRCULAR", "REFLECT" and
-            "EDGE", alone or with an amount as for ``Conv``, add it to the samples that ``Conv`` would have copied.
+        kernel: size in samples; an integer applies to every axis.
+        stride: distance between neighbouring input samples in the output.
+        padding: samples to crop from the full result: "VALID" none, "SAME" down to s M samples, the odd one after
+            ("SAME_LOWER": before), an integer, or one pair (before, after) for each axis. "CIRCULAR", "REFLECT" and
+            "EDGE", alone or with an amount as for ``Conv``, add the cropped samples to those that ``Conv`` would have
+            copied.
         dilation: distance between neighbouring kernel samples.
-        groups: features of group g see channels of group g only.
+        groups: features of group g depend on channels of group g only.
         bias: whether a learned offset is added to each feature.
-        kernel_init: as for ``Conv``; fan_in is prod(kernel / stride) channels / groups, because an output is made
-            from so many input samples, and fan_out prod(kernel) features / groups.
+        kernel_init: as for ``Conv``; fan_in is prod(kernel / stride) channels / groups, the number of terms in an
+            output, and fan_out prod(kernel) features / groups.
         bias_init: as for ``Conv``.
-        output_padding: samples added after, along every axis or for each; less than the stride or the dilation.
-        out: size of the output, along every axis or for each. A convolution with a stride makes the same of inputs
-            of several sizes; this says which is meant, and stands for the output_padding that gives it. With "SAME"
-            it is cropped to. None: what comes.
+        output_padding: samples added after, one number or one for each axis; less than the stride or the dilation.
+        out: size of the output, one number or one for each axis. A strided convolution maps inputs of several sizes to
+            the same output size; this chooses one of them, instead of output_padding. With "SAME" the result is cropped
+            to it. None: the size that follows from the other arguments.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, features);
@@ -262,19 +263,19 @@ class ConvTranspose(_Sliding):
 
 @dataclass(frozen=True, repr=False)
 class LocallyConnected(_Sliding):
-    r"""The geometry of a convolution without the sharing: every position has a kernel of its own.
+    r"""A convolution without weight sharing: every position has its own kernel.
 
     .. math:: y_{n, i, o} = b_{i, o} + \sum_{j, c} x_{n,\, s i + d j - p,\, c} \; w_{i, j, c, o}
 
     Args:
         features: number of feature maps in the output.
-        kernel: size in samples; an integer holds along every axis.
+        kernel: size in samples; an integer applies to every axis.
         stride: as for ``Conv``.
         padding: as for ``Conv``.
         dilation: as for ``Conv``.
         groups: as for ``Conv``.
         bias: whether a learned offset is added to each feature at each position.
-        kernel_init: as for ``Conv``; drawn for each position by itself.
+        kernel_init: as for ``Conv``; drawn separately for each position.
         bias_init: as for ``Conv``.
 
     Shapes:
@@ -309,7 +310,7 @@ class LocallyConnected(_Sliding):
         return math.prod(self.parameters(shape)["kernel"].shape)
 
     def check_given(self, params: Params, inputs: tuple[Any, ...]) -> None:
-        """The shape of the kernel depends on the whole input: the comparison of shapes says it better."""
+        """No check here: the kernel's shape depends on the whole input, so the comparison of shapes explains more."""
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         return ops.locally_connected(
@@ -318,7 +319,7 @@ class LocallyConnected(_Sliding):
 
 
 def _everywhere(init: Callable[..., jax.Array], axes: int) -> Callable[..., jax.Array]:
-    """Draw for each position by itself, so that the scale is that of one position's fan-in."""
+    """Draw separately for each position, so that the scale uses one position's fan-in."""
 
     def draw(key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
         keys = jax.random.split(key, math.prod(shape[:axes]))

@@ -21,12 +21,12 @@ from .initial import Initial, check, resolve
 
 @dataclass(frozen=True, repr=False)
 class Dense(Layer):
-    r"""A matrix product: every output sees every channel.
+    r"""A matrix product: every output depends on every channel.
 
     .. math:: y_{\dots, o} = b_o + \sum_c x_{\dots, c} w_{c, o}
 
-    On an input with space axes the same matrix serves every position, which is ``Conv(features, 1)``; put
-    ``Flatten()`` before it to let it see the whole space.
+    On an input with space axes the same matrix is applied at every position, as by ``Conv(features, 1)``; put
+    ``Flatten()`` before it to connect it to the whole space.
 
     Args:
         features: number of outputs.
@@ -85,19 +85,19 @@ class Dense(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Flatten(Layer):
-    """Lay each example out as one vector, the channels running fastest; or some neighbouring axes of it as one.
+    """Flatten each example to one vector, with the channels varying fastest; or flatten some adjacent axes only.
 
     Args:
-        first: the first of these axes of x, where axis 0 is the batch; negative numbers count from the end. PyTorch's
+        first: the first axis of x to flatten, where axis 0 is the batch; negative numbers count from the end. PyTorch's
             ``start_dim``.
-        last: the last of them, its ``end_dim``.
+        last: the last axis to flatten, PyTorch's ``end_dim``.
 
     Shapes:
         x (batch, *space, channels) to (batch, product of space and channels); the axes before ``first`` and after
         ``last`` are kept.
 
     Raises:
-        ValueError: axes that are not there.
+        ValueError: axes that x does not have.
 
     Example:
         >>> Flatten().out_shape((5, 5, 16))
@@ -138,7 +138,7 @@ class Maxout(Layer):
     After ``Dense(k * n)`` or ``Conv(k * n, ...)`` it gives n units of k linear pieces each.
 
     Args:
-        pieces: channels in a group, k.
+        pieces: k, the number of channels in a group.
 
     Shapes:
         x (batch, *space, channels) to (batch, *space, channels // pieces).
@@ -175,13 +175,13 @@ class Maxout(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Dropout(Layer):
-    r"""In training, set a random share of the input to zero and scale the rest; otherwise do nothing.
+    r"""In training, set a random fraction of the input to zero and scale the rest; at inference, do nothing.
 
     .. math:: y = \frac{m}{1 - r} x, \qquad m \sim \mathrm{Bernoulli}(1 - r)
 
     Args:
-        rate: r, the share that is dropped, in [0, 1).
-        whole_channels: draw one value for all positions of a channel of an example.
+        rate: r, the fraction to drop, in [0, 1).
+        whole_channels: draw one m for all positions of a channel of an example.
 
     Shapes:
         x (batch, *space, channels) to the same.
@@ -233,14 +233,14 @@ class Dropout(Layer):
 
 @dataclass(frozen=True, repr=False)
 class StochasticDepth(Layer):
-    r"""In training, drop the whole branch that it ends for a random share of the examples; otherwise do nothing.
+    r"""In training, drop the branch that it ends for a random fraction of the examples; at inference, do nothing.
 
     .. math:: y_n = \frac{m_n}{1 - r} x_n, \qquad m_n \sim \mathrm{Bernoulli}(1 - r)
 
-    It stands last in the body of a ``residual``; an example that is dropped takes the shortcut alone.
+    Put it last in the body of a ``residual``; a dropped example takes only the shortcut.
 
     Args:
-        rate: r, the share of the examples that is dropped, in [0, 1). Networks let it grow from block to block.
+        rate: r, the fraction of examples to drop, in [0, 1). Networks usually increase it from block to block.
 
     Shapes:
         x (batch, *space, channels) to the same.

@@ -17,23 +17,23 @@ from ..geometry import Shape
 from ..layer import Layer
 from ..types import Params
 
-#: how many examples a function is shown, in shape only, when its output shape is asked for: two batches, so that the
-#: axis that grows is seen to be the first, and numbers that divide by 2, 3 and 4, for functions that split the batch
+#: batch sizes for inferring the output shape of a function: two, to verify that the batch is the first axis of the
+#: output, and divisible by 2, 3 and 4, for functions that split the batch
 PROBES = (12, 24)
 
 
 @dataclass(frozen=True, repr=False)
 class Function(Layer):
-    """A function (batch, ...) -> (batch, ...) as a layer; compositions make these, users pass the function.
+    """A function (batch, ...) -> (batch, ...) as a layer; users pass the function, and compositions wrap it.
 
-    Two are equal where their functions are the same object, or partial applications of the same function to
-    equal arguments.
+    Two are equal if their functions are the same object, or partial applications of the same function to equal
+    arguments.
 
     Args:
-        function: a pure function of one array (or of several, where a graph calls it so).
+        function: a pure function of one array (or of several, where a graph calls it with several).
 
     Shapes:
-        Whatever the function does; the batch axis stays first.
+        Those of the function; the batch axis must stay first.
 
     Raises:
         TypeError: not callable.
@@ -105,11 +105,11 @@ def _probed(layer: Function, shapes: tuple[Shape, ...]) -> Shape:
 
 
 def called(function: Callable[..., Any], inputs: tuple[Any, ...], way_out: str, *before: Any) -> Any:
-    """Call a function; where it takes another number of arrays, say what it was given and what to do."""
+    """Call a function; on the wrong number of arrays, raise with what it was given and what to do."""
     try:
         return function(*before, *inputs)
     except TypeError as error:
-        if "positional argument" not in str(error) or "was given" in str(error):  # the second: it has been said
+        if "positional argument" not in str(error) or "was given" in str(error):  # the latter: an inner call has explained it
             raise
         given = f"{len(inputs)} array{'s' * (len(inputs) != 1)}"
         raise TypeError(f"{names.code(function)} was given {given} ({error}); {way_out}") from error
@@ -121,5 +121,5 @@ def abstract(shapes: tuple[Shape, ...], batch: int) -> list[jax.ShapeDtypeStruct
 
 
 def lost_batch(shape: Any) -> str:
-    """An output shape without the batch axis, in words."""
+    """Describe an output shape that lacks the batch axis."""
     return f"an output of {format_shape(tuple(shape))} without the batch axis"

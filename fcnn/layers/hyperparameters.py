@@ -1,4 +1,4 @@
-"""Checks of hyperparameters that several layers have."""
+"""Checks of hyperparameters that several layers share."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""How hyperparameters name an initialiser of ``jax.nn.initializers``, and what its scale refers to.
+"""Initialisers of ``jax.nn.initializers`` given by name in hyperparameters, and the fans that their scales use.
 
 A name, or a name with its arguments, can be compared, pickled and printed; the functions themselves cannot.
 
-The scales of "he_normal", "glorot_uniform" and their like divide by a fan. Read from the shape of a kernel alone it is
-right for a plain convolution only, so named initialisers get the fans that :class:`Fans` counts: fan_in is the number
-of terms in the sum that makes an output, fan_out the number of outputs that an input is a term of, of the same group
-and averaged over positions. A function (key, shape, dtype) is used as it is.
+Initialisers such as "he_normal" and "glorot_uniform" divide by a fan. A fan computed from the shape of the kernel alone
+is right only for a plain convolution, so named initialisers use the fans of :class:`Fans`: fan_in is the number of
+terms in the sum that gives an output, fan_out the number of outputs that an input contributes to. Both are counted
+within a group and averaged over positions. A function (key, shape, dtype) is used unchanged.
 
-JAX, Flax and Keras count fan_out over all groups and leave the stride out. PyTorch does the same, and exchanges the two
-in transposed convolutions.
+JAX, Flax and Keras count fan_out over all groups and ignore the stride. PyTorch does the same, and swaps the two in
+transposed convolutions.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from ..identity import cached
 #: "he_normal", ("normal", 0.01), or a function (key, shape, dtype) -> array
 Initial = str | tuple[Any, ...] | Callable[..., Any]
 
-#: initialisers of jax.nn.initializers that are functions themselves rather than makers of one
+#: initialisers of jax.nn.initializers that are used directly; the others are called to create one
 _DIRECT = ("zeros", "ones")
-#: the fan that initialisers divide by, by the first word of their names
+#: the first word of an initialiser's name, and the fan that it divides by
 _MODES = {
     **dict.fromkeys(("he", "kaiming", "lecun"), "fan_in"),
     **dict.fromkeys(("glorot", "xavier"), "fan_avg"),
@@ -37,10 +37,10 @@ _MODES = {
 
 
 def check(spec: Any, name: str) -> Initial:
-    """Check an initialiser as far as it can be without drawing from it.
+    """Check an initialiser as far as possible without drawing from it.
 
     Raises:
-        ValueError: a name that jax.nn.initializers does not have, or a scale that would make NaN.
+        ValueError: a name that jax.nn.initializers does not have, or a scale that would give NaN.
         TypeError: neither a name, nor a name with arguments, nor a function.
 
     Example:
@@ -83,17 +83,17 @@ def check(spec: Any, name: str) -> Initial:
 
 
 class Fans(NamedTuple):
-    r"""Between how many inputs and outputs a layer's weights stand.
+    r"""Numbers of inputs and outputs that a layer's weights connect.
 
     .. math:: \text{fan}_\text{in} = \frac{C}{g} \prod_a k_a, \qquad
         \text{fan}_\text{out} = \frac{F}{g} \prod_a \frac{k_a}{s_a}
 
     for a convolution from C to F channels in g groups with kernel k and stride s. A transposed convolution has the
-    stride in fan_in instead: of k samples that an output could be made from, every s-th is there. Borders are left out.
+    stride in fan_in instead: of the k kernel samples, only every s-th meets an input. Borders are ignored.
 
     Attributes:
-        into: terms in the sum that makes an output.
-        out_of: outputs that an input is a term of.
+        into: fan_in, the number of terms in the sum that gives an output.
+        out_of: fan_out, the number of outputs that an input contributes to.
     """
 
     into: float
@@ -101,13 +101,13 @@ class Fans(NamedTuple):
 
     @staticmethod
     def of_kernel(sizes: Shape, depth: int, features: int, stride: Shape, *, transposed: bool = False) -> Fans:
-        """Those of a convolution.
+        """The fans of a convolution.
 
         Args:
-            sizes: the kernel's, along each axis.
+            sizes: size of the kernel along each axis.
             depth: input channels of a group.
             features: output channels of a group.
-            stride: along each axis.
+            stride: stride along each axis.
             transposed: whether the convolution is transposed.
 
         Example:
@@ -119,7 +119,7 @@ class Fans(NamedTuple):
         return Fans(into * depth, out_of * features)
 
     def divisor(self, mode: str) -> float | None:
-        """What a scale is divided by in a mode of ``jax.nn.initializers.variance_scaling``; None: no such mode."""
+        """The fan that a mode of ``jax.nn.initializers.variance_scaling`` divides by; None: no such mode."""
         return {
             "fan_in": self.into,
             "fan_out": self.out_of,
@@ -130,12 +130,12 @@ class Fans(NamedTuple):
 
 @cached(maxsize=512)
 def resolve(spec: Initial, fans: Fans | None = None, groups: int = 1) -> Callable[..., jax.Array]:
-    """The function (key, shape, dtype) that a checked specification stands for.
+    """Convert a checked specification to a function (key, shape, dtype).
 
     Args:
-        spec: what :func:`check` returned.
-        fans: those of a kernel, for initialisers that are named; None: as ``jax.nn.initializers`` counts them.
-        groups: groups of a kernel; an orthogonal one is drawn for each by itself.
+        spec: the result of :func:`check`.
+        fans: the fans of the kernel, for named initialisers; None: as ``jax.nn.initializers`` counts them.
+        groups: groups of the kernel; an orthogonal kernel is drawn for each group separately.
 
     Example:
         >>> resolve("ones")(None, (2,), jnp.float32).tolist()
@@ -155,20 +155,20 @@ def resolve(spec: Initial, fans: Fans | None = None, groups: int = 1) -> Callabl
     made = made(*arguments)
     if fans is not None and (mode := _mode(name, arguments)) is not None:
         return _rescaled(made, fans, mode)
-    if groups > 1 and name.endswith("orthogonal") and len(arguments) < 2:  # a second one chooses an axis
+    if groups > 1 and name.endswith("orthogonal") and len(arguments) < 2:  # a second argument chooses an axis
         return _by_groups(made, groups)
     return made
 
 
 def _mode(name: str, arguments: list[Any]) -> str | None:
-    """Which fan an initialiser divides by; None: by none, or by one of axes that its arguments choose."""
+    """The fan that an initialiser divides by; None: it uses no fan, or its arguments choose the axes of the fan."""
     if name == "variance_scaling":
         return arguments[1] if len(arguments) == 3 else None
     return None if arguments else _MODES.get(name.partition("_")[0])
 
 
 def _rescaled(init: Callable[..., jax.Array], fans: Fans, mode: str) -> Callable[..., jax.Array]:
-    """An initialiser that divides by the fans given instead of those that its shape seems to have."""
+    """An initialiser that divides by the given fans instead of those computed from the shape."""
 
     def draw(key: jax.Array, shape: Shape, dtype: Any) -> jax.Array:
         value, wanted = init(key, shape, dtype), fans.divisor(mode)

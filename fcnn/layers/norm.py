@@ -1,4 +1,4 @@
-"""Normalisation layers. Statistics are kept in float32 or wider, whatever the parameters are."""
+"""Normalisation layers. Statistics are kept in float32 or wider, whatever the dtype of the parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..symbolic_sizes import below, symbolic
 from ..types import Parameter, Params, State
 from .hyperparameters import check_flag, check_number
 
-#: what norms do whose statistics are those of the input
+#: the locality of norms that take their statistics from the input
 BY_ALL = WholeSpace(
     "takes its statistics over all positions",
     "use BatchNorm or LayerNorm, whose numbers do not depend on the rest of the image",
@@ -30,7 +30,7 @@ BY_ALL = WholeSpace(
 
 @dataclass(frozen=True, repr=False)
 class _Normalization(Layer):
-    """What the normalising layers with learned scale and bias have in common."""
+    """Base class of normalising layers with learned scale and bias."""
 
     _: KW_ONLY
     epsilon: float = 1e-5
@@ -46,7 +46,7 @@ class _Normalization(Layer):
         return self.learned(shapes[0][-1:])
 
     def learned(self, shape: Shape) -> dict[str, Parameter]:
-        """Scale and bias of a shape."""
+        """Declare scale and bias of a shape."""
         found, axes = {}, (*["place"] * (len(shape) - 1), "out")
         if self.scale:
             found["scale"] = Parameter(shape, jax.nn.initializers.ones, axes)
@@ -60,7 +60,7 @@ class _Normalization(Layer):
 
 @dataclass(frozen=True, repr=False)
 class _Running(_Normalization):
-    """What the layers that can keep running statistics have in common."""
+    """Base class of layers that can keep running statistics."""
 
     _: KW_ONLY
     momentum: float | None = 0.9
@@ -90,7 +90,7 @@ class _Running(_Normalization):
         return found
 
     def stored(self, params: Params, state: State, x: jax.Array) -> jax.Array:
-        """The output by the running statistics."""
+        """The output, normalised by the running statistics."""
         return ops.batch_norm(
             x, state["mean"], state["variance"], params.get("scale"), params.get("bias"), epsilon=self.epsilon
         )
@@ -109,7 +109,7 @@ class _Running(_Normalization):
         if self.unbiased:
             variance = variance * (count / (count - 1))
         seen = {"mean": mean.astype(state["mean"].dtype), "variance": variance.astype(state["variance"].dtype)}
-        # a batch that has no finite statistics of a channel would spoil those of that channel for good
+        # statistics that are not finite would corrupt the running statistics of their channel permanently
         good = jnp.isfinite(seen["mean"]) & jnp.isfinite(seen["variance"])
         new = {}
         kept: Any = self.momentum
@@ -126,7 +126,7 @@ class _Running(_Normalization):
 
 @dataclass(frozen=True, repr=False)
 class BatchNorm(_Running):
-    r"""Normalise each channel by the batch in training, and by running statistics in use.
+    r"""Normalise each channel by the batch in training, and by running statistics at inference.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
@@ -136,15 +136,15 @@ class BatchNorm(_Running):
     .. math:: \hat\mu \leftarrow a \hat\mu + (1 - a) \mu, \qquad
         \hat\sigma^2 \leftarrow a \hat\sigma^2 + (1 - a) \tfrac{m}{m - 1} \sigma^2
 
-    with m values for each channel. A channel whose mean or variance in a batch is not finite keeps its old statistics;
-    an empty batch leaves all as they are. Put it before the activation, and give the layer before it ``bias=False``.
+    with m values for each channel. A channel whose batch mean or variance is not finite keeps its old statistics; an
+    empty batch changes none. Put it before the activation, and give the layer before it ``bias=False``.
 
     Args:
-        momentum: a, the share of the old value that is kept; PyTorch's ``momentum`` is 1 - a. None: the mean of all
-            batches so far, a = t / (t + 1) after t of them.
-        running: whether there are running statistics; False: the batch's are used in use too, so that an output
-            depends on the other examples (PyTorch's ``track_running_stats=False``).
-        unbiased: whether the running variance is moved towards m / (m - 1) times that of the batch, as in PyTorch;
+        momentum: a, the weight of the old value; PyTorch's ``momentum`` is 1 - a. None: the mean over all batches so
+            far, a = t / (t + 1) after t batches.
+        running: whether to keep running statistics; False: batch statistics are used at inference too, so that an
+            output depends on the other examples (PyTorch's ``track_running_stats=False``).
+        unbiased: whether the running variance moves towards m / (m - 1) times that of the batch, as in PyTorch;
             False: towards that of the batch, as in Keras and Flax.
         epsilon: added to the variance.
         scale: whether a learned factor :math:`\gamma` follows.
@@ -152,11 +152,11 @@ class BatchNorm(_Running):
 
     Shapes:
         x (batch, *space, channels) to the same; params["scale"], params["bias"], state["mean"] and
-        state["variance"] (channels,); with momentum None also state["count"] (channels,), the batches so far.
+        state["variance"] (channels,); with momentum None also state["count"] (channels,), the number of batches so far.
 
     Raises:
         ValueError: no state; in training, a single value for each channel, which has no variance, or a state in
-            half precision, in which averages stand still.
+            half precision, in which running averages stall.
 
     Source:
         Ioffe and Szegedy, "Batch normalization", 2015, algorithms 1 and 2.
@@ -181,9 +181,9 @@ class BatchNorm(_Running):
         return self.of_batch(params, state, *inputs)
 
     def of_batch(self, params: Params, state: State, x: jax.Array) -> tuple[jax.Array, State]:
-        """The output by the statistics of the batch, and the moved state."""
+        """The output, normalised by the statistics of the batch, and the updated state."""
         count = math.prod(x.shape[:-1])
-        if count == 0 and self.running:  # an empty batch says nothing of the data
+        if count == 0 and self.running:  # an empty batch has no statistics
             return self.stored(params, state, x), state
         if count != 0 and below(count, 2):
             raise ValueError(
@@ -197,7 +197,7 @@ class BatchNorm(_Running):
     def by_batch(
         self, params: Params, state: State, x: jax.Array, count: Any, share: jax.Array | None = None
     ) -> tuple[jax.Array, State]:
-        """:meth:`of_batch` of checked inputs; values count by their ``share``, ``count`` times in all."""
+        """:meth:`of_batch` for checked inputs; ``share`` weights the values, ``count`` is their number in all."""
         normal, mean, variance = ops.standardize(x, tuple(range(x.ndim - 1)), epsilon=self.epsilon, share=share)
         scale, bias = params.get("scale"), params.get("bias")
         y = rescale(normal, scale, bias, common(x, scale, bias))
@@ -206,27 +206,27 @@ class BatchNorm(_Running):
 
 @dataclass(frozen=True, repr=False)
 class LayerNorm(_Normalization):
-    r"""Normalise over the channels, at every position by itself, or over other axes.
+    r"""Normalise over the channels, at every position separately, or over other axes.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
-    ``LayerNorm(axes=(-3, -2, -1))`` of images normalises over space and channels, with a factor for each value; with a
-    factor for each channel that is ``GroupNorm(1)``.
+    On images, ``LayerNorm(axes=(-3, -2, -1))`` normalises over space and channels, with a factor for each value;
+    ``GroupNorm(1)`` does the same with a factor for each channel.
 
     Args:
-        axes: the axes of x that are averaged over, without the batch; PyTorch's ``normalized_shape=(H, W, C)`` is
-            ``axes=(-3, -2, -1)``, Keras's ``axis`` is the same.
+        axes: the axes of x to average over, never the batch; PyTorch's ``normalized_shape=(H, W, C)`` is
+            ``axes=(-3, -2, -1)``; Keras's ``axis`` means the same.
         epsilon: added to the variance.
         scale: whether a learned factor :math:`\gamma` follows.
         bias: whether a learned offset :math:`\beta` follows.
 
     Shapes:
-        x (batch, *space, channels) to the same; params["scale"] and params["bias"] the sizes of the axes, in the order
-        that they have in x: (channels,).
+        x (batch, *space, channels) to the same; params["scale"] and params["bias"] have the sizes of the axes, in
+        their order in x: (channels,) by default.
 
     Raises:
-        ValueError: an epsilon that is not above 0, axes that x has not, or a single value over them, which has no
-            variance.
+        ValueError: an epsilon that is not above 0, axes that x does not have, or a single value over them, which has
+            no variance.
 
     Source:
         Ba, Kiros and Hinton, "Layer normalization", 2016, equation 3.
@@ -277,7 +277,7 @@ class LayerNorm(_Normalization):
 
 @dataclass(frozen=True, repr=False)
 class GroupNorm(_Normalization):
-    r"""Normalise groups of channels over the space, for each example by itself.
+    r"""Normalise groups of channels over the space, for each example separately.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
@@ -320,15 +320,15 @@ class GroupNorm(_Normalization):
 
 @dataclass(frozen=True, repr=False)
 class InstanceNorm(_Running):
-    r"""Normalise each channel over the space, for each example by itself.
+    r"""Normalise each channel over the space, for each example separately.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
-    With ``running`` the examples' statistics are used in training alone, and running ones in use, which move towards
-    the mean of those of the batch as in :class:`BatchNorm`.
+    With ``running`` the statistics of the example are used in training only, and running statistics at inference. These
+    move towards the mean of the statistics in the batch as in :class:`BatchNorm`.
 
     Args:
-        running: whether running statistics are kept and used (PyTorch's ``track_running_stats=True``).
+        running: whether to keep and use running statistics (PyTorch's ``track_running_stats=True``).
         momentum: as for ``BatchNorm``.
         unbiased: as for ``BatchNorm``, with m samples of the space.
         epsilon: added to the variance.
@@ -336,8 +336,8 @@ class InstanceNorm(_Running):
         bias: whether a learned offset :math:`\beta` follows (PyTorch's default is none).
 
     Shapes:
-        x (batch, *space, channels) to the same; params["scale"] and params["bias"] (channels,); with ``running`` a
-        state as that of ``BatchNorm``.
+        x (batch, *space, channels) to the same; params["scale"] and params["bias"] (channels,); with ``running``, a
+        state like that of ``BatchNorm``.
 
     Raises:
         ValueError: a space of a single sample, which has no variance; with ``running``, no state.
@@ -371,7 +371,7 @@ class InstanceNorm(_Running):
         return self.of_examples(params, state, *inputs)
 
     def of_examples(self, params: Params, state: State, x: jax.Array) -> tuple[jax.Array, State]:
-        """The output by the statistics of every example by itself, and the moved state."""
+        """The output, normalised by the statistics of each example, and the updated state."""
         scale, bias = params.get("scale"), params.get("bias")
         if not self.running:
             return ops.instance_norm(x, scale, bias, epsilon=self.epsilon), state

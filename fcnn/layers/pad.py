@@ -1,4 +1,4 @@
-"""Layers that add samples around the space, or take them away."""
+"""Layers that pad the space, or crop it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from ..ops.cells import check_cells
 from ..ops.pad import check_amount, check_value, cropped, padded
 from ..types import Params
 
-#: why windows of a larger input cannot share what is done at their borders
+#: why windows of a larger input cannot share the computation at their borders
 _BORDER = "whose border lies elsewhere in the image for every position"
 
 
 @dataclass(frozen=True, repr=False)
 class Pad(Layer):
-    """Add samples around the space: a constant, or copies of what is there.
+    """Add samples around the space: a constant, or copies of existing samples.
 
-    Layers that slide a window have a ``padding`` of their own, which is computed together with them.
+    Layers that slide a window have their own ``padding``, which is computed as part of the layer.
 
     Args:
-        padding: how many: an integer, or one pair (before, after) for each axis; or copies, (mode, amount) with the
+        padding: the amount: an integer, or one pair (before, after) for each axis. For copies, (mode, amount) with the
             mode "CIRCULAR" (from the other end), "REFLECT" (mirrored at the first and last sample) or "EDGE" (the first
-            and last sample again), such as ("REFLECT", 1).
+            and last sample repeated), such as ("REFLECT", 1).
         value: the constant.
 
     Shapes:
         x (batch, *space, channels) to (batch, *(before + space + after), channels).
 
     Raises:
-        ValueError: an amount below 0, more copies than there are samples, or a name that needs a window.
+        ValueError: an amount below 0, more copies than there are samples, or a named padding that needs a window.
 
     Source:
         torch.nn.ConstantPad2d, ReflectionPad2d, ReplicationPad2d and CircularPad2d.
@@ -72,21 +72,21 @@ class Pad(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Crop(Layer):
-    r"""Take samples away from the borders of the space, or all but a centred part of it.
+    r"""Crop samples at the borders of the space, or crop it to a centred part.
 
-    Of M samples a part of m begins at :math:`\lfloor (M - m) / 2 \rfloor`.
+    A centred part of m out of M samples starts at :math:`\lfloor (M - m) / 2 \rfloor`.
 
     Args:
-        amount: samples that are taken away: an integer, or one pair (before, after) for each axis.
-        size: instead of an amount, the samples that are left; an integer holds along every axis, None leaves one as it
-            is, such as (None, 24).
+        amount: number of samples to remove: an integer, or one pair (before, after) for each axis.
+        size: instead of an amount, the number of samples to keep; an integer applies to every axis, None keeps an axis
+            unchanged, such as (None, 24).
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
 
     Raises:
         ValueError: an amount that leaves nothing, or a size that is larger than the space.
-        TypeError: both or neither of them.
+        TypeError: both or neither of the two.
 
     Source:
         Ronneberger, Fischer and Brox, "U-Net", 2015, figure 1 ("copy and crop").
@@ -104,7 +104,7 @@ class Crop(Layer):
 
     def check(self) -> dict[str, Any]:
         if (self.amount is None) == (self.size is None):
-            cropped((1, 1), self.amount, self.size)  # which says so
+            cropped((1, 1), self.amount, self.size)  # raises with the explanation
         return {
             "amount": None if self.amount is None else geometry.check_pairs(self.amount, "amount"),
             "size": None if self.size is None else check_cells(self.size, "size"),

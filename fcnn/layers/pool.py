@@ -1,4 +1,4 @@
-"""Pooling layers: over windows, over the whole space, to a wanted size."""
+"""Pooling layers over windows, and unpooling."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .hyperparameters import check_flag
 
 @dataclass(frozen=True, repr=False)
 class _Windowed(Layer):
-    """What pooling over windows has in common."""
+    """Base class of pooling over windows."""
 
     window: int | tuple[int, ...]
     _: KW_ONLY
@@ -67,23 +67,22 @@ class MaxPool(_Windowed):
 
     .. math:: y_{n, i, c} = \max_j x_{n,\, s i + d j - p,\, c}
 
-    Equal values send the gradient to the first of them; NaN stays NaN; padding counts as minus infinity and never gets
-    a gradient.
+    Among equal values the first gets the gradient. NaN propagates. Padding counts as minus infinity and never gets a
+    gradient.
 
     Args:
-        window: window size. An integer holds along every axis, and a layer without parameters takes every axis between
-            batch and channels for one of space, of (batch, time, height, width, channels) three; a tuple such as
-            (2, 2) says how many there are, and another number is refused.
-        stride: step between windows; None: the window.
+        window: window size. An integer applies to every axis between batch and channels: to all three of (batch, time,
+            height, width, channels). A tuple such as (2, 2) fixes the number of space axes; any other number raises.
+        stride: step between windows; None: the window size.
         padding: as for ``Conv``.
         dilation: distance between neighbouring samples of a window.
-        ceil_mode: count windows that begin in the data and end past it, as PyTorch does.
+        ceil_mode: include windows that start in the data and end past it, as PyTorch does.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
 
     Raises:
-        ValueError: a window that does not fit or sees nothing but padding.
+        ValueError: a window that does not fit, or that covers nothing but padding.
 
     Source:
         Riesenhuber and Poggio, "Hierarchical models of object recognition in cortex", 1999.
@@ -103,25 +102,25 @@ class AvgPool(_Windowed):
 
     .. math:: y_{n, i, c} = \frac{1}{|W_i|} \sum_{j \in W_i} x_{n,\, s i + d j - p,\, c}
 
-    where W_i holds the samples that lie in the data, or, with ``count_padding``, in the data and its padding. With
-    ``divisor`` the sum is divided by that number, whatever the window holds.
+    where W_i is the set of samples inside the data, or, with ``count_padding``, inside the data and its padding. With
+    ``divisor`` the sum is divided by that number instead.
 
     Args:
         window: window size, as for ``MaxPool``.
-        stride: step between windows; None: the window.
+        stride: step between windows; None: the window size.
         padding: as for ``Conv``.
         dilation: distance between neighbouring samples of a window.
         ceil_mode: as for ``MaxPool``.
-        count_padding: divide by the samples in data and padding; PyTorch's default is
-            ``count_padding=True``, Keras counts data only.
-        divisor: what every sum is divided by, PyTorch's ``divisor_override``; None: the number of samples. 1 makes
-            sums.
+        count_padding: whether padding counts in the number of samples; PyTorch's default is ``count_padding=True``,
+            Keras counts data only.
+        divisor: the number that every sum is divided by, PyTorch's ``divisor_override``; None: the number of samples.
+            With 1 the output is the sum.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
 
     Raises:
-        ValueError: a window that does not fit or sees nothing but padding.
+        ValueError: a window that does not fit, or that covers nothing but padding.
 
     Source:
         LeCun et al. 1998, section II (subsampling).
@@ -153,17 +152,17 @@ class LpPool(_Windowed):
 
     .. math:: y_{n, i, c} = \Bigl( \sum_j |x_{n,\, s i + d j - p,\, c}|^p \Bigr)^{1/p}
 
-    The derivative at a window of zeros is taken as 0. PyTorch's ``LPPool2d`` takes the power of x itself and not of
-    ``|x|``: for an odd p it gives something else, or NaN, where x has negative values.
+    The derivative at a window of zeros is defined as 0. PyTorch's ``LPPool2d`` takes the power of x and not of
+    ``|x|``: for odd p and negative x the result differs, or is NaN.
 
     Args:
         window: window size, as for ``MaxPool``.
         power: p, at least 1 and finite.
-        stride: step between windows; None: the window.
+        stride: step between windows; None: the window size.
         padding: as for ``Conv``; zeros add nothing.
         dilation: distance between neighbouring samples of a window.
-        ceil_mode: as for ``MaxPool``; a window that is cut short is the norm of what it has, where PyTorch's
-            ``LPPool2d`` scales it up as if it were full.
+        ceil_mode: as for ``MaxPool``; a partial window gives the norm of its samples, where PyTorch's ``LPPool2d``
+            scales it up to a full window.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
@@ -192,14 +191,14 @@ class LpPool(_Windowed):
 
 @dataclass(frozen=True, repr=False)
 class MaxUnpool(_Windowed):
-    r"""Put values back where a max pooling found its own, and zeros elsewhere: a layer of two inputs, for a ``graph``.
+    r"""Put values back at the positions of the maxima of a max pooling, zeros elsewhere: two inputs, for a ``graph``.
 
     .. math:: z_{n, m, c} = y_{n, i, c} \text{ with the last } i \text{ for which }
         m = \operatorname{arg\,max}_{m \in W_i} x_{n, m, c} \text{, else } 0
 
-    The first input is what is put back, the second what was pooled; window, stride, padding, dilation and ceil_mode are
-    those of the pooling. No indices need to be handed through the network; :func:`fcnn.ops.max_pool_with_indices` and
-    :func:`fcnn.ops.max_unpool` have them.
+    The first input holds the values to put back, the second is the input of the pooling. Window, stride, padding,
+    dilation and ceil_mode are those of the pooling. No indices need to be passed through the network;
+    :func:`fcnn.ops.max_pool_with_indices` and :func:`fcnn.ops.max_unpool` are the operations with explicit indices.
 
     Args:
         window: as for ``MaxPool``.
@@ -212,7 +211,7 @@ class MaxUnpool(_Windowed):
         y (batch, *out, channels) and x (batch, *space, channels) to (batch, *space, channels).
 
     Raises:
-        ValueError: y that has not the shape of the pooled x, or a window that does not fit.
+        ValueError: y does not have the shape of the pooled x, or a window does not fit.
 
     Source:
         Badrinarayanan, Kendall and Cipolla, "SegNet: a deep convolutional encoder-decoder architecture", 2017,
@@ -239,7 +238,7 @@ class MaxUnpool(_Windowed):
         return shapes[1]
 
     def locality(self, shape: Shape) -> None:
-        """Nothing is stated of what takes two inputs."""
+        """Nothing is stated for layers with two inputs."""
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
         return unpool_like(inputs[0], inputs[1], self.window, **self._options())

@@ -25,18 +25,19 @@ class Resize(Layer):
     .. math:: u_i = (i + \tfrac12) s - \tfrac12, \qquad s = M / m \text{ or } 1 / \text{scale},
 
     or with ``align_corners`` at :math:`u_i = i (M - 1) / (m - 1)`, and is a weighted sum of the samples around it;
-    :func:`fcnn.ops.resize` has the weights.
+    :func:`fcnn.ops.resize` documents the weights.
 
     Args:
-        size: samples along each axis; an integer holds along every axis, None leaves one as it is, such as (None, 24).
-        scale: instead of a size, the factor by which it grows, rounded down to whole samples.
+        size: samples along each axis; an integer applies to every axis, None keeps an axis unchanged, such as
+            (None, 24).
+        scale: instead of a size, the factor to multiply it by; the result is rounded down to whole samples.
         method: "nearest", "nearest_exact", "linear" or "cubic"; "bilinear", "trilinear", "bicubic" and "tricubic" are
             other names of the last two.
         align_corners: PyTorch's option, for "linear" and "cubic".
-        antialias: whether details that the smaller size cannot show are averaged away; for "linear" and "cubic". None:
-            what the convention does unasked, no in PyTorch and yes in jax.image.
-        convention: "torch": what ``torch.nn.functional.interpolate`` gives; "jax": what ``jax.image.resize`` gives,
-            which differs for "nearest" (it is PyTorch's "nearest-exact"), in "cubic", and in antialiasing unasked.
+        antialias: whether to low-pass filter when downsampling; for "linear" and "cubic". None: the default of the
+            convention, False for PyTorch and True for jax.image.
+        convention: "torch": the results of ``torch.nn.functional.interpolate``; "jax": those of ``jax.image.resize``,
+            which differ for "nearest" (PyTorch's "nearest-exact"), for "cubic", and in the default of antialias.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
@@ -81,14 +82,14 @@ class Resize(Layer):
         return 0
 
     def by_matrices(self, x: jax.Array) -> jax.Array:
-        """The same by products with matrices, in which can be read what each output sees."""
+        """The same by matrix products, whose entries show which inputs each output depends on."""
         for axis, sampling in enumerate(self.axes(x.shape[1:]), start=1):
             matrix = as_matrix(sampling).astype(x.dtype)
             x = jnp.moveaxis(jnp.tensordot(x, matrix, (axis, 1)), -1, axis)
         return x
 
     def axes(self, shape: Shape) -> list[Sampling]:
-        """How each axis of an example of this shape is resized."""
+        """The sampling along each axis of an example of this shape."""
         return samplings(shape, (self.size, self.scale), self._options())
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Normalisation by the activity of neighbouring channels."""
+"""Normalisation by the activity of neighbouring channels: local response normalisation."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class LocalResponseNorm(Layer):
     .. math:: y_i = x_i \Big/ \Bigl(k + \alpha \sum_{j = i - \lfloor n/2 \rfloor}^{i + \lfloor (n - 1)/2 \rfloor}
         x_j^2 \Bigr)^\beta
 
-    The paper's formula and constants; PyTorch's ``alpha=a`` is ``alpha=a / size`` here.
+    The formula and the default constants are the paper's; PyTorch's ``alpha=a`` is ``alpha=a / size`` here.
 
     Args:
-        size: channels in the neighbourhood, n.
+        size: n, the number of channels in the neighbourhood.
         alpha: weight of the sum of squares.
         beta: exponent.
         k: offset, above 0.

@@ -1,4 +1,4 @@
-"""Layers that move numbers between channels and space."""
+"""Layers that rearrange values between channels and space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..types import Params
 
 @dataclass(frozen=True, repr=False)
 class _Shuffle(Layer):
-    """What a pixel shuffle and its inverse have in common."""
+    """Base class of the pixel shuffle and its inverse."""
 
     factor: int | tuple[int, ...]
     _: KW_ONLY
@@ -32,7 +32,7 @@ class _Shuffle(Layer):
 
 @dataclass(frozen=True, repr=False)
 class PixelShuffle(_Shuffle):
-    r"""Lay out groups of channels over the space: r times as many samples along each axis.
+    r"""Rearrange groups of channels into space: r times as many samples along each axis.
 
     In two dimensions, for :math:`0 \le i, j < r`,
 
@@ -40,8 +40,8 @@ class PixelShuffle(_Shuffle):
 
     Args:
         factor: r, one number or one for each axis of the space.
-        order: how the channels are numbered: "CRD" as above and in PyTorch, or "DCR" as in TensorFlow's
-            ``depth_to_space``, where it is channel :math:`C (r i + j) + c` of x, for C channels of y.
+        order: order of the channels of x: "CRD" as above and in PyTorch, or "DCR" as in TensorFlow's
+            ``depth_to_space``, which reads channel :math:`C (r i + j) + c` of x, for C channels of y.
 
     Shapes:
         x (batch, *space, channels) to (batch, *(space times r), channels / product of the factors).
@@ -70,7 +70,7 @@ class PixelShuffle(_Shuffle):
 
 @dataclass(frozen=True, repr=False)
 class PixelUnshuffle(_Shuffle):
-    r"""Gather blocks of the space into channels: the inverse of ``PixelShuffle``.
+    r"""Rearrange blocks of the space into channels: the inverse of ``PixelShuffle``.
 
     In two dimensions, for :math:`0 \le i, j < r`,
 

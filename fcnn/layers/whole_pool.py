@@ -1,4 +1,4 @@
-"""Pooling layers over the whole space, and to a wanted size."""
+"""Pooling layers over the whole space, and to a given output size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .pool import AvgPool, MaxPool
 
 @dataclass(frozen=True, repr=False)
 class _Global(Layer):
-    """What pooling over the whole space has in common."""
+    """Base class of pooling over the whole space."""
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         check_has_space(shapes[0])
@@ -34,9 +34,9 @@ class _Global(Layer):
 
 @dataclass(frozen=True, repr=False)
 class GlobalMaxPool(_Global):
-    """The largest value of each channel over the whole space, wherever it is.
+    """The largest value of each channel over the whole space, at any position.
 
-    Equal values send the gradient to the first of them.
+    Among equal values the first gets the gradient.
 
     Shapes:
         x (batch, *space, channels) to (batch, channels).
@@ -86,7 +86,7 @@ class GlobalAvgPool(_Global):
 
 @dataclass(frozen=True, repr=False)
 class _Adaptive(Layer):
-    """What pooling to a wanted size has in common."""
+    """Base class of pooling to a given output size."""
 
     out: int | tuple[int | None, ...]
 
@@ -103,13 +103,13 @@ class _Adaptive(Layer):
 
 @dataclass(frozen=True, repr=False)
 class AdaptiveAvgPool(_Adaptive):
-    r"""The mean of each cell of a grid laid over the space: any input size gives the same output size.
+    r"""The mean of each cell of a grid over the space, so that the output size does not depend on the input size.
 
     Cell i of an axis of M samples and m cells runs from :math:`\lfloor i M / m \rfloor` to
     :math:`\lceil (i + 1) M / m \rceil`.
 
     Args:
-        out: cells along each axis; an integer holds along every axis, None leaves one as it is, such as (None, 4).
+        out: cells along each axis; an integer applies to every axis, None keeps an axis unchanged, such as (None, 4).
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
@@ -134,12 +134,12 @@ class AdaptiveAvgPool(_Adaptive):
 
 @dataclass(frozen=True, repr=False)
 class AdaptiveMaxPool(_Adaptive):
-    """The largest value of each cell of a grid laid over the space.
+    """The largest value of each cell of a grid over the space.
 
-    The cells are those of ``AdaptiveAvgPool``; equal values send the gradient to the first of them.
+    The cells are those of ``AdaptiveAvgPool``. Among equal values the first gets the gradient.
 
     Args:
-        out: cells along each axis; an integer holds along every axis, None leaves one as it is, such as (None, 4).
+        out: cells along each axis; an integer applies to every axis, None keeps an axis unchanged, such as (None, 4).
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
@@ -163,7 +163,7 @@ class AdaptiveMaxPool(_Adaptive):
 
 
 def _over_all(pool: Callable[..., Layer]) -> WholeSpace:
-    """Pooling over the whole space, which in a window of a larger input is pooling over windows."""
+    """The locality of pooling over the whole space; slid over a larger input, it is pooling over windows."""
     return WholeSpace(
         "pools over all positions",
         "leave it out, and do over the result what it did",
@@ -173,7 +173,7 @@ def _over_all(pool: Callable[..., Layer]) -> WholeSpace:
 
 
 def _over_cells(pool: Callable[..., Layer], out: Any) -> WholeSpace:
-    """Pooling to so many cells, which in a window of a larger input is pooling over windows where cells are alike."""
+    """The locality of pooling to a grid; slid over a larger input, it is pooling over windows if all cells are equal."""
 
     def window(size: Shape) -> Layer | str:
         cells = cells_wanted(out, size)
