@@ -109,7 +109,7 @@ def called(function: Callable[..., Any], inputs: tuple[Any, ...], way_out: str, 
     try:
         return function(*before, *inputs)
     except TypeError as error:
-        if "positional argument" not in str(error) or "was given" in str(error):  # the latter: an inner call has explained it
+        if "positional argument" not in str(error) or "was given" in str(error):  # an inner call did it
             raise
         given = f"{len(inputs)} array{'s' * (len(inputs) != 1)}"
         raise TypeError(f"{names.code(function)} was given {given} ({error}); {way_out}") from error

@@ -173,7 +173,7 @@ def _over_all(pool: Callable[..., Layer]) -> WholeSpace:
 
 
 def _over_cells(pool: Callable[..., Layer], out: Any) -> WholeSpace:
-    """The locality of pooling to a grid; slid over a larger input, it is pooling over windows if all cells are equal."""
+    """The locality of pooling to a grid; slid over a larger input, it is pooling over windows if cells are equal."""
 
     def window(size: Shape) -> Layer | str:
         cells = cells_wanted(out, size)
