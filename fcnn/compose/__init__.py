@@ -1,4 +1,4 @@
-"""How parts become a whole."""
+"""Compositions: networks made of layers and functions."""
 
 from .graph import graph
 from .parallel import branches, residual

@@ -1,4 +1,4 @@
-"""Parts of a network as networks of their own: by position, by name, by slice."""
+"""Access to parts of a network, by position, by name and by slice."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..checks import check_mapping
 
 
 class Parted:
-    """What has named parts: a sequence of them that can also be asked by name.
+    """A sequence of named parts, indexed by position, name or slice.
 
-    A slice keeps the names of its parts, so what has been trained or saved fits it: :meth:`own` takes its entries out
-    of the params of the whole. The params of a single part are the entry of its name.
+    A slice keeps the names of its parts, so trained or saved params fit it: :meth:`own` selects its entries from the
+    params of the whole network. The params of a single part are the entry with its name.
 
     Example:
         >>> import fcnn, jax
@@ -40,7 +40,7 @@ class Parted:
         return {name: tree[name] for name, _ in self.named_parts() if name in tree}
 
     def sliced(self, places: slice) -> Any:
-        """The network of some parts."""
+        """The network made of the parts in a slice."""
         raise TypeError(f"{_label(self)} cannot be cut by a slice; take one part by its name, or make another network")
 
     def __len__(self) -> int:

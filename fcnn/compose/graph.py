@@ -1,4 +1,4 @@
-"""Networks that are not a chain: layers named once, used by a function anywhere and any number of times."""
+"""Networks that are not a chain: layers named once, and used by a function any number of times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .serial import calling
 
 @dataclass(frozen=True, repr=False)
 class Graph(Composite):
-    """What ``graph(**layers)(wiring)`` returns."""
+    """The result of ``graph(**layers)(wiring)``."""
 
     parts: Parts
     wiring: Callable[..., Any]
@@ -63,12 +63,12 @@ class Graph(Composite):
         return f"{calling('graph', self.parts)}({names.code(self.wiring)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # used as a decorator, graph() puts the network where the wiring's own name was
+        # used as a decorator, graph() binds the network to the wiring's own name
         place = tuple(getattr(self.wiring, what, "") for what in ("__module__", "__qualname__"))
         return (names.imported, place) if names.find(*place) is self else super().__reduce__()
 
 
-#: what to do about a wiring that takes another number of inputs
+#: advice for a wiring that takes a different number of inputs
 _INPUTS = "init and out_shape take the shape of every input, apply every input"
 
 
@@ -85,7 +85,7 @@ def _check_outputs(out: Any, batch: int) -> None:
 
 
 class _Layers:
-    """What a wiring gets as its first argument: the layers as attributes, and ``params``."""
+    """The first argument of a wiring: the layers as attributes, and ``params``."""
 
     def __init__(self, parts: dict[str, Layer]) -> None:
         self._parts = parts
@@ -125,7 +125,7 @@ class _Run(_Layers):
 
 
 class _Shapes(_Layers):
-    """Layers that only say which shapes they would make."""
+    """Layers that only infer shapes."""
 
     def __init__(self, parts: dict[str, Layer]) -> None:
         super().__init__(parts)
@@ -155,7 +155,7 @@ class _Shapes(_Layers):
 
 
 class _Known(Mapping[str, Any]):
-    """The parameters of the layers used so far, as far as shapes go."""
+    """Placeholders, with the right shapes, for the parameters of the layers used so far."""
 
     def __init__(self, layers: _Shapes) -> None:
         self._layers = layers
@@ -184,10 +184,10 @@ def _declared(part: Layer, shapes: tuple[Shape, ...]) -> Any:
 
 
 def graph(**layers: Any) -> Callable[[Callable[..., Any]], Graph]:
-    """Name layers once, and wire them by a function that may use each any number of times.
+    """Name layers once, and wire them by a function that may use each of them any number of times.
 
-    Every use of a layer shares its one entry in params; ``jax.grad`` sums over the uses. In training each use
-    draws a dropout mask of its own, and running statistics pass from use to use.
+    All uses of a layer share one entry in params; ``jax.grad`` sums over the uses. In training each use draws its own
+    dropout mask, and running statistics are passed from one use to the next.
 
     Args:
         layers: the layers by name.
@@ -198,9 +198,9 @@ def graph(**layers: Any) -> Callable[[Callable[..., Any]], Graph]:
         entry in params, for tied weights. The wiring may return one array, or a tuple or dict of arrays.
 
     Raises:
-        ValueError: no layers, or one named ``params``; when shapes are given, a layer that is never called, is
-            not named, or is used on inputs that need different parameters.
-        TypeError: something that is neither a layer nor a function.
+        ValueError: no layers, or one named ``params``; when shapes are given, a layer that is never called, that is
+            not named, or that is used on inputs that need different parameters.
+        TypeError: an argument that is neither a layer nor a function.
 
     Source:
         Bromley et al., "Signature verification using a siamese time delay neural network", 1993, for one

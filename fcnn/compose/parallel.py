@@ -22,7 +22,7 @@ JOINS = ("concat", "sum")
 
 
 class _Parallel(Composite):
-    """Parts that all see the same input."""
+    """Base class of compositions whose parts all get the same input."""
 
     def infer_shape(self, *shapes: Shape) -> Shape:
         shape = one(shapes, self.label)
@@ -53,17 +53,17 @@ class _Parallel(Composite):
         return f"gives {{}}, but every part of {self.label} must give one array"
 
     def joined_shape(self, shape: Shape, outs: dict[str, Shape]) -> Shape:
-        """The shape after joining, or an error where the outputs do not suit each other."""
+        """The shape after joining; raises where the outputs cannot be joined."""
         raise NotImplementedError
 
     def join_outputs(self, x: Any, outs: list[Any]) -> Any:
-        """Join the outputs of the parts, which have one dtype."""
+        """Join the outputs of the parts, which have the same dtype."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, repr=False)
 class Residual(_Parallel):
-    """What :func:`residual` returns."""
+    """The result of :func:`residual`."""
 
     only_hands_on: ClassVar[bool] = True
 
@@ -72,7 +72,7 @@ class Residual(_Parallel):
 
     @property
     def parts(self) -> Parts:
-        """The parts by name, as other compositions have them."""
+        """The parts by name, under the same attribute as in other compositions."""
         return self.named_parts()
 
     def named_parts(self) -> Parts:
@@ -97,7 +97,7 @@ class Residual(_Parallel):
 
 @dataclass(frozen=True, repr=False)
 class Branches(_Parallel):
-    """What :func:`branches` returns."""
+    """The result of :func:`branches`."""
 
     only_hands_on: ClassVar[bool] = True
 
@@ -130,7 +130,7 @@ class Branches(_Parallel):
 
 
 def residual(body: Any, shortcut: Any = None) -> Residual:
-    r"""Add the input, or a shortcut of it, to what a layer makes of it.
+    r"""Add the input, or the output of a shortcut, to the output of a layer.
 
     .. math:: y = f(x) + g(x)
 
@@ -142,9 +142,9 @@ def residual(body: Any, shortcut: Any = None) -> Residual:
         A layer whose params have entries ``body`` and ``shortcut``, where these have parameters.
 
     Raises:
-        ValueError: body and shortcut that differ in shape, when a shape is given.
-        TypeError: something that is neither a layer nor a function; when a shape is given, a part that gives several
-            arrays.
+        ValueError: when a shape is given, body and shortcut have different output shapes.
+        TypeError: an argument that is neither a layer nor a function; when a shape is given, a part that outputs
+            several arrays.
 
     Source:
         He et al., "Deep residual learning for image recognition", 2016, equations 1 and 2.
@@ -160,11 +160,11 @@ def residual(body: Any, shortcut: Any = None) -> Residual:
 
 
 def branches(*layers: Any, join: str = "concat", **named_layers: Any) -> Branches:
-    """Give the same input to several layers and join what they make of it.
+    """Apply several layers to the same input and join their outputs.
 
     Args:
         layers: layers or functions, named by class and count as in ``serial``.
-        join: "concat" puts the channels behind one another, "sum" adds.
+        join: "concat" concatenates the channels, "sum" adds.
         named_layers: further branches, named by their keywords.
 
     Returns:
@@ -172,8 +172,8 @@ def branches(*layers: Any, join: str = "concat", **named_layers: Any) -> Branche
 
     Raises:
         ValueError: no branches, an unknown join, or, when a shape is given, outputs that cannot be joined.
-        TypeError: something that is neither a layer nor a function; when a shape is given, a part that gives several
-            arrays.
+        TypeError: an argument that is neither a layer nor a function; when a shape is given, a part that outputs
+            several arrays.
 
     Source:
         Szegedy et al., "Going deeper with convolutions", 2015, figure 2.

@@ -1,4 +1,4 @@
-"""What all compositions share: named parts, and the lifting of functions."""
+"""Shared code of all compositions: named parts, and the wrapping of functions as layers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Parts = tuple[tuple[str, Layer], ...]
 
 
 def lift(value: Any) -> Layer:
-    """A layer as it is, a function as a layer without parameters.
+    """Return a layer unchanged, and wrap a function as a layer without parameters.
 
     Raises:
-        TypeError: neither.
+        TypeError: the value is neither a layer nor a function.
 
     Example:
         >>> lift(jax.nn.relu)
@@ -49,11 +49,11 @@ def lift(value: Any) -> Layer:
 
 
 def named(layers: Iterable[Any], by_name: Mapping[str, Any]) -> Parts:
-    """Name the parts: positional ones by class and count, the others as the caller says.
+    """Name the parts: positional ones by class and count, the others by the given names.
 
     Raises:
         ValueError: a name that is used twice or is not an identifier.
-        TypeError: something that is not a layer.
+        TypeError: a part that is neither a layer nor a function.
 
     Example:
         >>> from fcnn.layers import Conv, Dense
@@ -76,13 +76,13 @@ def named(layers: Iterable[Any], by_name: Mapping[str, Any]) -> Parts:
 
 
 class Composite(Parted, Layer):
-    """A layer made of named parts. Parts without parameters or state have no entry in them."""
+    """A layer made of named parts. Parts without parameters or state have no entry in params or state."""
 
     inputs: ClassVar[int | None] = None
-    floating: ClassVar[bool] = False  # the parts look at their inputs themselves
+    floating: ClassVar[bool] = False  # the parts check their own inputs
 
     def walk_shapes(self, shapes: tuple[Shape, ...]) -> tuple[Any, dict[str, tuple[Shape, ...]]]:
-        """The output shape and ``part_shapes``, for compositions that find both in one walk."""
+        """The output shape and ``part_shapes``, for compositions that compute both in one pass."""
         raise NotImplementedError
 
     def part_shapes(self, shapes: tuple[Shape, ...]) -> dict[str, tuple[Shape, ...]]:
@@ -112,7 +112,7 @@ class Composite(Parted, Layer):
                     raise extra_entry(kind, name, f"the parts are {', '.join(known)}")
         checked_shapes(inputs, self.inputs, self.floating)
         if context.plan is None and context.record is None:
-            from ..plan import planned  # takes long to import, see ops.convolution
+            from ..plan import planned  # slow to import, see ops.convolution
 
             plan = planned(self, context.train, inputs)
             context = dataclasses.replace(context, plan=plan, base=len(context.path))
@@ -123,12 +123,12 @@ class Composite(Parted, Layer):
         return any(inner[name] == shapes and part.slides(shapes) for name, part in self.named_parts())
 
     def walk(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
-        """Run the parts; names have been checked."""
+        """Run the parts; the names in params and state have been checked."""
         raise NotImplementedError
 
 
 def some(composite: Composite, places: slice) -> Parts:
-    """The parts in a slice, with the names that they have."""
+    """The parts in a slice, with their names."""
     parts = composite.named_parts()[places]
     if not parts:
         raise ValueError(f"{composite.label} has {len(composite)} parts, none of them in {places}; take at least one")
@@ -137,23 +137,23 @@ def some(composite: Composite, places: slice) -> Parts:
 
 @functools.lru_cache(maxsize=1024)
 def walked(composite: Composite, shapes: tuple[Shape, ...]) -> tuple[Any, dict[str, tuple[Shape, ...]]]:
-    """``walk_shapes``, remembered: without that, every level of nesting would walk those below it again."""
+    """``walk_shapes``, cached; otherwise every level of nesting would repeat the passes of the levels below it."""
     return composite.walk_shapes(shapes)
 
 
 def one(shapes: tuple[Any, ...], what: str) -> Any:
-    """The only input of a composition that takes one."""
+    """The input of a composition that takes exactly one."""
     if len(shapes) != 1:
         raise TypeError(f"{what} takes one input, {len(shapes)} were given; use graph for several")
     return shapes[0]
 
 
 def single_shape(out: Any, refusal: str) -> Shape:
-    """The output shape of a part that must make one array.
+    """The output shape of a part that must output one array.
 
     Args:
-        out: what the part infers: a shape, or a tree of the shapes of several arrays.
-        refusal: the first half of the error for several, with {} for what there is.
+        out: the result of the part's ``infer_shape``: a shape, or a tree of the shapes of several arrays.
+        refusal: the first half of the error message, with {} in place of the actual output.
     """
     if _sizes(out):
         return tuple(map(plain, out))
@@ -168,7 +168,7 @@ def single_shape(out: Any, refusal: str) -> Shape:
 
 
 def single_array(y: Any, refusal: str) -> Any:
-    """The output of a part that must make one array; ``refusal`` as in ``single_shape``."""
+    """The output of a part that must output one array; ``refusal`` as in ``single_shape``."""
     if hasattr(y, "shape"):
         return y
     leaves = jax.tree.leaves(y)
@@ -178,7 +178,7 @@ def single_array(y: Any, refusal: str) -> Any:
 
 
 def _sizes(value: Any) -> bool:
-    """Whether value is one shape; users' layers may give a list, or sizes of NumPy."""
+    """Whether value is one shape; users' layers may return a list, or NumPy integers."""
     return isinstance(value, (tuple, list)) and all(hasattr(size, "__index__") or symbolic(size) for size in value)
 
 

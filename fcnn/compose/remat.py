@@ -1,4 +1,4 @@
-"""A layer whose inner values are computed again in the backward pass instead of being kept."""
+"""A layer whose inner values are recomputed in the backward pass instead of stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .parts import Parts, lift
 
 @dataclass(frozen=True, repr=False)
 class Remat(Parted, Layer):
-    """What :func:`remat` returns."""
+    """The result of :func:`remat`."""
 
     only_hands_on: ClassVar[bool] = True
 
@@ -56,7 +56,7 @@ class Remat(Parted, Layer):
 
     @property
     def label(self) -> str:
-        return self.layer.label  # so that a chain names it, and draws for it, as it would without
+        return self.layer.label  # a serial gives it the name, and so the random numbers, of the layer alone
 
     def accept_shapes(self, shapes: tuple[Any, ...]) -> tuple[Shape, ...]:
         return self.layer.accept_shapes(shapes)
@@ -75,7 +75,7 @@ class Remat(Parted, Layer):
 
     def run(self, context: Context, params: Params, state: State, inputs: tuple[Any, ...]) -> tuple[Any, State]:
         leaves, tree = jax.tree.flatten((params, state, inputs))
-        # what is no array goes past the checkpoint, for the layer's own checks to find
+        # anything but arrays bypasses the checkpoint, and the layer's own checks report it
         arrays = [leaf if isinstance(leaf, (jax.Array, np.ndarray)) else None for leaf in leaves]
         inside = Inside(context)
 
@@ -95,13 +95,13 @@ class Remat(Parted, Layer):
         return f"fcnn.remat({names.code(self.layer)}{policy})"
 
 
-#: makers of policies from names, in ``jax.checkpoint_policies``
+#: functions of ``jax.checkpoint_policies`` that create a policy from names
 _FROM_NAMES = ("save_only_these_names", "save_any_names_but_these", "save_anything_except_these_names")
 
 
 @dataclass(frozen=True)
 class _FromNames:
-    """A policy that JAX makes from names, as a value: what JAX returns may have no equality and no pickle."""
+    """A policy created from names, as a value; JAX's own policy objects may support neither equality nor pickling."""
 
     maker: str
     given: tuple[str, ...]
@@ -114,10 +114,10 @@ class _FromNames:
 
 
 def _as_value(policy: Callable[..., Any] | None) -> Callable[..., Any] | None:
-    """A policy, or where JAX made it from names a value that stands for it."""
+    """The policy, or an equivalent :class:`_FromNames` where JAX created it from names."""
     for maker in _FROM_NAMES:
         made = getattr(jax.checkpoint_policies, maker, lambda *given: None)("some")
-        # some versions of JAX make objects of one class, some functions that share their code
+        # some versions of JAX return objects of one class, others functions that share their code
         if made is None or type(made) is not type(policy):
             continue
         if getattr(made, "__code__", None) is getattr(policy, "__code__", None):
@@ -129,39 +129,39 @@ def _as_value(policy: Callable[..., Any] | None) -> Callable[..., Any] | None:
 
 
 def _policy_code(policy: Callable[..., Any]) -> str:
-    """A policy as code: those of JAX live in a private module, and people write ``jax.checkpoint_policies``."""
+    """A policy as code; JAX defines its policies in a private module, but users write ``jax.checkpoint_policies``."""
     offered = jax.checkpoint_policies
-    for name in sorted(vars(offered), reverse=True):  # of two names for one policy not the older, checkpoint_...
+    for name in sorted(vars(offered), reverse=True):  # some policies have an older second name, checkpoint_...
         if getattr(offered, name) == policy:
             return f"jax.checkpoint_policies.{name}"
     return names.code(policy)
 
 
 def remat(layer: Any, *, policy: Callable[..., Any] | None = None) -> Remat:
-    r"""Keep none of the values inside a layer for the backward pass; compute them again there.
+    r"""Store none of the values inside a layer for the backward pass; recompute them there.
 
-    Parameters, state, results and gradients are those of the layer, and so is its name in ``serial``: put it around
-    a layer, or take it away, and everything that has been trained or saved still fits. For n equal blocks in a row
-    training keeps the input of each block and the inner values of one,
+    Parameters, state, results and gradients are those of the layer, and so is its name in ``serial``. So ``remat`` can
+    be added to or removed from a layer, and trained or saved params still fit. For n equal blocks in a row, training
+    stores the input of each block and the inner values of one,
 
     .. math:: O(n \cdot \text{input} + \text{block}) \quad\text{instead of}\quad O(n \cdot \text{block})
 
-    numbers, and computes every block forward twice. ``repeat(remat(block), n)`` saves this memory everywhere. Blocks
-    one by one in a ``serial`` save it where the compiler leaves apart what JAX asks it to: on the CPU it does not
-    (jax 0.10.2), and joins the two computations again.
+    numbers, and computes the forward pass of every block twice. ``repeat(remat(block), n)`` saves this memory on every
+    backend. Separate blocks in a ``serial`` save it only where the compiler respects JAX's optimization barriers: on
+    the CPU (jax 0.10.2) it does not, and merges the two computations again.
 
     Args:
         layer: a layer or function.
-        policy: which inner values are kept after all, one of ``jax.checkpoint_policies``; None: none.
+        policy: the inner values to store nevertheless, one of ``jax.checkpoint_policies``; None: none.
 
     Shapes:
         Those of the layer.
 
     Returns:
-        A layer whose params and state are those of ``layer``, with no level of its own.
+        A layer whose params and state are those of ``layer``, without an extra level of nesting.
 
     Raises:
-        TypeError: something that is neither a layer nor a function, or a policy that is not a function.
+        TypeError: ``layer`` is neither a layer nor a function, or ``policy`` is not a function.
 
     Source:
         Chen et al., "Training deep nets with sublinear memory cost", 2016, section 4; ``jax.checkpoint``.

@@ -1,4 +1,4 @@
-"""The same layer n times in a row, with parameters of its own each time."""
+"""The same layer n times in a row, with separate parameters for each copy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .parts import lift, one
 
 @dataclass(frozen=True, repr=False)
 class Repeat(Layer):
-    """What :func:`repeat` returns."""
+    """The result of :func:`repeat`."""
 
     only_hands_on: ClassVar[bool] = True
 
@@ -73,7 +73,7 @@ class Repeat(Layer):
             return _stacked(self.n, self.layer.init_part(key, shapes))
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(self.n))
         params = jax.vmap(lambda k: self.layer.init_part(k, shapes))(keys)
-        for path, leaf in jax.tree.leaves_with_path(params):  # under vmap the layers could not look at their values
+        for path, leaf in jax.tree.leaves_with_path(params):  # under vmap the layers could not check the values
             check_finite("/".join(step.key for step in path), leaf)
         return params
 
@@ -117,12 +117,12 @@ class Repeat(Layer):
 
 
 def _stacked(n: int, tree: Any) -> Any:
-    """The shapes of n copies."""
+    """The shapes of the stacked arrays of n copies."""
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct((n, *a.shape), a.dtype), tree)
 
 
 def repeat(layer: Any, n: int) -> Repeat:
-    """Apply a layer n times in a row, each time with parameters and dropout masks of its own.
+    """Apply a layer n times in a row, each time with separate parameters and dropout masks.
 
     The parameters of the copies are stacked along a first axis and run by ``jax.lax.scan``, so compile time
     does not grow with n. To apply one set of parameters several times, name the layer in a ``graph``.
@@ -136,7 +136,7 @@ def repeat(layer: Any, n: int) -> Repeat:
 
     Raises:
         ValueError: n below 1, or, when a shape is given, a layer that changes it.
-        TypeError: something that is neither a layer nor a function.
+        TypeError: ``layer`` is neither a layer nor a function.
 
     Example:
         >>> import fcnn

@@ -12,13 +12,13 @@ from ..layer import Context
 from ..types import Params, State
 from .parts import Composite, Parts, named, single_array, single_shape, some, walked
 
-#: the rule of a chain, for parts that do not follow it
+#: the error message for a part before the last that does not output one array
 _REFUSAL = "takes one array, but the part before it gives {}"
 
 
 @dataclass(frozen=True, repr=False)
 class Serial(Composite):
-    """What :func:`serial` returns."""
+    """The result of :func:`serial`."""
 
     only_hands_on: ClassVar[bool] = True
 
@@ -69,9 +69,10 @@ class Serial(Composite):
 
 
 def serial(*layers: Any, **named_layers: Any) -> Serial:
-    """Compose layers, each taking the output of the one before.
+    """Compose layers so that each takes the output of the one before.
 
-    Only the last may give several arrays; to choose or join them for the next, wrap the part in a ``graph``.
+    Only the last layer may output several arrays; to choose or join them for a next layer, wrap the part in a
+    ``graph``.
 
     Args:
         layers: layers, or functions of one array; named by class and count, ``conv1``, ``conv2``, ``dense1``.
@@ -81,9 +82,9 @@ def serial(*layers: Any, **named_layers: Any) -> Serial:
         A layer whose params have an entry for each part that has parameters.
 
     Raises:
-        ValueError: no layers, or two of one name.
-        TypeError: something that is neither a layer nor a function; when a shape is given, a part before the last
-            that gives several arrays.
+        ValueError: no layers, or two with the same name.
+        TypeError: an argument that is neither a layer nor a function; when a shape is given, a part before the last
+            that outputs several arrays.
 
     Example:
         >>> import fcnn, jax
@@ -101,9 +102,9 @@ def serial(*layers: Any, **named_layers: Any) -> Serial:
 
 
 def calling(function: str, parts: Parts, *options: str) -> str:
-    """The call of a composition that makes it again: parts by position where the names are the automatic ones.
+    """The call that rebuilds a composition; parts with automatic names are positional arguments.
 
-    Positional parts come first, so the automatic names have to stand before all others.
+    Positional arguments come first, so only parts before the first one with another name are positional.
     """
     layers = [layer for _, layer in parts]
     count = next(

@@ -1,6 +1,6 @@
 """The operations of the layers on plain arrays, channels last and batch first.
 
-Each function is pure, takes its parameters as arrays, and has every derivative that JAX knows.
+Each function is pure, takes its parameters as arrays, and supports all of JAX's derivatives.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Load the choice of algorithms when somebody asks for it."""
+    """Import ``use_algorithm`` on first access."""
     if name != "use_algorithm":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from .convolution import use_algorithm

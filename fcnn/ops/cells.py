@@ -1,4 +1,4 @@
-"""Pooling of plain arrays over what lies side by side: whole spaces, a grid of cells, groups of channels."""
+"""Pooling of plain arrays over contiguous blocks: whole spaces, a grid of cells, groups of channels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def global_max_pool(x: Float[Array, "batch *space channels"]) -> Float[Array, "batch channels"]:
-    """The largest value of each channel over the whole space; equal values send the gradient to the first.
+    """The largest value of each channel over the whole space; among equal values the first gets the gradient.
 
     Args:
         x: input with at least one space axis.
@@ -78,14 +78,14 @@ def global_avg_pool(x: Float[Array, "batch *space channels"]) -> Float[Array, "b
 def adaptive_avg_pool(
     x: Float[Array, "batch *space channels"], out: int | Sequence[int | None]
 ) -> Float[Array, "batch *out channels"]:
-    r"""The mean of each cell of a grid of ``out`` cells laid over the space.
+    r"""The mean of each cell of a grid of ``out`` cells over the space.
 
     Cell i of an axis of M samples and m cells runs from :math:`\lfloor i M / m \rfloor` to
     :math:`\lceil (i + 1) M / m \rceil`; cells may overlap by a sample.
 
     Args:
         x: input.
-        out: cells along each axis; an integer holds along every axis, None leaves one as it is, such as (None, 4).
+        out: cells along each axis; an integer applies to every axis, None keeps an axis unchanged, such as (None, 4).
 
     Shapes:
         x (batch, *space, channels).
@@ -113,13 +113,13 @@ def adaptive_avg_pool(
 def adaptive_max_pool(
     x: Float[Array, "batch *space channels"], out: int | Sequence[int | None]
 ) -> Float[Array, "batch *out channels"]:
-    """The largest value of each cell of a grid of ``out`` cells laid over the space.
+    """The largest value of each cell of a grid of ``out`` cells over the space.
 
-    The cells are those of :func:`adaptive_avg_pool`; equal values send the gradient to the first.
+    The cells are those of :func:`adaptive_avg_pool`. Among equal values the first gets the gradient.
 
     Args:
         x: input.
-        out: cells along each axis; an integer holds along every axis, None leaves one as it is, such as (None, 4).
+        out: cells along each axis; an integer applies to every axis, None keeps an axis unchanged, such as (None, 4).
 
     Shapes:
         x (batch, *space, channels).
@@ -148,11 +148,11 @@ def maxout(x: Float[Array, "... channels"], pieces: int) -> Float[Array, "... ou
 
     .. math:: y_{\dots, i} = \max_{0 \le j < k} x_{\dots, k i + j}
 
-    Equal values send the gradient to the first.
+    Among equal values the first gets the gradient.
 
     Args:
         x: input.
-        pieces: channels in a group, k; they must divide the channels.
+        pieces: k, the number of channels in a group; it must divide the channels.
 
     Shapes:
         x (..., channels).
@@ -195,7 +195,7 @@ def check_pieces(channels: int, pieces: int) -> None:
 
 
 def cells_wanted(out: Any, space: Sequence[int], name: str = "out") -> geometry.Shape:
-    """The size wanted of a space along each axis: where it is None, its own size.
+    """The requested size along each axis; where it is None, the size of the space.
 
     Example:
         >>> cells_wanted((None, 3), (5, 7)), cells_wanted(2, (5, 7))
@@ -208,7 +208,7 @@ def cells_wanted(out: Any, space: Sequence[int], name: str = "out") -> geometry.
 
 
 def check_cells(out: Any, name: str = "out") -> int | tuple[int | None, ...]:
-    """Check the size wanted as far as it can be done without a shape."""
+    """Check a requested size as far as possible without a shape."""
     if not isinstance(out, (tuple, list)):
         if out is None:
             raise TypeError(f"{name} is None, which leaves one axis as it is; give a tuple, such as (None, 4)")
@@ -218,10 +218,10 @@ def check_cells(out: Any, name: str = "out") -> int | tuple[int | None, ...]:
 
 
 def _first_max(x: Array, axis: int) -> Array:
-    """The maximum along an axis, whose gradient goes to the first of equals (jnp.max divides it among them)."""
+    """The maximum along an axis; the first of equal values gets the gradient (jnp.max divides it among them)."""
     winner = jnp.argmax(lax.stop_gradient(x), axis, keepdims=True)  # Taylor mode has no rule for it
     place = jnp.arange(x.shape[axis], dtype=winner.dtype).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
-    # as wide as it takes: some dtypes of 8 bits and less have no zero
+    # in a wider dtype, because some dtypes of 8 bits and less have no zero
     wider = x.astype(wide(x.dtype)) if jnp.issubdtype(x.dtype, jnp.floating) else x
     return jnp.sum(jnp.where(place == winner, wider, 0), axis, dtype=wider.dtype).astype(x.dtype)
 

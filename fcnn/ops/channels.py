@@ -1,4 +1,4 @@
-"""What is done to the channels of plain arrays, at every position by itself."""
+"""Operations on the channels of plain arrays, at every position separately."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def prelu(x: Float[Array, "... channels"], slope: Float[Array, ...]) -> Float[Array, "... channels"]:
-    r"""The rectifier whose slope on the negative side is learned.
+    r"""A rectifier with a learned slope for negative inputs.
 
     .. math:: y_{\dots, c} = \max(x_{\dots, c}, 0) + a_c \min(x_{\dots, c}, 0)
 
@@ -35,7 +35,7 @@ def prelu(x: Float[Array, "... channels"], slope: Float[Array, ...]) -> Float[Ar
         The shape of x, in the common dtype of the arguments; half precision is computed in float32 and rounded once.
 
     Raises:
-        ValueError: slopes of another number than 1 or the channels.
+        ValueError: the number of slopes is neither 1 nor the number of channels.
 
     Source:
         He et al., "Delving deep into rectifiers", 2015, equation 1.
@@ -53,13 +53,13 @@ def prelu(x: Float[Array, "... channels"], slope: Float[Array, ...]) -> Float[Ar
             )
     dtype = wide(x.dtype)
     wider, zero = x.astype(dtype), jnp.zeros((), dtype)
-    # two selections, so that the slope has no gradient of a positive number, which may be infinite
+    # two selections, so that positive numbers, which may be infinite, do not enter the slope's gradient
     positive, rest = jnp.where(wider > 0, wider, zero), jnp.where(wider > 0, zero, wider)
     return (positive + beside(slope.astype(dtype), x) * rest).astype(x.dtype)
 
 
 def scale_channels(x: Float[Array, "... channels"], scale: Float[Array, " channels"]) -> Float[Array, "... channels"]:
-    r"""Each channel times a factor of its own.
+    r"""Multiply each channel by its own factor.
 
     .. math:: y_{\dots, c} = \gamma_c \, x_{\dots, c}
 
@@ -74,11 +74,11 @@ def scale_channels(x: Float[Array, "... channels"], scale: Float[Array, " channe
         The shape of x, in the common dtype of the arguments; half precision is computed in float32 and rounded once.
 
     Raises:
-        ValueError: factors of another number than the channels.
+        ValueError: the number of factors is not the number of channels.
 
     Source:
         Touvron et al., "Going deeper with image transformers", 2021, equation 4 ("LayerScale"); Liu et al., "A ConvNet
-        for the 2020s", 2022, has it in every block.
+        for the 2020s", 2022, uses it in every block.
 
     Example:
         >>> scale_channels(jnp.array([[2.0, 3.0]]), jnp.array([0.5, 2.0])).tolist()
@@ -95,7 +95,7 @@ def scale_channels(x: Float[Array, "... channels"], scale: Float[Array, " channe
 
 
 def channel_shuffle(x: Shaped[Array, "... channels"], groups: int) -> Shaped[Array, "... channels"]:
-    r"""Deal the channels of every group out over all groups, so that grouped convolutions exchange what they know.
+    r"""Distribute the channels of every group over all groups, so that grouped convolutions exchange information.
 
     .. math:: y_{\dots,\, g j + i} = x_{\dots,\, (C / g) i + j}, \qquad 0 \le i < g, \quad 0 \le j < C / g
 

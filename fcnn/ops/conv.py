@@ -34,31 +34,31 @@ def conv(
     groups: int = 1,
     algorithm: str | None = None,
 ) -> Float[Array, "batch *out features"]:
-    r"""Convolve x with a kernel that is shared by all positions.
+    r"""Convolve x with a kernel that all positions share.
 
     .. math:: y_{n, i, o} = b_o + \sum_{j, c} x_{n,\, s i + d j - p,\, c} \; w_{j, c, o}
 
-    for output position i, kernel sample j, stride s, dilation d and padding p before. As in all libraries for
-    neural networks this is cross-correlation: the kernel is not turned around.
+    for output position i, kernel sample j, stride s, dilation d and padding p before. As in all neural-network
+    libraries this is cross-correlation: the kernel is not flipped.
 
     Args:
         x: input, in 1, 2 or 3 space dimensions.
         kernel: the shared weights.
         bias: added to every position.
-        stride: step between windows, in samples; an integer holds along every axis.
-        padding: how much: "VALID", "SAME", "SAME_LOWER", "CAUSAL", an integer, or one pair for each axis; of copies
+        stride: step between windows, in samples; an integer applies to every axis.
+        padding: the amount: "VALID", "SAME", "SAME_LOWER", "CAUSAL", an integer, or one pair for each axis. For copies
             instead of zeros: a mode, "CIRCULAR", "REFLECT" or "EDGE", alone or with an amount, such as ("EDGE", 1).
-            :func:`fcnn.geometry.slide` says what each means.
+            :func:`fcnn.geometry.slide` documents the values.
         dilation: distance between neighbouring kernel samples.
-        groups: features of group g see channels of group g only; ``groups=channels`` is depthwise.
-        algorithm: "direct", "patches", "depthwise", "blocks", "winograd" or "fourier"; None: by platform, shapes and
-            dtype.
+        groups: features of group g depend on channels of group g only; ``groups=channels`` is depthwise.
+        algorithm: "direct", "patches", "depthwise", "blocks", "winograd" or "fourier"; None: chosen by platform, shapes
+            and dtype.
 
     Shapes:
         x (batch, *space, channels), kernel (*kernel, channels // groups, features), bias (features,).
 
     Returns:
-        (batch, *out, features), ``out`` as :func:`fcnn.geometry.slide` says, in the common dtype of the arguments.
+        (batch, *out, features), with ``out`` from :func:`fcnn.geometry.slide`, in the common dtype of the arguments.
 
     Raises:
         ValueError: ranks, channels or groups that do not match, or a kernel that does not fit.
@@ -85,11 +85,11 @@ def conv(
 def conv_polyphase(
     x: Array, kernel: Array, bias: Array | None, phases: geometry.Shape, **options: Any
 ) -> Float[Array, "features phases *out batch"]:
-    """:func:`conv` for a pooling of windows ``phases`` that follows: the positions of a window stand far apart.
+    """:func:`conv` in the polyphase layout, for a following pooling over windows of size ``phases``.
 
-    For every feature, the first position of every window comes first, then the second of every window, ..., along an
-    axis of its own; positions that fill no window are left out. So pooling has nothing to gather
-    (:func:`fcnn.ops.pool.max_of_polyphase`). The axes stand in the order that the result has in memory.
+    The result has a separate axis of phases: for every feature, first the first position of every window, then the
+    second position of every window, and so on. Positions that fill no window are dropped. Pooling then reduces along
+    one axis, without gathering (:func:`fcnn.ops.pool.max_of_polyphase`). The axes are in their order in memory.
 
     Shapes:
         x (batch, *space, channels) to (features, phases, *out, batch).
@@ -110,7 +110,7 @@ def conv_polyphase(
 
 
 def conv_hwnc(x: Array, kernel: Array, bias: Array | None, **options: Any) -> Float[Array, "*out batch features"]:
-    """:func:`conv` of x (*space, batch, channels), for several in a row that all compute in this order.
+    """:func:`conv` of x (*space, batch, channels), for several convolutions in a row that all use this layout.
 
     Example:
         >>> conv_hwnc(jnp.ones((4, 4, 2, 1)), jnp.ones((3, 3, 1, 5)), None).shape
@@ -127,9 +127,9 @@ def conv_hwnc(x: Array, kernel: Array, bias: Array | None, **options: Any) -> Fl
 
 
 def polyphase_problem(x: geometry.Shape, kernel: geometry.Shape, dtype: str, phases: geometry.Shape, **options: Any):
-    """What :func:`conv_polyphase` computes for x (batch, *space, channels), for ``refusal`` and ``choose``.
+    """The problem that :func:`conv_polyphase` solves for x (batch, *space, channels), for ``refusal`` and ``choose``.
 
-    With phases of 1 it is what :func:`conv` computes.
+    With phases of 1 it is the problem of :func:`conv`.
     """
     groups = options.pop("groups", 1)
     windows = geometry.slide(x[1:-1], kernel[:-2], **options)
@@ -143,14 +143,14 @@ def polyphase_problem(x: geometry.Shape, kernel: geometry.Shape, dtype: str, pha
 
 
 def to_polyphase(placed: Geometry, out: geometry.Shape, phases: geometry.Shape) -> Geometry:
-    """The geometry without the positions that fill no window, the others in the polyphase layout."""
+    """The geometry in the polyphase layout, without the positions that fill no window."""
     axes = zip(placed.pads, out, phases, placed.stride, strict=True)
     pads = tuple((lo, hi - n % b * s) for (lo, hi), n, b, s in axes)
     return replace(placed, pads=pads, phases=phases)
 
 
 def _placed(x: Array, windows: geometry.Windows, groups: int) -> tuple[Array, Geometry]:
-    """X and its geometry, where padding copies samples with that padding."""
+    """X and its geometry; padding that copies samples is applied to x."""
     ones, pads = (1,) * windows.rank, windows.pads
     if windows.fill != "constant":
         x, pads = pad(x, windows), ((0, 0),) * windows.rank
@@ -170,19 +170,19 @@ def conv_transpose(
     out: int | Sequence[int] | None = None,
     algorithm: str | None = None,
 ) -> Float[Array, "batch *out features"]:
-    r"""Transposed convolution: every input sample lays a scaled copy of the kernel into the output.
+    r"""Transposed convolution: every input sample adds a scaled copy of the kernel to the output.
 
     .. math:: y_{n,\, s i + d j - p,\, o} \mathrel{+}= \sum_c x_{n, i, c} \; w_{j, c, o}
 
     It is the gradient of :func:`conv` with respect to its input (with channels and features swapped in the
     kernel), hence the name.
 
-    Which argument gives which library's result, for an input of M samples, kernel P and stride s:
+    Arguments that reproduce other libraries' results, for an input of M samples, kernel P and stride s:
 
     - PyTorch ``ConvTranspose(padding=p, output_padding=q)``: ``padding=p, output_padding=q``.
-      Output (M - 1) s - 2 p + d (P - 1) + q + 1. PyTorch's weight (in, out // groups, *kernel) has its axes
-      moved to (*kernel, in, out); with groups g, reshape it to (g, in // g, out // g, *kernel) and move the
-      axes to (*kernel, in // g, g, out // g) first.
+      Output (M - 1) s - 2 p + d (P - 1) + q + 1. PyTorch's weight (in, out // groups, *kernel) must be
+      transposed to (*kernel, in, out); with groups g, reshape it to (g, in // g, out // g, *kernel) and
+      transpose it to (*kernel, in // g, g, out // g) first.
     - Keras ``padding="same"``: ``padding="SAME"``. Output s M.
     - Keras ``padding="valid"``: ``padding="VALID"``, with ``output_padding=max(s - P, 0)``.
       Output s M + max(P - s, 0). Keras's kernel (*kernel, out, in) needs its last two axes swapped.
@@ -191,15 +191,16 @@ def conv_transpose(
         x: input, in 1, 2 or 3 space dimensions.
         kernel: the shared weights.
         bias: added to every position.
-        stride: distance of neighbouring input samples in the output.
-        padding: what is cropped from the full result: "VALID" nothing, "SAME" to s M samples, the odd one after
-            ("SAME_LOWER" before), or integers. With a mode, "CIRCULAR", "REFLECT" or "EDGE", alone or with an amount,
-            what is cropped is added where :func:`conv` with this padding would have copied it from, so that the two
-            stay transposes of each other; "CIRCULAR" is that of Flax's ConvTranspose with ``transpose_kernel=True``.
+        stride: distance between neighbouring input samples in the output.
+        padding: samples to crop from the full result: "VALID" none, "SAME" down to s M samples, the odd one after
+            ("SAME_LOWER": before), or integers. With a mode, "CIRCULAR", "REFLECT" or "EDGE", alone or with an amount,
+            the cropped samples are added where :func:`conv` with this padding would have copied them from, so that the
+            two stay transposes of each other; "CIRCULAR" is that of Flax's ConvTranspose with
+            ``transpose_kernel=True``.
         dilation: distance between neighbouring kernel samples.
-        groups: features of group g see channels of group g only.
+        groups: features of group g depend on channels of group g only.
         output_padding: samples added after; less than the stride or the dilation.
-        out: the size that is wanted, instead of output_padding; "SAME" crops to it.
+        out: the output size, instead of output_padding; "SAME" crops to it.
         algorithm: as for :func:`conv`.
 
     Shapes:
@@ -247,7 +248,7 @@ def conv_transpose(
 
 
 def check_algorithm(algorithm: str | None, x: Array, kernel: Array, placed: Geometry) -> None:
-    """Raise where an algorithm that was asked for cannot compute a convolution."""
+    """Raise where the requested algorithm cannot compute a convolution."""
     if algorithm is None:
         return
     problem = convolution.Problem("forward", x.shape, kernel.shape, placed, x.dtype.name, jax.default_backend())

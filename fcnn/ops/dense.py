@@ -23,11 +23,11 @@ def dense(
     kernel: Float[Array, "channels features"],
     bias: Float[Array, " features"] | None = None,
 ) -> Float[Array, "batch *space features"]:
-    r"""A matrix product over the last axis: every output sees every channel.
+    r"""A matrix product over the last axis: every output depends on every channel.
 
     .. math:: y_{\dots, o} = b_o + \sum_c x_{\dots, c} w_{c, o}
 
-    With space axes the same matrix serves every position, which is a convolution with a kernel of size 1.
+    With space axes the same matrix is applied at every position, as in a convolution with a kernel of size 1.
 
     Args:
         x: input.
@@ -68,10 +68,10 @@ def dense(
 
 @jax.custom_jvp
 def _one_row(x: Array, kernel: Array) -> Array:
-    """The product of one row alone and the matrix, as every example has it in per-example gradients.
+    """The product of a single row and the matrix, as in per-example gradients.
 
-    Its gradient with respect to the matrix is written as the outer product of x and what comes back. JAX's rule would
-    have XLA compute that the other way around, and turn it, for every example.
+    Its gradient with respect to the matrix is the outer product of x and the cotangent. With JAX's own rule, XLA would
+    compute the transpose of that product, and transpose it back, for every example.
     """
     return jnp.matmul(x, kernel)
 
@@ -84,22 +84,22 @@ def _one_row_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) ->
 
 
 def flatten(x: Float[Array, "batch *space channels"], *, first: int = 1, last: int = -1) -> Float[Array, "batch ..."]:
-    """Lay neighbouring axes of each example out as one, the last of them running fastest; without arguments all.
+    """Flatten adjacent axes of each example to one, the last of them varying fastest; by default all axes.
 
     Args:
         x: input.
-        first: the first of these axes of x, where axis 0 is the batch; negative numbers count from the end. PyTorch's
+        first: the first axis of x to flatten, where axis 0 is the batch; negative numbers count from the end. PyTorch's
             ``start_dim``.
-        last: the last of them, its ``end_dim``.
+        last: the last axis to flatten, PyTorch's ``end_dim``.
 
     Shapes:
         x (batch, *space, channels).
 
     Returns:
-        (batch, product of space and channels); with ``first`` and ``last`` the axes before and after these are kept.
+        (batch, product of space and channels); the axes before ``first`` and after ``last`` are kept.
 
     Raises:
-        ValueError: no batch axis, or axes that are not there.
+        ValueError: no batch axis, or axes that x does not have.
 
     Example:
         >>> flatten(jnp.ones((2, 3, 4, 5))).shape
@@ -118,10 +118,10 @@ def flatten(x: Float[Array, "batch *space channels"], *, first: int = 1, last: i
 
 
 def flattened(shape: tuple[int, ...], first: int, last: int) -> tuple[int, ...]:
-    """The shape of one example with the axes from first to last as one; they are counted with the batch as axis 0.
+    """The shape of one example with the axes from first to last flattened; the axes count the batch as axis 0.
 
     Raises:
-        ValueError: axes that are not there, or in the wrong order.
+        ValueError: axes that the example does not have, or that are in the wrong order.
 
     Example:
         >>> flattened((3, 4, 5), 1, -1), flattened((3, 4, 5), 1, 2)
@@ -143,14 +143,14 @@ def flattened(shape: tuple[int, ...], first: int, last: int) -> tuple[int, ...]:
 def dropout(
     key: Array, x: Float[Array, "batch *space channels"], rate: float, *, whole_channels: bool = False
 ) -> Float[Array, "batch *space channels"]:
-    r"""Set a random share of x to zero and scale the rest, so that the mean stays.
+    r"""Set a random fraction of x to zero and scale the rest, which preserves the mean.
 
     .. math:: y = \frac{m}{1 - r} x, \qquad m \sim \mathrm{Bernoulli}(1 - r)
 
     Args:
         key: random key; the same key gives the same mask.
         x: input.
-        rate: r, the share dropped, in [0, 1).
+        rate: r, the fraction to drop, in [0, 1).
         whole_channels: draw one mask value for all positions of a channel of an example.
 
     Shapes:
@@ -181,7 +181,7 @@ def dropout(
 
 
 def dropout_mask(key: Array, shape: tuple[int, ...], rate: float, *, whole_channels: bool = False) -> Array:
-    """What :func:`dropout` keeps: booleans of the shape, or of one that broadcasts to it for whole channels.
+    """The mask of :func:`dropout`, True where x is kept; for whole channels its shape broadcasts to ``shape``.
 
     Example:
         >>> dropout_mask(jax.random.key(0), (2, 8, 8, 16), 0.5, whole_channels=True).shape
@@ -193,16 +193,16 @@ def dropout_mask(key: Array, shape: tuple[int, ...], rate: float, *, whole_chann
 
 
 def stochastic_depth(key: Array, x: Float[Array, "batch ..."], rate: float) -> Float[Array, "batch ..."]:
-    r"""Set whole examples to zero and scale the rest, so that the mean stays.
+    r"""Set whole examples to zero and scale the rest, which preserves the mean.
 
     .. math:: y_n = \frac{m_n}{1 - r} x_n, \qquad m_n \sim \mathrm{Bernoulli}(1 - r)
 
-    At the end of a residual branch it drops the branch for an example, which then takes the shortcut alone.
+    At the end of a residual branch it drops the branch for some examples, which then take only the shortcut.
 
     Args:
         key: random key; the same key gives the same mask.
         x: input.
-        rate: r, the share of the examples that is dropped, in [0, 1).
+        rate: r, the fraction of examples to drop, in [0, 1).
 
     Shapes:
         x (batch, ...).
@@ -231,7 +231,7 @@ def stochastic_depth(key: Array, x: Float[Array, "batch ..."], rate: float) -> F
 
 
 def depth_mask(key: Array, shape: tuple[int, ...], rate: float) -> Array:
-    """What :func:`stochastic_depth` keeps: a boolean for each example.
+    """The mask of :func:`stochastic_depth`: True for each example that is kept.
 
     Example:
         >>> depth_mask(jax.random.key(0), (2, 8, 8, 16), 0.5).shape

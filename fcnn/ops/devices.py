@@ -1,4 +1,4 @@
-"""What the type of an array says of the devices that it lies on."""
+"""Device placement as recorded in the type of an array."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jax.sharding import AxisType
 
 
 def explicit_axes(x: Any) -> bool:
-    """Whether x lies on a mesh with Explicit axes, on which every operation states how its result is sharded.
+    """Whether x is on a mesh with Explicit axes, on which every operation states how its result is sharded.
 
     Example:
         >>> explicit_axes(jax.numpy.ones(2))
@@ -19,12 +19,12 @@ def explicit_axes(x: Any) -> bool:
 
 
 def varying_axes(x: Any) -> frozenset[str]:
-    """The axes of a mesh over which x varies, under ``shard_map``.
+    """The mesh axes over which x varies, under ``shard_map``.
 
     Example:
         >>> sorted(varying_axes(jax.numpy.ones(2)))
         []
     """
     kind = jax.typeof(x)
-    manual = getattr(kind, "manual_axis_type", None)  # as jax 0.10 names it; newer and older: vma
+    manual = getattr(kind, "manual_axis_type", None)  # its name in jax 0.10; newer and older versions: vma
     return frozenset(manual.varying) if manual is not None else getattr(kind, "vma", frozenset())

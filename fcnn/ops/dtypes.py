@@ -1,4 +1,4 @@
-"""What arithmetic is done in: the dtype of a result, and the wider one that sums are kept in."""
+"""Dtypes of arithmetic: the dtype of a result, and the wider dtype of sums."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..native import native
 
 
 def common(*arrays: Any) -> Any:
-    """The dtype that the arguments promote to by JAX's standard rules; ``None`` is passed over.
+    """The dtype that the arguments promote to by JAX's standard rules; ``None`` is ignored.
 
-    The rule is asked for by name, so that results do not change where a program sets
+    The standard rules are selected explicitly, so that results do not change where a program sets
     ``jax_numpy_dtype_promotion="strict"``.
 
     Example:
@@ -33,10 +33,10 @@ def together(*arrays: Any) -> list[Any]:
 
 
 def floating(x: Any) -> Any:
-    """The argument as an array of floating point.
+    """The argument as a floating-point array.
 
     Raises:
-        TypeError: an array of integers, whose mean or norm would be cut to an integer.
+        TypeError: an integer array, whose mean or norm would be truncated to an integer.
     """
     x = jnp.asarray(native(x))
     if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -45,20 +45,20 @@ def floating(x: Any) -> Any:
 
 
 def wide(dtype: Any) -> Any:
-    """The dtype that statistics and sums are kept in: float32 for halves and less, else the dtype itself.
+    """The dtype for statistics and sums: float32 for half precision and below, else the dtype itself.
 
     Example:
         >>> wide(jnp.bfloat16), wide(jnp.float64)
         (dtype('float32'), dtype('float64'))
     """
-    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 16:  # JAX promotes these to nothing
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 16:  # JAX does not promote these
         return jnp.dtype(jnp.float32)
     with jax.numpy_dtype_promotion("standard"):
         return jnp.promote_types(dtype, jnp.float32)
 
 
 def beside(value: Any, y: Any) -> Any:
-    """The value with axes of one in front, as many as y has: what broadcasting adds unasked, and may be forbidden to.
+    """The value with leading axes of size 1, up to the rank of y; JAX may be configured to forbid rank promotion.
 
     Example:
         >>> beside(jnp.ones(4), jnp.ones((2, 3, 4))).shape
@@ -69,10 +69,10 @@ def beside(value: Any, y: Any) -> Any:
 
 
 def plus(y: Any, bias: Any) -> Any:
-    """The sum y + bias in the dtype of y, whose gradient with respect to the bias is summed in the wide one.
+    """The sum y + bias in the dtype of y, whose gradient with respect to the bias is summed in the wide dtype.
 
-    Every position has a share in that gradient. A sum of so many in half precision stands still: in bfloat16 256 + 1 is
-    256. The result is that of y + bias, rounded once.
+    That gradient is a sum over all positions. In half precision such a sum stalls: in bfloat16, 256 + 1 is 256. The
+    result is that of y + bias, rounded once.
 
     Args:
         y: an array.
@@ -90,9 +90,9 @@ def plus(y: Any, bias: Any) -> Any:
 
 
 def least(dtype: Any) -> Any:
-    """The value below which no other of a dtype lies: what never wins a maximum.
+    """The smallest value of a dtype, which never wins a maximum.
 
-    Several formats of 8 bits and less have no infinity; there it is the least finite number.
+    Several formats of 8 bits and less have no infinity; there it is the smallest finite number.
 
     Raises:
         TypeError: complex numbers, which have no order.

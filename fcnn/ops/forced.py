@@ -1,8 +1,8 @@
-"""The algorithm that the user asks for, in the context in which JAX traces.
+"""The algorithm that the user requests, as part of the context in which JAX traces.
 
-JAX keeps what it has traced and compiled for its context, and a context that is made is a part of it from then on. This
-one is made when the library is imported; made with the first convolution, it would have the first program of every
-process traced and compiled twice.
+JAX caches traced and compiled programs by context, and a new user context becomes part of that context. This one is
+created when the library is imported. Created with the first convolution, it would cause the first program of every
+process to be traced and compiled twice.
 """
 
 import jax

@@ -1,7 +1,7 @@
-"""Where the outputs of a resized axis lie, which samples they see, and with which weights: numbers, no arrays of JAX.
+"""Positions, samples and weights of the outputs of a resized axis, as NumPy numbers.
 
-The weights depend on sizes alone and are computed by NumPy, in float64, before anything else. Only samples that have a
-weight are looked at, so one that is not finite spoils what sees it and nothing else.
+The weights depend on sizes alone and are computed by NumPy, in float64, in advance. Only samples with a nonzero weight
+are read, so a sample that is not finite affects only the outputs that depend on it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..geometry import Shape
 from ..symbolic_sizes import symbolic
 from .cells import cells_wanted, check_cells
 
-#: the names of methods in PyTorch and jax.image, and the method that each is, whatever the number of dimensions
+#: the names of methods in PyTorch and jax.image, and the method that each stands for in any number of dimensions
 METHODS = {
     "nearest": "nearest",
     "nearest_exact": "nearest_exact",
@@ -27,19 +27,19 @@ METHODS = {
     **dict.fromkeys(("cubic", "bicubic", "tricubic"), "cubic"),
 }
 CONVENTIONS = ("torch", "jax")
-#: a of Keys' cubic kernel: as PyTorch has it, and as jax.image and PyTorch with antialiasing have it
+#: a of Keys' cubic kernel: in PyTorch; in jax.image and in PyTorch with antialiasing
 _TORCH_CUBIC, _CUBIC = -0.75, -0.5
-#: weights up to this are zeros that were rounded
+#: weights up to this size are zeros with rounding errors
 _NOTHING = 1e-12
 
 
 class Sampling(NamedTuple):
-    """How one axis is resized.
+    """The resizing of one axis.
 
     Attributes:
         size: samples before.
         out: samples after.
-        step: distance of neighbouring outputs, in samples of the input.
+        step: distance between neighbouring outputs, in samples of the input.
         method: "nearest", "nearest_exact", "linear" or "cubic".
         aligned: whether the first and the last output lie on the first and the last sample.
         antialias: whether the kernel is widened by the step.
@@ -56,11 +56,11 @@ class Sampling(NamedTuple):
 
 
 def check_options(method: Any, align_corners: Any, antialias: Any, convention: Any) -> dict[str, Any]:
-    """The options of a resizing, checked; the method by its shortest name.
+    """Check the options of a resizing; the method is returned under its shortest name.
 
     Raises:
-        ValueError: unknown names, or options that do not go together.
-        TypeError: flags that are none.
+        ValueError: an unknown name, or options that contradict each other.
+        TypeError: a flag that is not a bool.
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is unknown; use one of {', '.join(METHODS)}; an area is AdaptiveAvgPool")
@@ -79,7 +79,7 @@ def check_options(method: Any, align_corners: Any, antialias: Any, convention: A
 
 
 def check_target(size: Any, scale: Any) -> tuple[Any, Any]:
-    """Check a size or a scale as far as it can be done without a shape."""
+    """Check a size or a scale as far as possible without a shape."""
     if (size is None) == (scale is None):
         raise TypeError(
             f"size is {size!r} and scale is {scale!r}; give one of them: samples along each axis, such as (24, 24), or "
@@ -104,15 +104,15 @@ def _factor(value: Any) -> float:
 
 
 def samplings(shape: Shape, target: tuple[Any, Any], options: dict[str, Any]) -> list[Sampling]:
-    """How each axis of one example's space is resized.
+    """The sampling along each axis of one example's space.
 
     Args:
-        shape: of the example.
-        target: the size and the scale, one of them None, checked.
-        options: what :func:`check_options` gives.
+        shape: shape of the example.
+        target: the checked size and scale, one of them None.
+        options: the result of :func:`check_options`.
 
     Raises:
-        ValueError: no space, another number of axes, or nothing left.
+        ValueError: no space, the wrong number of axes, or no samples left.
 
     Example:
         >>> options = check_options("bilinear", False, None, "torch")
@@ -148,7 +148,7 @@ def samplings(shape: Shape, target: tuple[Any, Any], options: dict[str, Any]) ->
 
 
 def _fraction(factor: float) -> Fraction:
-    """A factor as it is meant: 0.3 is 3 / 10, though no number of floating point is."""
+    """A factor as the intended fraction: 0.3 is 3 / 10, although the floating-point number is not."""
     exact = Fraction(factor)
     plain = exact.limit_denominator(1000)
     return plain if float(plain) == factor else exact
@@ -166,7 +166,7 @@ def _sampling(size: int, out: int, step: Fraction | None, options: dict[str, Any
     if method == "nearest" and convention == "jax":
         method = "nearest_exact"
     if step is not None and out == size and (method == "linear" or antialias):
-        step = Fraction(1)  # PyTorch leaves an axis as it is that keeps its size, whatever the scale
+        step = Fraction(1)  # PyTorch does not resample an axis that keeps its size, whatever the scale
     if aligned:
         _refuse_symbolic(size, shape)
         step = Fraction(size - 1, out - 1) if out > 1 else Fraction(0)
@@ -186,7 +186,7 @@ def _refuse_symbolic(size: int, shape: Shape) -> None:
 
 
 class Taps(NamedTuple):
-    """Which samples each output sees, and their weights.
+    """The samples that each output depends on, and their weights.
 
     Shapes:
         samples and weights (outputs, samples of one output).
@@ -198,7 +198,7 @@ class Taps(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def taps(sampling: Sampling) -> Taps:
-    """The samples that each output of an axis sees, and their weights, of which none is 0.
+    """The samples that each output of an axis depends on, and their weights, none of which is 0.
 
     Example:
         >>> options = check_options("linear", False, None, "torch")
@@ -226,7 +226,7 @@ def taps(sampling: Sampling) -> Taps:
     samples = np.clip(samples, 0, size - 1)
     needed = (np.abs(weights) > _NOTHING).any(0)
     samples, weights = samples[:, needed], weights[:, needed]
-    # a sample without a weight is not looked at: another stands there, and its weight is shared among its copies
+    # replace samples of weight 0, so that they are not read, by copies of another sample, which share its weight
     used = np.abs(weights) > _NOTHING
     first = used.argmax(1)[:, None]
     share = np.take_along_axis(weights, first, 1) / (1 + (~used).sum(1, keepdims=True))
@@ -251,7 +251,7 @@ def as_matrix(sampling: Sampling) -> np.ndarray:
 
 
 def place(i: int, sampling: Sampling) -> Fraction:
-    """Where output i lies, in samples of the input."""
+    """The position of output i, in samples of the input."""
     if sampling.aligned and not sampling.antialias:
         return i * sampling.step
     return (i + Fraction(1, 2)) * sampling.step - Fraction(1, 2)
@@ -267,7 +267,7 @@ def kernel(sampling: Sampling) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _keys(a: float, t: np.ndarray) -> np.ndarray:
-    """Keys' kernel, equation 15 of the paper with a for -1/2."""
+    """Keys' kernel, equation 15 of the paper, with a in place of -1/2."""
     t = np.abs(t)
     near, far = ((a + 2) * t - (a + 3)) * t * t + 1, a * (((t - 5) * t + 8) * t - 4)
     return np.where(t <= 1, near, np.where(t < 2, far, 0))

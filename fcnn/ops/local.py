@@ -1,4 +1,4 @@
-"""Locally connected: the geometry of a convolution, with weights of its own at every position."""
+"""Locally connected: the geometry of a convolution, with separate weights at every position."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def locally_connected(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Float[Array, "batch *out features"]:
-    r"""Apply another kernel at every position: a convolution without the sharing.
+    r"""Apply a different kernel at every position: a convolution without weight sharing.
 
     .. math:: y_{n, i, o} = b_{i, o} + \sum_{j, c} x_{n,\, s i + d j - p,\, c} \; w_{i, j, c, o}
 
     Args:
         x: input, in 1, 2 or 3 space dimensions.
-        kernel: weights of every position.
-        bias: added, of every position.
+        kernel: the weights of every position.
+        bias: added; one for every position and feature.
         stride: as for ``conv``.
         padding: as for ``conv``.
         dilation: as for ``conv``.

@@ -1,4 +1,4 @@
-"""The maximum over windows, and its derivative: the gradient goes to the first of equal values in reading order."""
+"""The maximum over windows, and its derivative: the first of equal values, in row-major order, gets the gradient."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from .windows import fold, shifted
 def largest(windows: Windows, x: Array) -> Array:
     """The maximum of each window of the padded x.
 
-    The derivative is given by the places of the maxima, so that backpropagation needs neither XLA's
-    select-and-scatter, which is slow and on a GPU adds in any order, nor the comparisons of the forward pass.
+    The derivative is computed from the indices of the maxima. So backpropagation needs neither XLA's
+    select-and-scatter, which is slow and on a GPU adds in a random order, nor the comparisons of the forward pass.
     """
     return fold(x, windows, _larger)
 
@@ -38,7 +38,7 @@ def largest(windows: Windows, x: Array) -> Array:
 @largest.defjvp
 def _largest_jvp(windows: Windows, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (t,) = primals, tangents
-    if any(map(symbolic, windows.space)):  # then by JAX's own operation and its rule, which is the same
+    if any(map(symbolic, windows.space)):  # by JAX's own operation and its rule, which is equivalent
         return jax.jvp(partial(fold, windows=windows, combine=_larger), primals, tangents)
     infinite = np.isinf(np.float32(least(x.dtype)))
     place = _first_of_finite(x, windows) if infinite else first_place(x, windows)
@@ -46,10 +46,10 @@ def _largest_jvp(windows: Windows, primals: tuple[Array], tangents: tuple[Array]
 
 
 def _first_of_finite(x: Array, windows: Windows) -> Array:
-    """:func:`first_place`, with minus infinity in the data taken for the least finite number, above the padding.
+    """:func:`first_place`, with minus infinity in the data replaced by the smallest finite number, above the padding.
 
-    So the comparisons alone tell data from padding. Numbers of the first sample of data, as they are there, would have
-    XLA:CPU compute all comparisons anew for every sample of the window.
+    So the comparisons alone distinguish data from padding. With the default numbers of :func:`first_place`, XLA:CPU
+    would repeat all comparisons for every sample of the window.
     """
     if windows.fill == "constant" and any(lo for lo, _ in windows.pads):
         inner = [slice(lo, size - hi) for size, (lo, hi) in zip(x.shape[1:-1], windows.constant_pads, strict=True)]
@@ -60,17 +60,17 @@ def _first_of_finite(x: Array, windows: Windows) -> Array:
 
 
 def first_place(x: Array, windows: Windows) -> Array:
-    """Which sample of each window of the padded x is the first of the largest: its number, (batch, *out, channels).
+    """The number of the first maximum in each window of the padded x, (batch, *out, channels).
 
-    It is never one of the padding: a window that holds the least value alone has its first sample of data. Of several
-    NaN it is the last.
+    It is never a sample of padding: if all values of a window are the smallest one, it is the first sample of data.
+    Among several NaN it is the last.
     """
     samples = [shifted(x, windows, offset) for offset in product(*map(range, windows.kernel))]
     return _first_of(samples, np.uint8 if len(samples) <= 256 else np.int32, _first_of_data(windows))
 
 
 def _first_of_data(windows: Windows) -> np.ndarray | None:
-    """The number of the first sample of each window that is no padding, (1, *out, 1); None: it is 0 everywhere."""
+    """The number of the first sample of each window that is not padding, (1, *out, 1); None: it is 0 everywhere."""
     if windows.fill != "constant" or not any(lo for lo, _ in windows.pads):
         return None
     number = np.zeros((1,) * (windows.rank + 2), np.int32)
@@ -82,12 +82,12 @@ def _first_of_data(windows: Windows) -> np.ndarray | None:
 
 
 def _picked(t: Array, place: Array, windows: Windows) -> Array:
-    """The sample of each window of t that has the place: linear in t, and its transpose puts a gradient there."""
+    """The sample of t with number ``place`` in each window: linear in t; its transpose puts a gradient there."""
     numbers = np.arange(math.prod(windows.kernel), dtype=place.dtype).reshape(windows.kernel)
-    if t.dtype.itemsize < 2:  # not all of these have a zero
+    if t.dtype.itemsize < 2:  # some of these dtypes have no zero
         return _picked(t.astype(wide(t.dtype)), place, windows).astype(t.dtype)
     if windows.stride == windows.kernel and all(d == 1 for d in windows.dilation) and not explicit_axes(t):
-        # no sample is in two windows: one select over all samples, where a sum of slices would be one for each
+        # no sample is in two windows: one select over all samples, instead of one for each sample of the window
         batch, *out, channels = place.shape
         whole = [n * k for n, k in zip(out, windows.kernel, strict=True)]
         t = lax.slice(t, (0,) * t.ndim, (batch, *whole, channels))
@@ -98,7 +98,7 @@ def _picked(t: Array, place: Array, windows: Windows) -> Array:
         here = place.reshape(batch, *spread, channels) == numbers.reshape(1, *ones, 1)
         inner = tuple(2 + 2 * axis for axis in range(windows.rank))
         return jnp.where(here, t.reshape(batch, *split, channels), jnp.zeros((), t.dtype)).sum(inner, dtype=t.dtype)
-    # a sample gets the gradients of all windows whose maximum it is: their sum is kept in the wide dtype
+    # a sample gets the gradients of all windows whose maximum it is: they are summed in the wide dtype
     half, t = t.dtype, t.astype(wide(t.dtype))
     zero = jnp.zeros((), t.dtype)
     offsets = product(*map(range, windows.kernel))
@@ -123,9 +123,9 @@ def _polyphase(x: Array) -> list[Array]:
     return [lax.index_in_dim(x, i, 1, keepdims=False) for i in range(x.shape[1])]
 
 
-# The sample at a place among the phases, and its transpose, a gradient put at that place:
-# picked takes place (channels, ...) and t (channels, phases, ...) to (channels, ...),
-# spread takes place and g (channels, ...) to (channels, phases, ...)
+# The sample with a given number among the phases, and the transpose, which puts a gradient there:
+# picked maps place (channels, ...) and t (channels, phases, ...) to (channels, ...),
+# spread maps place and g (channels, ...) to (channels, phases, ...)
 
 picked_p, spread_p = Own("fcnn_picked"), Own("fcnn_spread")
 
@@ -154,7 +154,7 @@ def _turned_around(to: Primitive, cotangent: Array, place: Array, t: Any, *, pha
 
 
 def _more_channels(primitive: Primitive, args: Any, dims: Any, *, phases: int) -> tuple[Array, int]:
-    """Copies under vmap are more channels."""
+    """Under vmap, the copies become channels."""
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
     place, t = (
         jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
@@ -178,7 +178,7 @@ for _primitive, _function, _other in ((picked_p, _picked_phase, spread_p), (spre
 
 
 def _first_of(samples: list[Array], dtype: type, default: np.ndarray | None = None) -> Array:
-    """Which of the samples is the first of the largest; the default, or 0, where none is larger than the first."""
+    """The number of the first maximum among the samples; where none is larger than the first, the default, or 0."""
     best, place = samples[0], jnp.zeros(samples[0].shape, dtype)
     if default is not None:
         place = place + default.astype(dtype)
@@ -189,5 +189,5 @@ def _first_of(samples: list[Array], dtype: type, default: np.ndarray | None = No
 
 
 def _larger(first: Array, second: Array) -> Array:
-    """The maximum, whose gradient goes to the first of equals, and which keeps NaN."""
+    """The maximum; of equal values the first gets the gradient, and NaN propagates."""
     return jnp.where((second > first) | (second != second), second, first)

@@ -1,21 +1,20 @@
-"""Memory that XLA:CPU asks for at every call stays with the process.
+"""Settings that let the process reuse the memory that XLA:CPU allocates at every call.
 
-XLA:CPU allocates its working memory and its results anew at every call. The C library of Linux gives pieces above 32
-MiB back to the system each time, and the next time gets fresh pages, zeroed one by one: for a convolution of some
-megabytes that takes longer than the arithmetic. Two settings keep the pages, and both are needed:
+XLA:CPU allocates its working memory and its results at every call. The GNU C library returns blocks above 32 MiB to the
+system each time, and gets new, zeroed pages the next time: for a convolution of some megabytes that takes longer than
+the arithmetic. Two settings keep the pages, and both are needed:
 
-- The first time that a convolution or pooling is used on the CPU, the C library is told to keep pieces of up to a
-  gibibyte.
-- JAX is told, on import, to compute on the thread that calls (``jax_cpu_enable_async_dispatch`` off). For any other
-  thread the C library has an arena of at most 64 MiB and gets everything larger from the system, whatever it was told.
+- When a convolution or pooling is first used on the CPU, the C library is set to keep blocks of up to one gibibyte.
+- On import, JAX is set to compute on the calling thread (``jax_cpu_enable_async_dispatch`` off). On any other thread
+  the C library uses an arena of at most 64 MiB and gets larger blocks from the system, whatever the settings.
 
-What is kept is to be of use: after a convolution has been compiled, the compiler's own memory goes back to the system;
-and free places for results are made ready, or the first results would be laid into the place of the working memory,
-which would then need a second one as large.
+Two measures limit the memory that is kept. After a convolution has been compiled, the compiler's own memory is returned
+to the system. And free blocks for results are prepared; otherwise the first results would occupy the block of the
+working memory, which would then need a second block of the same size.
 
-Nothing is done where the user has set the allocator up (``MALLOC_...`` or ``GLIBC_TUNABLES`` in the environment), where
-another C library runs, or with ``FCNN_KEEP_MEMORY=0``; and whoever turns asynchronous dispatch on again after the
-import has it.
+Nothing is changed where the user has configured the allocator (``MALLOC_...`` or ``GLIBC_TUNABLES`` in the
+environment), where another C library is used, or with ``FCNN_KEEP_MEMORY=0``. Asynchronous dispatch can be turned on
+again after the import.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ import jax.monitoring
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of the settings in malloc.h
 _KEPT = 1 << 30  # bytes
-#: places for results: bytes and how many of them
+#: free blocks for results: size in bytes, and their number
 _PLACES = ((4 << 20, 32), (32 << 20, 4))
-#: what JAX says when XLA has compiled a computation
+#: the event that JAX records when XLA has compiled a computation
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _THEIRS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
 
 
 def compute_where_called() -> bool:
-    """Let JAX compute on the calling thread, if the CPU has not been used yet. Returns whether it was told to."""
+    """Let JAX compute on the calling thread, if the CPU has not been used yet. Returns whether this was set."""
     if _glibc() is None:
         return False
     jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -47,10 +46,10 @@ def compute_where_called() -> bool:
 
 
 def keep_memory() -> bool:
-    """Let the process keep freed memory; to be called for every computation that is about to be compiled.
+    """Let the process keep freed memory; call this before every computation that is about to be compiled.
 
     Returns:
-        Whether it does because of this.
+        Whether the settings are in effect.
 
     Source:
         The GNU C Library Reference Manual, "Malloc Tunable Parameters".
@@ -80,7 +79,7 @@ def _kept() -> bool:
 
 
 def _make_places(library: ctypes.CDLL) -> None:
-    """Free places between others that stay taken. None is ever written to, so that none takes memory."""
+    """Create free blocks between allocated ones. None is ever written to, so they use no physical memory."""
     library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]
     for size, count in _PLACES:
@@ -90,7 +89,7 @@ def _make_places(library: ctypes.CDLL) -> None:
 
 
 def _glibc() -> ctypes.CDLL | None:
-    """The C library, where it is GNU's and may be set up."""
+    """The C library, if it is GNU's and may be configured."""
     environment = os.environ
     theirs = any(name in environment for name in _THEIRS)
     if theirs or environment.get("FCNN_KEEP_MEMORY") == "0" or not sys.platform.startswith("linux"):

@@ -1,4 +1,4 @@
-"""A network as data: its uses of layers and single operations, in the order of computation."""
+"""A network as data: its uses of layers and its single operations, in the order of computation."""
 
 from .api import trace
 from .node import Node, Trace

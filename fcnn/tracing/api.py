@@ -15,17 +15,17 @@ from .record import record
 
 
 def trace(net: Any, *shapes: Shape, train: bool = False) -> Trace:
-    """Take a network apart into its uses of layers and the single operations between them; nothing is computed.
+    """Split a network into its uses of layers and the single operations between them; nothing is computed.
 
-    Compositions leave no node of their own: the parts of a ``serial`` follow one another, a ``residual`` adds, which is
-    an operation. A ``repeat`` is a loop, an operation with the trace of its body inside. A ``Scan`` has the trace of
-    its network for one window inside, a function the operations that it is made of. Compositions of your own are traced
-    as well.
+    Compositions have no node of their own: the parts of a ``serial`` follow one another, and a ``residual`` ends in an
+    addition, which is an operation. A ``repeat`` is a loop, an operation that contains the trace of its body. A
+    ``Scan`` contains the trace of its network for one window, a function contains its operations. Users' own
+    compositions are traced in the same way.
 
     Args:
         net: the network.
         shapes: shape of one example of each input.
-        train: whether the network is traced as it is trained, with its new state.
+        train: whether to trace the network in training mode, including its new state.
 
     Returns:
         The trace; it prints as a table.

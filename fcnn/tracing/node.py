@@ -1,4 +1,4 @@
-"""A traced network: its values, the nodes that make them, and how it prints."""
+"""A traced network: its values, the nodes that compute them, and its printed form."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ class Node:
     """One use of a layer, or one operation of a function or wiring.
 
     Attributes:
-        path: where it stands in the network; the second use of a shared layer is ``"name#2"``.
+        path: its path in the network; the second use of a shared layer is ``"name#2"``.
         layer: the layer; None for an operation.
         primitive: the name of JAX's primitive; None for a layer.
         settings: the primitive's parameters, by name.
-        inputs: the numbers of the values that it takes.
-        outputs: the numbers of the values that it makes.
+        inputs: the numbers of its input values.
+        outputs: the numbers of its output values.
         shapes: shapes of one example of its outputs.
         params: the numbers of its parameters, by their names in its entry of params.
         state: the numbers of its state, likewise.
-        new_state: the numbers of its state after it, in training.
-        copies: in loops whose turns have parameters of their own, as those of ``repeat``, how many there are; the
-            outermost loop first.
+        new_state: the numbers of its updated state, in training.
+        copies: numbers of iterations of the loops around it whose iterations have their own parameters, such as
+            ``repeat``; the outermost loop first.
         positions: windows along each axis of the scans around it.
-        inside: traces of what it runs: the body of a loop, the branches of a condition, the network of a ``Scan``, the
-            operations of a function.
-        arguments: the numbers of all that the equation takes, also what a loop does not use.
-        equation: the equation of JAX's program that it was read from.
+        inside: traces of the programs that it runs: the body of a loop, the branches of a condition, the network of a
+            ``Scan``, the operations of a function.
+        arguments: the numbers of all inputs of the equation, including those that a loop does not use.
+        equation: the equation of the jaxpr that it was read from.
     """
 
     path: str
@@ -58,7 +58,7 @@ class Node:
 
     @property
     def home(self) -> str:
-        """The path of its entry in params and state: that of the first use of a shared layer."""
+        """The path of its entry in params and state; all uses of a shared layer have the path of the first use."""
         return "/".join(step.split("#")[0] for step in self.path.split("/"))
 
     @property
@@ -70,7 +70,7 @@ class Node:
         """The entry of this node in params or state.
 
         Args:
-            tree: params or state of the network; inside loops and scans as well.
+            tree: params or state of the whole network, also for nodes inside loops and scans.
         """
         for step in filter(None, self.home.split("/")):
             tree = tree.get(step, {})
@@ -79,25 +79,26 @@ class Node:
 
 @dataclass(frozen=True, repr=False)
 class Trace(Tabular):
-    """What :func:`fcnn.trace` returns: a network as a list of nodes in the order of computation.
+    """The result of :func:`fcnn.trace`: a network as a list of nodes in the order of computation.
 
-    Values have numbers from 0; ``shapes[n]`` and ``dtypes[n]`` are those of value n.
+    Values are numbered from 0; ``shapes[n]`` and ``dtypes[n]`` are those of value n.
 
     Attributes:
         nodes: the nodes.
-        inputs: the numbers of the network's inputs; in the body of a loop, those of what changes from turn to turn.
-        outputs: the numbers of its outputs; in the body of a loop, of what is carried to the next turn.
-        rest: the numbers of what the body of a loop gives beside that, turn by turn.
-        shapes: shape of one example of every value; of parameters and of what is computed of them alone, the shape.
+        inputs: the numbers of the network's inputs; in the body of a loop, of the values that change with every
+            iteration.
+        outputs: the numbers of the outputs; in the body of a loop, of the values carried to the next iteration.
+        rest: in the body of a loop, the numbers of the other outputs of each iteration.
+        shapes: shape of one example of every value; for parameters and values computed from them alone, the full shape.
         dtypes: dtype of every value.
-        batched: of every value, whether its first axis is the batch, which ``shapes`` leaves out.
-        params: the paths of the values that are parameters.
-        state: the paths of the values that are state.
-        new_state: in training, the numbers of the new state, by path.
-        constants: the values that functions and wirings hold, by number.
+        batched: for every value, whether its first axis is the batch, which ``shapes`` omits.
+        params: the numbers and paths of the values that are parameters.
+        state: the numbers and paths of the values that are state.
+        new_state: in training, the paths and numbers of the new state.
+        constants: the numbers and values of constants in functions and wirings.
         batch: number of examples that the operations were traced with.
         form: the structure of the output.
-        jaxpr: JAX's program that it was read from.
+        jaxpr: the jaxpr that the trace was read from.
     """
 
     nodes: tuple[Node, ...]
@@ -122,7 +123,7 @@ class Trace(Tabular):
         return iter(self.nodes)
 
     def __getitem__(self, path: str) -> Node:
-        """The layer's use with a path, also inside loops and scans."""
+        """The use of a layer with this path, also inside loops and scans."""
         for node in self.walk():
             if node.path == path and node.layer is not None:
                 return node
@@ -130,7 +131,7 @@ class Trace(Tabular):
         raise KeyError(f"the trace has no layer {path!r}; its layers are {known}")
 
     def walk(self) -> Iterator[Node]:
-        """Every node; those inside a loop or scan follow it. What is inside a function stays there."""
+        """Every node; nodes inside a loop or scan follow it. The operations inside a function are not visited."""
         for node in self.nodes:
             yield node
             if node.layer is None or node.positions or any(inner.uses_layers for inner in node.inside):
@@ -165,7 +166,7 @@ class Trace(Tabular):
 
     @property
     def output(self) -> Any:
-        """The numbers of the outputs, in the form of the network's output."""
+        """The numbers of the outputs, in the structure of the network's output."""
         return jax.tree.unflatten(self.form, self.outputs)
 
 

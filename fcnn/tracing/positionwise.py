@@ -1,8 +1,8 @@
-"""Whether a function looks at every position by itself.
+"""Whether a function acts on every position separately.
 
-A function of an array (batch, *space, channels) may be used on a larger space, as it stands, if what it makes of
-one position depends on that position alone, and in the same way everywhere. That is read off the operations that
-the function is made of: those on single numbers are allowed, and those along the axes after the space.
+A function of an array (batch, *space, channels) can be applied unchanged to a larger space if its output at a position
+depends on that position alone, and in the same way everywhere. This is decided from the operations of the function:
+elementwise operations are allowed, and operations along the axes after the space.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..geometry import Shape
 from ..identity import cached
 from ..jaxprs import body, called, constants
 
-#: operations on single numbers
+#: elementwise operations
 _NUMBERS = frozenset({
     "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e",
     "bessel_i1e", "bitcast_convert_type", "cbrt", "ceil", "clamp", "clz", "complex", "conj", "convert_element_type",
@@ -34,7 +34,7 @@ _NUMBERS = frozenset({
     "round", "rsqrt", "select_n", "sharding_constraint", "shift_left", "shift_right_arithmetic", "shift_right_logical",
     "sign", "sin", "sinh", "sqrt", "square", "stage", "stop_gradient", "sub", "tan", "tanh", "xor", "zeta",
 })  # fmt: skip
-#: operations whose parameter names the axes along which they work
+#: operations along axes, and the parameter that names these axes
 _ALONG = {
     "reduce_sum": "axes", "reduce_max": "axes", "reduce_min": "axes", "reduce_prod": "axes", "reduce_and": "axes",
     "reduce_or": "axes", "argmax": "axes", "argmin": "axes", "squeeze": "dimensions", "rev": "dimensions",
@@ -45,10 +45,10 @@ _ALONG = {
 
 
 class Seen(NamedTuple):
-    """What is known of a value inside a function.
+    """The known properties of a value inside a function.
 
     Attributes:
-        mark: for values with positions, what they are marked with; None for values that do not depend on the input.
+        mark: the mark of a value with positions; None for values that do not depend on the input.
         uniform: for values without a mark, the axes along which they do not vary.
     """
 
@@ -57,7 +57,7 @@ class Seen(NamedTuple):
 
 
 class Mixes(Exception):
-    """Raised where a function mixes positions, or cannot be seen not to.
+    """Raised where a function mixes positions, or cannot be proved not to.
 
     Attributes:
         place: the names of the parts around the operation; None: not known.
@@ -71,16 +71,16 @@ def why_not_positionwise(
 ) -> str | None:
     """Say why a function of x (batch, *space, channels) may not be used at every position of a larger space.
 
-    The function is traced for the space given and for larger ones, and must do the same in all.
+    The function is traced for the given space and for larger ones, and must do the same for all of them.
 
     Args:
-        function: of one array.
+        function: a function of one array.
         shape: shape of one example.
-        lead: number of leading axes, the batch among them, that count as positions; None: all but the last.
-        larger: the space on which it will be used; it is tried beside one that is larger by 3 along every axis.
+        lead: number of leading axes, including the batch, that count as positions; None: all but the last.
+        larger: the space to use it on; it is tested in addition to one that is larger by 3 along every axis.
 
     Returns:
-        The reason, to follow the function's name in a sentence; None where the function is positionwise.
+        The reason, a phrase that continues a sentence after the function's name; None if the function is positionwise.
 
     Example:
         >>> why_not_positionwise(jax.nn.relu, (8, 8, 3))
@@ -103,7 +103,7 @@ def why_not_positionwise(
         again: list[Any] = []
         try:
             follow(_traced(function, (*other, *rest)), [Seen("x")], lead, again)
-        except Exception:  # whatever a user's function raises on a space that it is not made for
+        except Exception:  # a user's function may raise anything on another space
             return f"works for a space of {format_shape(space)} alone"
         if again != said:
             return "computes with the size of the space"
@@ -112,12 +112,12 @@ def why_not_positionwise(
 
 @cached(maxsize=1024)
 def of_numbers(layer: Any, shape: Shape, larger: Shape | None = None) -> bool:
-    """Whether a function is proved to look at every number by itself, so that the order of axes is no matter to it.
+    """Whether a layer is provably elementwise, so that the order of the axes does not affect it.
 
     Args:
-        layer: a layer; only functions can be proved to do so, and parts of the library that state it.
+        layer: a layer; the proof exists only for functions wrapped as layers.
         shape: shape of one example.
-        larger: another one, on which it has to do the same.
+        larger: another space, on which it has to do the same.
 
     Example:
         >>> from fcnn.layers import Function
@@ -133,10 +133,10 @@ def of_numbers(layer: Any, shape: Shape, larger: Shape | None = None) -> bool:
 
 
 def applied(layer: Any, shape: Shape, *, train: bool = False) -> Callable[[jax.Array], jax.Array]:
-    """A layer as a function of its input; its parameters are constants, so that their axes count as positions do."""
+    """A layer as a function of its input; its parameters are constants, so their variation over positions counts."""
     made = jax.eval_shape(lambda key: layer.init_part(key, (shape,)), jax.random.key(0))
     kept = jax.eval_shape(lambda: layer.state_part((shape,)))
-    # of NumPy: values even where JAX is tracing
+    # NumPy arrays keep their values while JAX is tracing
     params, state = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), (made, kept))
     context = Context(train=train, root=jax.random.key(0) if train else None, plan=False)
     return lambda x: layer.run(context, params, state, (x,))[0]
@@ -147,7 +147,7 @@ def _traced(function: Callable[..., Any], shape: Shape) -> Any:
 
 
 def _value(value: Any) -> Any:
-    """Something that is equal for equal arrays; one that is traced, or is a random key, is equal to itself alone."""
+    """A value that is equal for equal arrays; a traced array or a random key is equal only to itself."""
     if isinstance(value, Tracer) or not isinstance(getattr(value, "dtype", None), (np.dtype, type(None))):
         return id(value)
     array = np.asarray(value)
@@ -155,7 +155,7 @@ def _value(value: Any) -> Any:
 
 
 def _settings(params: Any, lead: int) -> list[Any]:
-    """What the parameters of an operation say, but for the sizes of the leading axes."""
+    """The parameters of an operation, without the sizes of the leading axes."""
     found = []
     for name, value in sorted(params.items()):
         if isinstance(value, (bool, int, float, str)):
@@ -170,16 +170,16 @@ def follow(closed: Any, given: list[Seen], lead: int, said: list[Any]) -> list[S
 
     Args:
         closed: the closed jaxpr.
-        given: what is known of its arguments.
+        given: the known properties of its arguments.
         lead: number of leading axes, batch and space, that must be kept.
-        said: where it is noted down what the function does, without the sizes of the space: the same for all of them
-            where the function does not compute with these sizes.
+        said: a list to which a record of the operations is appended, without the sizes of the space. Records for
+            different spaces are equal if the function does not compute with these sizes.
 
     Returns:
-        What is known of its results.
+        The known properties of its results.
 
     Raises:
-        Mixes: an operation that mixes positions, or is not known.
+        Mixes: an operation mixes positions, or is unknown.
     """
     jaxpr = body(closed)
     known: dict[Any, Seen] = {}
@@ -211,7 +211,7 @@ def _through(eqn: Any, seen: list[Seen], lead: int, said: list[Any]) -> list[See
         return follow(program, seen, lead, said)
     marks = {value.mark for value in seen if value.mark is not None}
     if not marks:
-        if name != "broadcast_in_dim" and name not in _NUMBERS:  # a sum of ones is the size of the space
+        if name != "broadcast_in_dim" and name not in _NUMBERS:  # sum(ones) gives the size of the space
             said += [atom.aval.shape for atom in eqn.invars]
         return [Seen(None, _uniform(eqn, seen, out.aval)) for out in eqn.outvars]
     if len(marks) > 1:
@@ -221,7 +221,7 @@ def _through(eqn: Any, seen: list[Seen], lead: int, said: list[Any]) -> list[See
 
 
 def _uniform(eqn: Any, seen: list[Seen], out: Any) -> frozenset[int]:
-    """The axes along which a value that does not depend on the input does not vary."""
+    """The axes along which the result of an operation on constants does not vary."""
     small = _constant(out.shape).uniform
     if eqn.primitive.name == "broadcast_in_dim":
         found = set(range(len(out.shape))) - set(eqn.params["broadcast_dimensions"])

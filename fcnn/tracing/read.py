@@ -1,4 +1,4 @@
-"""From the recorded program of a network to its trace."""
+"""Conversion of the recorded program of a network to its trace."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..jaxprs import body, called, constants, named, parts_of_scan, scopes
 from .node import Node, Trace
 from .record import LAYER, Program, Use
 
-#: an unusual number of examples, by which functions that split the batch can divide it
+#: number of examples: a rare size, and divisible by 2, 3 and 4 for functions that split the batch
 BATCH = 12
 
 
 class Origin(NamedTuple):
-    """Where an argument of a program comes from: "input", "params" or "state", and its path; "" for the rest."""
+    """The origin of an argument of a program: "input", "params" or "state", and its path; "" for all others."""
 
     kind: str
     path: str = ""
@@ -32,8 +32,8 @@ def trace_of(program: Program, path: tuple[str, ...] = (), copies: Shape = (), p
     Args:
         program: the network.
         path: the path of the network.
-        copies: copies of it in the loops around it.
-        positions: windows of the scans around it.
+        copies: numbers of its copies in the loops around it.
+        positions: windows along each axis of the scans around it.
     """
     before = "".join(f"{step}/" for step in path)
     key = [Origin("")] * program.train
@@ -54,7 +54,7 @@ def _joined(before: str, keys: Any) -> str:
 
 
 class _Reader:
-    """What stays the same inside loops.
+    """Reads traces; holds what is the same for a program and the loops inside it.
 
     Args:
         uses: the uses of layers.
@@ -75,7 +75,7 @@ class _Reader:
         form: Any = None,
         kept: Sequence[str] = (),
     ) -> Trace:
-        """The trace of a program; its first results are outputs, the rest is new state."""
+        """The trace of a program; its first ``outputs`` results are the outputs, the others new state."""
         values = _Values(self.batch)
         jaxpr: Any = body(closed)
         known = {}
@@ -135,7 +135,7 @@ class _Reader:
         copies: Shape,
         positions: Shape,
     ) -> list[Node]:
-        """The nodes that outputs depend on, and all layers."""
+        """The nodes of all layers, and of the operations that outputs or layers depend on."""
         nodes: list[Node] = []
         for step in reversed(found):
             layer = step.equation.primitive.name == LAYER
@@ -222,7 +222,7 @@ class _Reader:
 
 
 class _Found(NamedTuple):
-    """An equation, the path that it stands at, and the numbers of its values."""
+    """An equation, its path, and the numbers of its values."""
 
     equation: Any
     path: tuple[str, ...]
@@ -256,7 +256,7 @@ class _Values:
 
 
 def _used(jaxpr: Any) -> set[Any]:
-    """The variables that the results of a program and its layers depend on."""
+    """The variables that the results and the layers of a program depend on."""
     live = {atom for atom in jaxpr.outvars if not hasattr(atom, "val")}
     for equation in reversed(jaxpr.eqns):
         if equation.primitive.name == LAYER or live.intersection(equation.outvars):
@@ -269,7 +269,7 @@ def _names(tree: Any) -> list[str]:
 
 
 def _frozen(value: Any) -> Any:
-    """A setting of an operation as something that compares; programs are compared as traces."""
+    """A setting of an operation as a comparable value; programs are compared as traces instead."""
     if hasattr(body(value), "eqns"):
         return "program"
     if isinstance(value, (tuple, list)):

@@ -17,8 +17,8 @@ from ..geometry import Shape
 from ..types import Params, State
 from .structure import structure
 
-#: the name of the primitive that stands for one use of a layer; its parameter ``use`` counts them from 0, ``state``
-#: is how many of its results, the last ones, are new state
+#: the name of the primitive that represents one use of a layer; its parameter ``use`` numbers the uses from 0, and
+#: ``state`` is the number of its results, the last ones, that are new state
 LAYER = "layer"
 
 
@@ -31,10 +31,10 @@ class Use(NamedTuple):
         params: shapes and dtypes of its parameters.
         state: shapes and dtypes of its state.
         inputs: shapes and dtypes of its inputs, with their batch.
-        output: shape and dtype of its output, or a tree of those of several.
-        folds: what its random key is folded from, step by step; None for the number of a copy in a loop.
-        inside: what one window is put through, where the layer scans; else None.
-        positions: windows along each axis of a layer that scans.
+        output: shape and dtype of its output, or a tree of those for several outputs.
+        folds: the numbers folded into its random key, step by step; None for the number of a copy in a loop.
+        inside: for a layer that scans, the network that is applied to one window; else None.
+        positions: for a layer that scans, windows along each axis.
     """
 
     path: str
@@ -52,15 +52,16 @@ class Program(NamedTuple):
     """A network as a program.
 
     Attributes:
-        jaxpr: a closed jaxpr from the leaves of params, state and the inputs, in training after a random key, to those
-            of the output and the new state. Each use of a layer is an equation of the primitive ``layer`` that takes
-            the leaves of its params, state and inputs, and gives those of its output and, in training, its new state.
+        jaxpr: a closed jaxpr. Its arguments are, in training, a random key, then the leaves of params, state and the
+            inputs; its results are the leaves of the output and the new state. Each use of a layer is an equation of
+            the primitive ``layer``: its arguments are the leaves of the layer's params, state and inputs; its results
+            are the leaves of its output and, in training, of its new state.
         uses: the uses of layers, in the order of computation.
         params: shapes and dtypes of params.
         state: shapes and dtypes of state.
         inputs: shapes and dtypes of the inputs, with their batch.
-        output: shape and dtype of the output, or a tree of those of several.
-        train: whether it is the network as it is trained.
+        output: shape and dtype of the output, or a tree of those for several outputs.
+        train: whether the network was recorded in training mode.
     """
 
     jaxpr: Any
@@ -86,10 +87,10 @@ def record(
     Args:
         net: the network.
         shapes: shape of one example of each input.
-        train: whether as it is trained.
+        train: whether to record the network in training mode.
         batch: number of examples.
-        dtype: of the inputs; None: JAX's default.
-        context: the pass that the network is a part of; None: it is a whole network.
+        dtype: dtype of the inputs; None: JAX's default.
+        context: the pass that the network is a part of; None: the network is run by itself.
 
     Raises:
         ValueError: the shapes do not suit the network.
@@ -117,7 +118,7 @@ def record(
 
 
 class Recorder:
-    """What stands for the computation of layers while a network is recorded."""
+    """Replaces the computation of layers while a network is recorded."""
 
     def __init__(self) -> None:
         self.uses: list[Use] = []
@@ -125,18 +126,18 @@ class Recorder:
     def part(
         self, layer: Any, context: Context, params: Params, state: State, inputs: tuple[Any, ...]
     ) -> tuple[Any, State]:
-        """A part of a composition; one that JAX transforms the layers of, as by ``vmap``, is taken as a whole."""
+        """A part of a composition; if the part applies a transformation such as ``vmap`` to layers, it is one use."""
         known = len(self.uses)
         try:
             return layer.run(context, params, state, inputs)
-        except NotImplementedError:  # the primitive that stands for a layer has no rules for transformations
+        except NotImplementedError:  # the primitive for a layer has no rules for transformations
             del self.uses[known:]
             return self.use(layer, context, params, state, inputs)
 
     def use(
         self, layer: Any, context: Context, params: Params, state: State, inputs: tuple[Any, ...]
     ) -> tuple[Any, State]:
-        """One use of a layer; its own checks are made, once for each kind of arguments."""
+        """One use of a layer; its own checks run once for each combination of shapes and dtypes."""
         checked_shapes(inputs, layer.inputs, layer.floating)
         given: Any = jax.tree.map(_kind, (params, state, inputs))
         leaves, form = jax.tree.flatten(given)
@@ -157,7 +158,7 @@ class Recorder:
         window: Shape,
         positions: Shape,
     ) -> tuple[Any, State]:
-        """One use of a layer that puts every window of its input through a network."""
+        """One use of a layer that applies a network to every window of its input."""
         inside = record(net, (window,), train=context.train, batch=x.shape[0], dtype=x.dtype, context=context)
         output = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct((a.shape[0], *positions, *a.shape[1:]), a.dtype), inside.output
@@ -179,7 +180,7 @@ class Recorder:
 
 @functools.cache
 def _primitive() -> Any:
-    from jax.extend import core  # heavy to import, and only tools that look into networks need it
+    from jax.extend import core  # slow to import, and only tools that analyse networks need it
 
     primitive = core.Primitive(LAYER)
     primitive.multiple_results = True

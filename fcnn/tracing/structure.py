@@ -1,4 +1,4 @@
-"""Shapes and dtypes of what ``init`` and ``init_state`` make, without drawing a number."""
+"""Shapes and dtypes of the results of ``init`` and ``init_state``, without drawing random numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def structure(net: Any, shapes: tuple[Shape, ...]) -> tuple[Any, Any]:
 
 @cached(maxsize=256)
 def _structure(net: Any, shapes: tuple[Shape, ...], dtype: str) -> tuple[Any, Any]:
-    """Found once for each of JAX's default dtypes."""
+    """Cached separately for each default dtype of JAX."""
 
     def made(kind: str, key: Any) -> Any:
         with without_values(kind):
@@ -40,5 +40,5 @@ def _structure(net: Any, shapes: tuple[Shape, ...], dtype: str) -> tuple[Any, An
 
     try:
         return made("structs", None)
-    except Exception:  # a layer that computes with the parameters of its parts needs arrays; else it is raised again
+    except Exception:  # a layer may compute with its parts' parameters and need arrays; other errors recur
         return jax.eval_shape(lambda: made("zeros", jax.random.key(0)))

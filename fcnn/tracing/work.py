@@ -1,4 +1,4 @@
-"""How much a network computes: multiplications by weights, each with an addition."""
+"""The number of multiply-adds of a network."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .read import BATCH
 
 
 def multiply_adds(net: Any, *shapes: Shape) -> int:
-    """Multiplications by weights, each with an addition, that a network takes for one example.
+    """Number of multiply-adds with weights that a network takes for one example.
 
-    What a layer states of itself is taken; of other layers, of functions and of wirings, matrix products and
-    convolutions are counted in their operations. Nothing is computed.
+    If a layer states its number, that is used. In other layers, functions and wirings, the matrix products and
+    convolutions among their operations are counted. Nothing is computed.
 
     Args:
         net: the network.
@@ -43,14 +43,14 @@ def _of(node: Node, traced: Trace) -> int:
         return _of_layer(node, traced)
     if node.inside:
         turns = node.equation.params["length"] if node.primitive == "scan" else 1
-        return turns * max(map(_total, node.inside))  # of branches one is taken
+        return turns * max(map(_total, node.inside))  # only one branch is executed
     return _of_equation(node.equation) // BATCH
 
 
 def _of_layer(node: Node, traced: Trace) -> int:
     first = node.inputs[0]
     shape, examples = traced.shapes[first], 1
-    if not traced.batched[first]:  # windows or positions are among the examples
+    if not traced.batched[first]:  # windows or positions are counted as examples
         examples, shape = shape[0] // BATCH, shape[1:]
     stated = facts.multiply_adds(node.layer, shape)
     if stated is not None:
@@ -103,7 +103,7 @@ def _of_equation(equation: Any) -> int:
 
 
 def _positions(equation: Any, spread: int, channels: int, features: int) -> int:
-    """How often a convolution uses its kernel: for every output, or where it is transposed for every input."""
+    """The number of times a convolution applies its kernel: once per output, or, if transposed, once per input."""
     if spread == 1:
         return prod(equation.outvars[0].aval.shape) // features
     shape = equation.invars[0].aval.shape
