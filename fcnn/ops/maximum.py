@@ -30,7 +30,7 @@ def largest(windows: Windows, x: Array) -> Array:
     """The maximum of each window of the padded x.
 
     The derivative is computed from the indices of the maxima. So backpropagation needs neither XLA's
-    select-and-scatter, which is slow and on a GPU adds in a random order, nor the comparisons of the forward pass.
+    select-and-scatter, which is slow and on a GPU adds in no fixed order, nor the comparisons of the forward pass.
     """
     return fold(x, windows, _larger)
 

@@ -49,7 +49,7 @@ def keep_memory() -> bool:
     """Let the process keep freed memory; call this before every computation that is about to be compiled.
 
     Returns:
-        Whether the settings are in effect.
+        Whether the allocator has been configured, by this or an earlier call.
 
     Source:
         The GNU C Library Reference Manual, "Malloc Tunable Parameters".

@@ -1,4 +1,4 @@
-"""Mean and variance, and arrays shifted and scaled by them, in float32 or wider and in the whole range of it."""
+"""Mean and variance, and standardisation by them, in float32 or wider and over the full range of the dtype."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def moments(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
 
     .. math:: \mu = \tfrac{1}{m} \sum x, \qquad \sigma^2 = \tfrac{1}{m} \sum (x - \mu)^2
 
-    Both are taken of the differences from a value of x itself, so those of constants are exact, and the difference of
-    mean squares, which would lose its digits where the mean is large, is not formed.
+    Both are computed from differences to a value of x itself, so they are exact for constants. The difference between
+    mean square and squared mean, which loses digits where the mean is large, is not used.
 
     Args:
         x: input.
-        axes: the axes averaged over.
+        axes: the axes to average over.
 
     Returns:
-        (mean, variance) in float32 or wider; a variance beyond the range of that is infinite.
+        (mean, variance) in float32 or wider; a variance beyond the range of that dtype is infinite.
 
     Example:
         >>> mean, variance = moments(jnp.array([1.0, 3.0]), (0,))
@@ -44,7 +44,7 @@ def moments(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
     """
     x = jnp.asarray(native(x))
     x, axes = x.astype(wide(x.dtype)), tuple(axis % x.ndim for axis in axes)
-    _, s, mean, square = _deviations(x, axes, 1.0)  # what is small adds nothing to a variance
+    _, s, mean, square = _deviations(x, axes, 1.0)  # small deviations need no scaling here
     return mean, square / s / s
 
 
@@ -56,14 +56,15 @@ def standardize(
     .. math:: \hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}, \qquad
         \mu = \sum w x, \quad \sigma^2 = \sum w (x - \mu)^2
 
-    The differences are scaled by a power of two before they are squared, so the result is right where the variance is
-    beyond the range of the dtype. Where the variance and epsilon are 0 the result is 0, and so is its derivative.
+    The differences are scaled by a power of two before they are squared, so the result is right even where the variance
+    is beyond the range of the dtype. Where the variance and epsilon are 0, the result and its derivative are 0.
 
     Args:
         x: input.
-        axes: the axes averaged over.
+        axes: the axes to average over.
         epsilon: added to the variance.
-        share: w, of a shape that broadcasts to x, of sum 1; x is not looked at where it is 0. None: all alike.
+        share: the weights w, of a shape that broadcasts to x, with sum 1; where w is 0, x is ignored. None: equal
+            weights.
 
     Returns:
         (the standardised x, mean, variance) in float32 or wider, the last two with axes of size 1.
@@ -90,7 +91,7 @@ def standardize(
 def _standardized(
     x: Array, axes: tuple[int, ...], epsilon: float, share: Array | None = None
 ) -> tuple[Array, Array, Array, Array]:
-    """The standardised x, mean, variance and what the deviations were multiplied by, 1 / sqrt(variance + epsilon)."""
+    """The standardised x, mean, variance, and the factor of the deviations, 1 / sqrt(variance + epsilon)."""
     deviation, s, mean, square = _deviations(x, axes, epsilon, share)
     root = jnp.asarray(math.sqrt(epsilon), s.dtype) * s
     inverse = _inverse_root(square, jnp.square(root), epsilon)
@@ -99,7 +100,7 @@ def _standardized(
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _with_slope(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array, Array, Array]:
-    r""":func:`_standardized`, with its derivative in closed form, which takes fewer passes over x.
+    r""":func:`_standardized` with its derivative in closed form, which takes fewer passes over x.
 
     .. math:: d\hat x = r (dx - \overline{dx} - \hat x \, \overline{\hat x \, dx}), \qquad
         r = \frac{1}{\sqrt{\sigma^2 + \epsilon}}
@@ -113,18 +114,18 @@ def _slope(axes: tuple[int, ...], epsilon: float, primals: tuple[Array], tangent
     normal, mean, variance, r = _with_slope(x, axes, epsilon)
     average, along = _mean(t, axes), _mean(normal * t, axes)
     zero = r == 0  # the variance and epsilon are 0, and so is the derivative
-    slope = jnp.where(zero, 0, 2 * along / jnp.where(zero, 1, r))  # of the variance
+    slope = jnp.where(zero, 0, 2 * along / jnp.where(zero, 1, r))  # derivative of the variance
     return (normal, mean, variance, r), (r * t - r * average - normal * (r * along), average, slope, -r * r * along)
 
 
 def normalize(
     x: Array, mean: Array, variance: Array, scale: Array | None = None, bias: Array | None = None, *, epsilon: float
 ) -> Array:
-    r"""Shift and scale to the given statistics, then by the learned ones.
+    r"""Normalise by the given statistics, then apply the learned scale and offset.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
-    Where the variance and epsilon are 0 the fraction is taken as 0.
+    Where the variance and epsilon are 0, the fraction is defined as 0.
 
     Args:
         x: input.
@@ -132,7 +133,7 @@ def normalize(
         variance: :math:`\sigma^2`, likewise.
         scale: :math:`\gamma`, likewise; None: 1.
         bias: :math:`\beta`, likewise; None: 0.
-        epsilon: keeps the root away from 0.
+        epsilon: added to the variance, which keeps the root away from 0.
 
     Returns:
         The shape of x, in the common dtype of x, scale and bias; computed in float32 or wider.
@@ -156,13 +157,13 @@ def normalize(
 
 
 def rescale(normal: Array, scale: Array | None, bias: Array | None, dtype: Any) -> Array:
-    r"""The learned scale and offset, :math:`\gamma \hat x + \beta`, in the dtype of :math:`\hat x`, rounded once.
+    r"""Apply the learned scale and offset, :math:`\gamma \hat x + \beta`, in float32 or wider, and round once.
 
     Args:
         normal: :math:`\hat x`, in float32 or wider.
         scale: :math:`\gamma`, of a shape that broadcasts with it; None: 1.
         bias: :math:`\beta`, likewise; None: 0.
-        dtype: of the result.
+        dtype: dtype of the result.
 
     Example:
         >>> rescale(jnp.array([-1.0, 1.0]), jnp.array([2.0, 2.0]), None, "float32").tolist()
@@ -181,7 +182,7 @@ def _mean(a: Array, axes: tuple[int, ...]) -> Array:
     count = math.prod(a.shape[axis] for axis in axes)
     if symbolic(count):
         return jnp.sum(a, axes, keepdims=True) / jnp.asarray(count).astype(a.dtype)
-    return jnp.sum(a, axes, keepdims=True) / max(count, 1)  # of an empty batch it is 0
+    return jnp.sum(a, axes, keepdims=True) / max(count, 1)  # 0 for an empty batch
 
 
 def _deviations(
@@ -189,7 +190,8 @@ def _deviations(
 ) -> tuple[Array, Array, Array, Array]:
     """Deviations from the mean times a power of two s; s; the mean; the mean square of the scaled deviations.
 
-    Every value here is the same whatever the pivot and s are, up to rounding, so both are constants to a derivative.
+    Up to rounding, the statistics do not depend on the choice of the pivot and of s, so both are constants for
+    differentiation.
     """
 
     def mean_of(a: Array) -> Array:
@@ -198,7 +200,7 @@ def _deviations(
         return _mean(a, axes)
 
     fixed = lax.stop_gradient(x)
-    # single values of an array that is spread over devices by name cannot be cut out: there the pivot is the mean
+    # single values cannot be sliced from an array on a mesh with Explicit axes: there the pivot is the mean
     pivot = mean_of(fixed) if explicit_axes(x) else _middle(fixed, axes, alone=share is not None)
     s = _power_of_two(mean_of(jnp.abs(fixed - pivot)), small=epsilon < 1e-15)
     difference = (x - pivot) * s
@@ -208,23 +210,24 @@ def _deviations(
 
 
 def _power_of_two(size: Array, *, small: bool) -> Array:
-    """What keeps sums of squares of numbers within the dtype, which are of this size in the mean: 1 for ordinary ones.
+    """A factor that keeps sums of squares of numbers with this mean size within the dtype: 1 for ordinary sizes.
 
-    It is a power of two, by which scaling rounds nothing. ``small`` ones need it where no epsilon is added to them.
+    It is a power of two, so that scaling causes no rounding. ``small``: also scale up small numbers, which is needed
+    where no epsilon is added.
     """
-    # the largest is at most n times the mean, and the root of the mean square is at least the mean: all is within the
-    # dtype up to an n of 2^29, and an infinite mean is a large one
+    # the largest number is at most n times the mean, and the root mean square is at least the mean: all is within the
+    # dtype up to n = 2^29; an infinite mean counts as large
     limit, large, tiny = (30, 80, 64) if jnp.finfo(size.dtype).bits == 32 else (300, 600, 600)
     found = jnp.where(size > 2.0**limit, jnp.asarray(2.0**large, size.dtype), 1)
     if small:
         found = jnp.where(size < 2.0**-limit, jnp.asarray(2.0**-tiny, size.dtype), found)
-    return 1 / found  # XLA takes a division for costly and does not repeat all this for every value that it scales
+    return 1 / found  # XLA treats a division as expensive, so it does not recompute this for every scaled value
 
 
 def _middle(x: Array, axes: tuple[int, ...], *, alone: bool) -> Array:
-    """The median of the first, the middle and the last value of x over axes: near the mean even beside an outlier.
+    """The median of the first, the middle and the last value of x over axes: close to the mean, robust to an outlier.
 
-    ``alone`` takes the first.
+    ``alone``: the first value instead.
     """
     sizes = [x.shape[axis] for axis in axes]
     known = not alone and not any(map(symbolic, sizes))
@@ -237,7 +240,7 @@ def _middle(x: Array, axes: tuple[int, ...], *, alone: bool) -> Array:
             start = int((x.shape[axis] - 1) * place) if known else 0
             if axis:
                 found = lax.slice_in_dim(found, start, start + 1, axis=axis)
-            else:  # a batch may be spread over devices: of a slice they would send each other parts, a sum they add up
+            else:  # a batch may be sharded: a masked sum needs one reduction, a slice would exchange parts of x
                 chosen = lax.broadcasted_iota("int32", found.shape, 0) == start
                 found = jnp.sum(jnp.where(chosen, found, 0), 0, keepdims=True)
         return found
@@ -249,9 +252,9 @@ def _middle(x: Array, axes: tuple[int, ...], *, alone: bool) -> Array:
 
 
 def power_of_two(size: Array, power: float = 1.0) -> Array:
-    """A factor that brings sizes to where sums of squares are far from the ends of the dtype: 1 for ordinary ones.
+    """A factor that scales sizes so that sums of squares neither overflow nor underflow: 1 for ordinary sizes.
 
-    It is a power of two, by which scaling rounds nothing, or ``power`` of it.
+    It is a power of two, so that scaling causes no rounding, raised to ``power``.
     """
     step, most = (30, 126) if jnp.finfo(size.dtype).bits == 32 else (250, 1022)
 
@@ -262,7 +265,7 @@ def power_of_two(size: Array, power: float = 1.0) -> Array:
     for level in (1, 2, 3):
         found = jnp.where(size > 2.0 ** (step * level), factor(-step * (level + 0.5)), found)
         found = jnp.where(size < 2.0 ** (-step * level), factor(step * (level + 0.5)), found)
-    return 1 / found  # XLA takes a division for costly and does not repeat all this for every value that it scales
+    return 1 / found  # XLA treats a division as expensive, so it does not recompute this for every scaled value
 
 
 def _inverse_root(square: Array, added: Array, epsilon: float) -> Array:

@@ -1,8 +1,8 @@
-"""Computations that XLA:CPU keeps to themselves, where merging them with their neighbours makes them slower.
+"""Computations that XLA:CPU must not fuse with their neighbours, where fusion makes them slower.
 
-XLA merges transposing, comparing and selecting into whatever comes next. Where that reads every number several times,
-or in another order than memory has it, one pass that writes the result down is faster. A function called by XLA's
-``call`` with the attribute ``inlineable="false"`` is such a pass. On other platforms nothing is different from usual.
+XLA fuses transposes, comparisons and selections into their consumers. If the consumer reads every number several times,
+or in a different order from memory, a separate pass that writes its result to memory is faster. A function called by
+XLA's ``call`` with the attribute ``inlineable="false"`` is such a pass. On other platforms nothing changes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ reordered_p = Own("fcnn_reordered")
 
 
 def reordered(x: Array, order: Shape) -> Array:
-    """``x.transpose(order)``, written down in that order; its gradient is turned back in the same way.
+    """``x.transpose(order)``, written to memory in that order; its gradient is transposed back in the same way.
 
     Example:
         >>> import jax.numpy as jnp
@@ -35,7 +35,7 @@ def reordered(x: Array, order: Shape) -> Array:
 
 
 def noinline(function: Callable[..., Array], *arrays: Array) -> Array:
-    """The function of the arrays, computed apart: to be used where the platform is known to be the CPU.
+    """Apply the function to the arrays as a separate computation; use it only where the platform is the CPU.
 
     Example:
         >>> import jax.numpy as jnp
@@ -47,7 +47,7 @@ def noinline(function: Callable[..., Array], *arrays: Array) -> Array:
 
 
 def register(primitive: Primitive, function: Callable[..., Array]) -> None:
-    """Let a primitive compute a function of arrays and static parameters, on the CPU as a computation of its own."""
+    """Implement a primitive by a function of arrays and static parameters; on the CPU as a separate computation."""
     primitive.def_impl(lambda *arrays, **static: jax.jit(lambda *a: function(*a, **static))(*arrays))
     mlir.register_lowering(primitive, plainly(function))
     apart = plainly(lambda *arrays, **static: noinline(lambda *a: function(*a, **static), *arrays))
@@ -55,10 +55,10 @@ def register(primitive: Primitive, function: Callable[..., Array]) -> None:
 
 
 def plainly(function: Callable[..., Array]):
-    """Lowering by a function, on types that say nothing of devices: it is computed on each device alone.
+    """A lowering rule from a function, on types without sharding: it is computed on each device separately.
 
-    Under shard_map, operands vary over devices. A transpose on the way would sum over them what it takes for copies of
-    one array.
+    Under shard_map, operands vary over devices. With the sharded types, a transpose inside the function would treat
+    them as copies of one array and sum over devices.
     """
     rule = mlir.lower_fun(function, False)
 

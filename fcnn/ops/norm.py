@@ -1,4 +1,4 @@
-"""Normalisation of plain arrays: what is averaged over. :mod:`fcnn.ops.moments` does the arithmetic."""
+"""Normalisation of plain arrays over different axes; the arithmetic is in :mod:`fcnn.ops.moments`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def batch_norm(
     *,
     epsilon: float = 1e-5,
 ) -> Float[Array, "batch *space channels"]:
-    """Normalise each channel by statistics that are given: batch normalisation at inference.
+    """Normalise each channel by given statistics: batch normalisation at inference.
 
-    Formula as :func:`normalize`. For training take mean and variance from
+    The formula is that of :func:`normalize`. For training, take mean and variance from
     ``moments(x, axes)`` over the batch and space axes.
 
     Args:
@@ -49,7 +49,7 @@ def batch_norm(
         The shape of x.
 
     Raises:
-        ValueError: statistics of another number of channels, no batch axis, or an epsilon below 0.
+        ValueError: statistics for the wrong number of channels, no batch axis, or an epsilon below 0.
 
     Source:
         Ioffe and Szegedy, "Batch normalization", 2015, algorithm 2.
@@ -74,24 +74,24 @@ def layer_norm(
     axes: int | Sequence[int] = -1,
     epsilon: float = 1e-5,
 ) -> Float[Array, "batch *space channels"]:
-    """Normalise over the channels, at every position by itself, or over other axes. Formula as :func:`normalize`.
+    """Normalise over the channels, at every position separately, or over other axes; formula as in :func:`normalize`.
 
     Args:
         x: input.
         scale: learned factor; None: 1.
         bias: learned offset; None: 0.
-        axes: the axes of x that are averaged over, without the batch. PyTorch's ``normalized_shape=(H, W, C)`` is
+        axes: the axes of x to average over, never the batch. PyTorch's ``normalized_shape=(H, W, C)`` is
             ``axes=(-3, -2, -1)``.
         epsilon: added to the variance.
 
     Shapes:
-        x (batch, *space, channels), scale and bias the sizes of the axes, in the order that they have in x.
+        x (batch, *space, channels); scale and bias have the sizes of the axes, in their order in x.
 
     Returns:
         The shape of x.
 
     Raises:
-        ValueError: scale or bias of another shape, axes that x has not, or an epsilon below 0.
+        ValueError: scale or bias of the wrong shape, axes that x does not have, or an epsilon below 0.
 
     Source:
         Ba, Kiros and Hinton, "Layer normalization", 2016, equation 3.
@@ -126,13 +126,13 @@ def group_norm(
     *,
     epsilon: float = 1e-5,
 ) -> Float[Array, "batch *space channels"]:
-    """Normalise groups of channels over the space, for each example by itself. Formula as :func:`normalize`.
+    """Normalise groups of channels over the space, for each example separately; formula as in :func:`normalize`.
 
     ``groups=1`` normalises the whole example, ``groups=channels`` each channel (instance normalisation).
 
     Args:
         x: input.
-        groups: number of groups; they must divide the channels.
+        groups: number of groups; it must divide the number of channels.
         scale: learned factor; None: 1.
         bias: learned offset; None: 0.
         epsilon: added to the variance.
@@ -144,8 +144,8 @@ def group_norm(
         The shape of x.
 
     Raises:
-        ValueError: groups that do not divide, scale or bias of another number of channels, no batch axis, or an
-            epsilon below 0.
+        ValueError: groups that do not divide the channels, scale or bias for the wrong number of channels, no batch
+            axis, or an epsilon below 0.
 
     Source:
         Wu and He, "Group normalization", 2018, equation 7.
@@ -173,7 +173,7 @@ def instance_norm(
     *,
     epsilon: float = 1e-5,
 ) -> Float[Array, "batch *space channels"]:
-    """Normalise each channel over the space, for each example by itself. Formula as :func:`normalize`.
+    """Normalise each channel over the space, for each example separately; formula as in :func:`normalize`.
 
     Args:
         x: input with at least one space axis.
@@ -188,7 +188,7 @@ def instance_norm(
         The shape of x.
 
     Raises:
-        ValueError: no space, scale or bias of another number of channels, or an epsilon below 0.
+        ValueError: no space, scale or bias for the wrong number of channels, or an epsilon below 0.
 
     Source:
         Ulyanov, Vedaldi and Lempitsky, "Instance normalization", 2016, equation 2.
@@ -220,12 +220,12 @@ def local_response_norm(
     .. math:: y_i = x_i \Big/ \Bigl(k + \alpha \sum_{j = i - \lfloor n/2 \rfloor}^{i + \lfloor (n - 1)/2 \rfloor}
         x_j^2 \Bigr)^\beta
 
-    The paper's formula and constants. PyTorch and Caffe divide alpha by n: their ``alpha=a`` is
+    The formula and the default constants are the paper's. PyTorch and Caffe divide alpha by n: their ``alpha=a`` is
     ``alpha=a / size`` here.
 
     Args:
         x: input.
-        size: channels in the neighbourhood, n.
+        size: n, the number of channels in the neighbourhood.
         alpha: weight of the sum of squares.
         beta: exponent.
         k: offset, above 0.
@@ -254,13 +254,13 @@ def local_response_norm(
     wider, channels = x.astype(wide(x.dtype)), x.shape[-1]
     padded = jnp.pad(wider, [(0, 0)] * (x.ndim - 1) + [(size // 2, (size - 1) // 2)])
     near = [lax.slice_in_dim(padded, j, j + channels, axis=x.ndim - 1) for j in range(size)]
-    # n = (k s^2 + alpha sum (s x)^2) / s^2 with a power of two s, because squares of large values overflow. Every
-    # neighbourhood has its own, so that a channel has no part in what does not see it.
+    # divisor = (k s^2 + alpha sum (s x)^2) / s^2 with a power of two s, because squares of large values overflow. Every
+    # neighbourhood has its own s, so that a channel affects only the outputs that depend on it.
     largest = jnp.full_like(wider, math.sqrt(k))
     for part in near:
         largest = jnp.maximum(largest, jnp.abs(lax.stop_gradient(part)))
     s = power_of_two(largest)
-    outside = power_of_two(largest, beta - 0.5)  # s^(2 beta - 1) in two shares: by itself it may vanish
+    outside = power_of_two(largest, beta - 0.5)  # s^(2 beta - 1) as two factors: as one it may underflow
     total = k * s * s + alpha * sum(jnp.square(part * s) for part in near)
     return (wider * s * outside * total**-beta * outside).astype(x.dtype)
 
@@ -275,7 +275,7 @@ def check_divides(channels: int, groups: int) -> None:
 
 
 def check_variance(count: int, shape: geometry.Shape, place: str, way_out: str) -> None:
-    """Raise where a norm would see a single value and so turn every input to zero."""
+    """Raise where a norm would be taken over a single value, which would map every input to zero."""
     if below(count, 2):
         raise ValueError(
             f"an input of {format_shape(shape)} has one value {place} and so no variance: every output would be the "
@@ -284,17 +284,17 @@ def check_variance(count: int, shape: geometry.Shape, place: str, way_out: str) 
 
 
 def check_space_varies(shape: geometry.Shape) -> None:
-    """Raise unless there are several samples in the space."""
+    """Raise unless the space has several samples."""
     check_variance(
         math.prod(shape[:-1]), shape, "for each channel", "normalise before Flatten or global pooling, or use LayerNorm"
     )
 
 
 def example_axes(axes: int | Sequence[int], rank: int) -> tuple[int, ...]:
-    """Axes of a batch, given as of an array that has ``rank`` axes beside the batch, as places in one example.
+    """Convert axes of an array with a batch and ``rank`` other axes to axes of one example.
 
     Raises:
-        ValueError: the batch axis, one that is not there, or one twice.
+        ValueError: the batch axis, an axis that does not exist, or an axis given twice.
 
     Example:
         >>> example_axes((-1, 1), 3)

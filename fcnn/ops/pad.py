@@ -1,4 +1,4 @@
-"""Samples added around the space of plain arrays, and taken away from it."""
+"""Padding and cropping of the space of plain arrays."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 def pad(
     x: Shaped[Array, "batch *space channels"], padding: Padding, *, value: float = 0.0
 ) -> Shaped[Array, "batch *out channels"]:
-    """Add samples around the space: a constant, or copies of what is there.
+    """Add samples around the space: a constant, or copies of existing samples.
 
     Args:
         x: input.
-        padding: how many: an integer, or one pair (before, after) for each axis; or copies, (mode, amount) with the
+        padding: the amount: an integer, or one pair (before, after) for each axis. For copies, (mode, amount) with the
             mode "CIRCULAR" (from the other end), "REFLECT" (mirrored at the first and last sample) or "EDGE" (the first
-            and last sample again), such as ("REFLECT", 1).
+            and last sample repeated), such as ("REFLECT", 1).
         value: the constant.
 
     Shapes:
@@ -40,7 +40,7 @@ def pad(
         (batch, *out, channels), dtype of x.
 
     Raises:
-        ValueError: an amount below 0, more copies than there are samples, or a name that needs a window.
+        ValueError: an amount below 0, more copies than there are samples, or a named padding that needs a window.
 
     Source:
         numpy.pad, with the modes "constant", "wrap", "reflect" and "edge"; torch.nn.functional.pad.
@@ -64,15 +64,15 @@ def crop(
     *,
     size: int | Sequence[int | None] | None = None,
 ) -> Shaped[Array, "batch *out channels"]:
-    r"""Take samples away from the borders of the space, or all but a centred part of it.
+    r"""Crop samples at the borders of the space, or crop it to a centred part.
 
-    Of M samples a part of m begins at :math:`\lfloor (M - m) / 2 \rfloor`.
+    A centred part of m out of M samples starts at :math:`\lfloor (M - m) / 2 \rfloor`.
 
     Args:
         x: input.
-        amount: samples that are taken away: an integer, or one pair (before, after) for each axis.
-        size: instead of an amount, the samples that are left; an integer holds along every axis, None leaves one as it
-            is, such as (None, 24).
+        amount: number of samples to remove: an integer, or one pair (before, after) for each axis.
+        size: instead of an amount, the number of samples to keep; an integer applies to every axis, None keeps an axis
+            unchanged, such as (None, 24).
 
     Shapes:
         x (batch, *space, channels).
@@ -82,7 +82,7 @@ def crop(
 
     Raises:
         ValueError: an amount that leaves nothing, or a size that is larger than the space.
-        TypeError: both or neither of them.
+        TypeError: both or neither of the two.
 
     Example:
         >>> crop(jnp.arange(6.0).reshape(1, 6, 1), ((2, 1),)).ravel().tolist()
@@ -99,7 +99,7 @@ def crop(
 
 
 def padded(shape: Shape, padding: Padding) -> tuple[str | None, Pads]:
-    """The mode of a padding, None for a constant, and what it adds along each axis of one example's space.
+    """The mode of a padding, None for a constant, and the amount along each axis of one example's space.
 
     Example:
         >>> padded((5, 4, 3), ("EDGE", 1)), padded((5, 4, 3), 2)
@@ -113,7 +113,7 @@ def padded(shape: Shape, padding: Padding) -> tuple[str | None, Pads]:
 
 
 def cropped(shape: Shape, amount: Any, size: Any) -> Pads:
-    """What is taken away along each axis of one example's space.
+    """The number of samples to remove (before, after) along each axis of one example's space.
 
     Example:
         >>> cropped((5, 4, 3), 1, None), cropped((5, 4, 3), None, (2, None))
@@ -144,7 +144,7 @@ def cropped(shape: Shape, amount: Any, size: Any) -> Pads:
 
 
 def _check_known(shape: Shape, needed: Sequence[int]) -> None:
-    """Raise where a symbolic space may have too few samples: JAX cuts only what is there for all of its values."""
+    """Raise where a symbolic space may have too few samples: JAX slices only within bounds valid for all its values."""
     for size, least in zip(shape[:-1], needed, strict=True):
         if not below(least - 1, size):
             raise ValueError(
@@ -154,7 +154,7 @@ def _check_known(shape: Shape, needed: Sequence[int]) -> None:
 
 
 def check_amount(padding: Any) -> Padding:
-    """Check a padding by numbers, or by a mode and numbers, as far as it can be done without a shape."""
+    """Check a padding given by numbers, or by a mode and numbers, as far as possible without a shape."""
     mode, amount = geometry.split(padding)
     if amount is None or isinstance(amount, str):
         raise ValueError(
@@ -168,7 +168,7 @@ def check_amount(padding: Any) -> Padding:
 
 
 def check_value(value: Any, mode: str | None) -> float:
-    """Raise unless a constant is a number other than NaN, and 0 where a mode leaves no use for it."""
+    """Raise unless a constant is a number other than NaN, and 0 where a mode copies samples instead."""
     if isinstance(value, bool) or not hasattr(value, "__float__") or hasattr(value, "aval"):
         raise TypeError(f"value must be a number that is known before anything is computed, not {value!r}")
     value = float(value)

@@ -1,7 +1,7 @@
 """Pooling of plain arrays over windows.
 
-Windows are reduced axis by axis, the last axis first, over strided slices, which have every derivative that JAX
-knows, with dilation too; the maximum has a derivative of its own.
+Windows are reduced axis by axis, the last axis first, over strided slices. These support all of JAX's derivatives, with
+dilation too; the maximum has its own derivative rule.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ def max_pool(
 
     .. math:: y_{n, i, c} = \max_j x_{n,\, s i + d j - p,\, c}
 
-    Equal values send the gradient to the first of them; NaN stays NaN; padding counts as minus infinity, or as the
-    least number where a dtype has none, and never gets a gradient.
+    Among equal values the first gets the gradient. NaN propagates. Padding counts as minus infinity, or as the smallest
+    number of a dtype without infinity, and never gets a gradient.
 
     Args:
-        x: input, of floating point or integers. All axes between the first and the last are pooled over.
-        window: window size; an integer holds along every axis, a tuple says how many there are.
-        stride: step between windows; None: the window.
+        x: input, of floating-point or integer dtype. All axes between the first and the last are pooled over.
+        window: window size; an integer applies to every axis, a tuple fixes the number of axes.
+        stride: step between windows; None: the window size.
         padding: as for ``conv``.
         dilation: distance between neighbouring samples of a window.
-        ceil_mode: count windows that begin in the data and end past it.
+        ceil_mode: include windows that start in the data and end past it.
 
     Shapes:
         x (batch, *space, channels).
@@ -62,7 +62,7 @@ def max_pool(
         (batch, *out, channels), dtype of x.
 
     Raises:
-        ValueError: a window that does not fit or sees nothing but padding.
+        ValueError: a window that does not fit, or that covers nothing but padding.
         TypeError: complex numbers.
 
     Source:
@@ -75,17 +75,17 @@ def max_pool(
     with layer_path("max_pool"):
         x = jnp.asarray(native(x))
         windows, lowest = windows_on(x, window, stride, padding, dilation, ceil_mode), least(x.dtype)
-    from .maximum import largest  # its primitives take long to import, see ops.convolution
+    from .maximum import largest  # its primitives are slow to import, see ops.convolution
 
     def pooled(x: Array) -> Array:
         return largest(windows, pad(x, windows, lowest))
 
-    # jax_debug_infs is about the results of programs: the padding must not be one
+    # jax_debug_infs checks the results of programs, so the infinite padding must not be one
     return one_program(pooled, x) if jax.config.jax_debug_infs else pooled(x)  # type: ignore[attr-defined]
 
 
 def max_of_polyphase(y: Array, *, hwnc: bool = False) -> Array:
-    """Max pooling of what :func:`fcnn.ops.conv.conv_polyphase` gives.
+    """Max pooling of the result of :func:`fcnn.ops.conv.conv_polyphase`.
 
     Shapes:
         (channels, phases, *out, batch) to (batch, *out, channels), with ``hwnc`` (*out, batch, channels).
@@ -117,20 +117,20 @@ def avg_pool(
 
     .. math:: y_{n, i, c} = \frac{1}{|W_i|} \sum_{j \in W_i} x_{n,\, s i + d j - p,\, c}
 
-    where W_i holds the samples that lie in the data, or, with ``count_padding``, in the data and its padding. With
-    ``divisor`` the sum is divided by that number, whatever the window holds; 1 makes it the sum.
+    where W_i is the set of samples inside the data, or, with ``count_padding``, inside the data and its padding. With
+    ``divisor`` the sum is divided by that number instead; with 1 the output is the sum.
 
     Args:
         x: input.
-        window: window size; an integer holds along every axis.
-        stride: step between windows; None: the window.
+        window: window size; an integer applies to every axis.
+        stride: step between windows; None: the window size.
         padding: as for ``conv``.
         dilation: distance between neighbouring samples of a window.
-        ceil_mode: count windows that begin in the data and end past it; what they cover past the padding is
-            never counted.
-        count_padding: divide by the samples in data and padding. PyTorch's default ``count_include_pad=True``
-            is ``count_padding=True``; Keras and the default here count data only.
-        divisor: what every sum is divided by, PyTorch's ``divisor_override``; None: the number of samples.
+        ceil_mode: include windows that start in the data and end past it; samples past the padding are never
+            counted.
+        count_padding: whether padding counts in the number of samples. PyTorch's default
+            ``count_include_pad=True`` is ``count_padding=True``; Keras and the default here count data only.
+        divisor: the number that every sum is divided by, PyTorch's ``divisor_override``; None: the number of samples.
 
     Shapes:
         x (batch, *space, channels).
@@ -139,7 +139,7 @@ def avg_pool(
         (batch, *out, channels), dtype of x; half precision is summed in float32.
 
     Raises:
-        ValueError: a window that does not fit or sees nothing but padding.
+        ValueError: a window that does not fit, or that covers nothing but padding.
 
     Source:
         LeCun et al. 1998, section II (subsampling).
@@ -163,10 +163,10 @@ def avg_pool(
 
 
 def sample_shares(windows: Windows, *, count_padding: bool, divisor: int | None) -> np.ndarray:
-    """What every sample of each window is multiplied by in its mean, for sizes that are known.
+    """The weight of the samples of each window in its mean, for sizes that are not symbolic.
 
     Shapes:
-        to (*out,); axes of size 1 where all windows are alike.
+        to (*out,); axes of size 1 where the weight is the same for all windows.
 
     Example:
         >>> sample_shares(geometry.slide((4,), 2, stride=2, padding=1), count_padding=False, divisor=None).tolist()
@@ -194,17 +194,17 @@ def lp_pool(
 
     .. math:: y_{n, i, c} = \Bigl( \sum_j |x_{n,\, s i + d j - p,\, c}|^p \Bigr)^{1/p}
 
-    The derivative at a window of zeros is taken as 0. Windows that ``ceil_mode`` cuts short are not scaled up, as
-    PyTorch's are.
+    The derivative at a window of zeros is defined as 0. Partial windows of ``ceil_mode`` are not scaled up, unlike in
+    PyTorch.
 
     Args:
         x: input.
-        window: window size; an integer holds along every axis.
+        window: window size; an integer applies to every axis.
         power: p, at least 1 and finite.
-        stride: step between windows; None: the window.
+        stride: step between windows; None: the window size.
         padding: as for ``conv``; zeros add nothing.
         dilation: distance between neighbouring samples of a window.
-        ceil_mode: count windows that begin in the data and end past it.
+        ceil_mode: include windows that start in the data and end past it.
 
     Shapes:
         x (batch, *space, channels).
@@ -231,18 +231,18 @@ def lp_pool(
     size = x_wide * jnp.sign(x_wide)  # |x|, whose derivative at 0 is 0 (JAX gives jnp.abs 1 there)
     if power == 1:
         return fold(pad(size, windows), windows, jnp.add).astype(x.dtype)
-    if any(map(symbolic, windows.space)):  # no largest sample of a row is known by itself
+    if any(map(symbolic, windows.space)):  # the largest sample of a row is not available
         total = fold(pad(size**power, windows), windows, jnp.add)
         return _root(total, power).astype(x.dtype)
     return fold_rows(pad(size, windows), windows, partial(_power_norm, power=power)).astype(x.dtype)
 
 
 def _power_norm(samples: list[Array], power: float) -> Array:
-    """The p-norm of arrays, none of them negative, entry by entry; their powers are of shares of the largest.
+    """The elementwise p-norm of nonnegative arrays; the samples are divided by the largest before taking powers.
 
-    The p-norm of the rows' p-norms is that of the window, so no row knows the samples of other windows.
+    The p-norm of the rows' p-norms is that of the window, so no row depends on samples of other windows.
     """
-    largest = lax.stop_gradient(reduce(jnp.maximum, samples))  # the norm is the same whatever it is divided by
+    largest = lax.stop_gradient(reduce(jnp.maximum, samples))  # the norm does not depend on the divisor
     divisor = jnp.where((largest > 0) & (largest < math.inf), largest, 1)
     shares = [sample / divisor for sample in samples]
     total = reduce(jnp.add, (jnp.square(share) if power == 2 else share**power for share in shares))
@@ -250,8 +250,8 @@ def _power_norm(samples: list[Array], power: float) -> Array:
 
 
 def _root(total: Array, power: float) -> Array:
-    """The root of a sum of powers, whose derivative at 0 is taken as 0."""
-    # it is infinite there: keep 0 away from the root, in both branches of the where
+    """The root of a sum of powers, with derivative 0 at 0."""
+    # the true derivative is infinite there: keep 0 away from the root, in both branches of the where
     nonzero = total != 0
     safe = jnp.where(nonzero, total, 1)
     return jnp.where(nonzero, jnp.sqrt(safe) if power == 2 else safe ** (1 / power), 0)
@@ -277,7 +277,7 @@ def pool_windows(
     ceil_mode: bool = False,
     channels: int | None = None,
 ) -> Windows:
-    """The windows of a pooling layer, each of which sees at least one sample of the data."""
+    """The windows of a pooling layer; raises unless each covers at least one sample of the data."""
     window, rank = geometry.check_sizes(window, "window"), len(space)
     if isinstance(window, int) and rank > 3:
         raise ValueError(
@@ -327,7 +327,7 @@ def windows_on(
 
 
 def _counts(windows: Windows, padding: bool, dtype: Any) -> Array:
-    """How many samples of the data, or of it with its padding, each window has, where the sizes are symbolic."""
+    """The number of samples of each window inside the data, or inside data and padding, for symbolic sizes."""
     counted = jnp.ones((1, *windows.space, 1), dtype)
     if windows.fill != "constant":
         return fold(pad(counted, windows), windows, jnp.add)

@@ -41,25 +41,27 @@ def resize(
 
     .. math:: y_i = \sum_j w_{ij} x_j, \qquad w_{ij} \propto k\bigl((j - u_i) / \max(s, 1)\bigr)
 
-    where the division by s is there with ``antialias`` alone. For "linear" k is the triangle
+    where the division by s applies only with ``antialias``. For "linear" k is the triangle
     :math:`\max(1 - |t|, 0)`, for "cubic" Keys' kernel of four samples. "nearest" takes sample
     :math:`\lfloor i s \rfloor`, "nearest_exact" sample :math:`\lfloor (i + \frac12) s \rfloor`.
 
     The two conventions differ in three points. Past the ends of the space PyTorch repeats the first and the last
-    sample, jax.image leaves them out and divides by the sum of the weights, as PyTorch does with antialiasing. Keys' a
-    is -0.75 in PyTorch, and -0.5 with antialiasing and in jax.image. What jax.image calls "nearest" is "nearest_exact".
+    sample; jax.image omits samples there and divides by the sum of the remaining weights, as PyTorch does with
+    antialiasing. Keys' a is -0.75 in PyTorch, and -0.5 with antialiasing and in jax.image. The "nearest" of jax.image
+    is "nearest_exact".
 
     Args:
         x: input.
-        size: samples along each axis; an integer holds along every axis, None leaves one as it is, such as (None, 24).
-        scale: instead of a size, the factor by which it grows, rounded down to whole samples.
+        size: samples along each axis; an integer applies to every axis, None keeps an axis unchanged, such as
+            (None, 24).
+        scale: instead of a size, the factor to multiply it by; the result is rounded down to whole samples.
         method: "nearest", "nearest_exact", "linear" or "cubic"; "bilinear", "trilinear", "bicubic" and "tricubic" are
             other names of the last two.
-        align_corners: PyTorch's option, for "linear" and "cubic"; with ``antialias`` it changes s alone, as there.
-        antialias: whether details that the smaller size cannot show are averaged away; for "linear" and "cubic". None:
-            what the convention does unasked, no in PyTorch and yes in jax.image.
-        convention: "torch" or "jax". With a scale that makes no whole size, the step is 1 / scale in PyTorch, and M / m
-            in jax.image, which knows sizes alone.
+        align_corners: PyTorch's option, for "linear" and "cubic"; with ``antialias`` it changes only s, as in PyTorch.
+        antialias: whether to low-pass filter when downsampling; for "linear" and "cubic". None: the default of the
+            convention, False for PyTorch and True for jax.image.
+        convention: "torch" or "jax". If the scale does not give a whole size, the step is 1 / scale in PyTorch, and
+            M / m in jax.image, which takes only sizes.
 
     Shapes:
         x (batch, *space, channels).
@@ -99,7 +101,7 @@ def _along(x: Array, axis: int, sampling: Sampling) -> Array:
     if _finer(sampling):
         return _in_phases(x, axis, sampling)
     samples, weights = taps(sampling)
-    if weights.shape[1] == 1:  # nearest, or nothing but single samples
+    if weights.shape[1] == 1:  # nearest, or one sample for each output
         if np.array_equal(samples.ravel(), np.arange(sampling.size)):
             return x
         return jnp.take(x, samples.ravel(), axis, mode="clip")
@@ -114,15 +116,15 @@ def _along(x: Array, axis: int, sampling: Sampling) -> Array:
 
 
 def _finer(sampling: Sampling) -> bool:
-    """Whether a whole number of outputs lies at each sample, and what is past the ends are copies, if anything."""
+    """Whether the size grows by a whole factor, and samples past the ends, if any, are copies of the border."""
     if sampling.aligned or sampling.step.numerator != 1 or sampling.out != sampling.size * sampling.step.denominator:
         return False
-    # over the two samples of a triangle that is not widened, dividing by the sum is to copy the first and the last
+    # for the triangle without widening, dividing by the sum of weights is the same as repeating the border samples
     return sampling.method != "cubic" or (sampling.convention == "torch" and not sampling.antialias)
 
 
 def _in_phases(x: Array, axis: int, sampling: Sampling) -> Array:
-    """Resize by a whole number: the outputs at one place between two samples see all samples in the same way."""
+    """Resize by a whole factor: outputs at the same offset from their samples (a phase) have the same weights."""
     count = sampling.step.denominator
     if count == 1:
         return x
@@ -137,7 +139,7 @@ def _in_phases(x: Array, axis: int, sampling: Sampling) -> Array:
 
 
 def _phase(x: Array, axis: int, sampling: Sampling, border: int, i: int) -> Array:
-    """Outputs i, i + f, i + 2 f, ... of a resizing by f, as sums of the padded x moved by whole samples."""
+    """Outputs i, i + f, i + 2 f, ... of a resizing by f, as weighted sums of the padded x shifted by whole samples."""
     u = place(i, sampling)
     offsets = np.arange(1 - border, border + 1) + math.floor(u)
     weights = kernel(sampling)(offsets - float(u))

@@ -1,4 +1,4 @@
-"""Numbers that change places between channels and space."""
+"""Rearrangement of values between channels and space."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Shaped
 
-#: how the channels of a pixel shuffle are numbered, by ONNX's names
+#: orders of the channels of a pixel shuffle, by ONNX's names
 ORDERS = ("CRD", "DCR")
 
 
 def pixel_shuffle(
     x: Shaped[Array, "batch *space channels"], factor: int | Sequence[int], *, order: str = "CRD"
 ) -> Shaped[Array, "batch *out features"]:
-    r"""Lay out groups of channels over the space: r times as many samples along each axis.
+    r"""Rearrange groups of channels into space: r times as many samples along each axis.
 
     In two dimensions, for :math:`0 \le i, j < r`,
 
     .. math:: y_{n,\, r p + i,\, r q + j,\, c} = x_{n,\, p,\, q,\, r^2 c + r i + j}
 
-    With ``order="DCR"`` it is channel :math:`C (r i + j) + c` of x, for C channels of y.
+    With ``order="DCR"``, channel :math:`C (r i + j) + c` of x is read instead, for C channels of y.
 
     Args:
         x: input.
         factor: r, one number or one for each axis of the space.
-        order: "CRD": the channels of one output channel are neighbours, as in PyTorch; "DCR": those of one place are,
-            as in TensorFlow's ``depth_to_space``. The names are ONNX's.
+        order: "CRD": the channels that form one output channel are adjacent, as in PyTorch; "DCR": the channels of one
+            position in the block are adjacent, as in TensorFlow's ``depth_to_space``. The names are ONNX's.
 
     Shapes:
         x (batch, *space, channels).
@@ -61,7 +61,7 @@ def pixel_shuffle(
         out = shuffled(x.shape[1:], factor)
         factors = geometry.per_axis(factor, x.ndim - 2, "factor")
     rank, features = len(factors), out[-1]
-    # the axes of channels taken apart: (features, *factors), or (*factors, features)
+    # the channel axis split: (features, *factors), or (*factors, features)
     within = (features, *factors) if order == "CRD" else (*factors, features)
     x = x.reshape(*x.shape[:-1], *within)
     first, last = (rank + 2, rank + 1) if order == "CRD" else (rank + 1, 2 * rank + 1)
@@ -72,13 +72,13 @@ def pixel_shuffle(
 def pixel_unshuffle(
     x: Shaped[Array, "batch *space channels"], factor: int | Sequence[int], *, order: str = "CRD"
 ) -> Shaped[Array, "batch *out features"]:
-    r"""Gather blocks of the space into channels: the inverse of :func:`pixel_shuffle`.
+    r"""Rearrange blocks of the space into channels: the inverse of :func:`pixel_shuffle`.
 
     In two dimensions, for :math:`0 \le i, j < r`,
 
     .. math:: y_{n,\, p,\, q,\, r^2 c + r i + j} = x_{n,\, r p + i,\, r q + j,\, c}
 
-    With ``order="DCR"`` it is channel :math:`C (r i + j) + c` of y, for C channels of x.
+    With ``order="DCR"``, channel :math:`C (r i + j) + c` of y is written instead, for C channels of x.
 
     Args:
         x: input.
@@ -140,7 +140,7 @@ def unshuffled(shape: Shape, factor: int | Sequence[int]) -> Shape:
     """
     factors = _factors(shape, factor)
     for size, r in zip(shape[:-1], factors, strict=True):
-        if size % r != 0:  # of a symbolic size: unless it is known to be a multiple
+        if size % r != 0:  # for a symbolic size: unless it is a known multiple
             raise ValueError(
                 f"factor {factor} does not divide the space of an input of {format_shape(shape)}; crop or pad it to a "
                 "multiple before, by fcnn.Crop or fcnn.Pad"
@@ -158,7 +158,7 @@ def _factors(shape: Shape, factor: int | Sequence[int]) -> Shape:
 
 
 def check_order(order: Any) -> str:
-    """Raise unless it is a known order of channels."""
+    """Raise unless ``order`` is a known order of channels."""
     if order not in ORDERS:
         raise ValueError(
             f'order {order!r} is unknown; use "CRD", PyTorch\'s, or "DCR", that of TensorFlow\'s depth_to_space'

@@ -1,7 +1,7 @@
-"""What JAX's other tools ask of a primitive: Taylor mode, and what a checkpoint keeps.
+"""Support of the library's primitives in Taylor mode and in the policies of checkpoints.
 
-``jax.experimental.jet`` and the policies of ``jax.checkpoint_policies`` know JAX's primitives one by one. Here those of
-this library are made known to them.
+``jax.experimental.jet`` and the policies of ``jax.checkpoint_policies`` have rules for each of JAX's primitives. Here
+rules for the primitives of this library are registered.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from jax.interpreters import partial_eval
 
 
 class Own(Primitive):
-    """A primitive that is linear in its last operand, and with ``bilinear`` in each of its two.
+    """A primitive that is linear in its last operand, or, with ``bilinear``, in each of its two operands.
 
-    It hands its rule to ``jax.experimental.jet`` when it is first used after that was imported: to import it here would
-    take long.
+    It registers its rule with ``jax.experimental.jet`` at its first use after jet was imported; importing jet here
+    would be slow.
     """
 
     def __init__(self, name: str, *, bilinear: bool = False) -> None:
@@ -50,27 +50,27 @@ class Own(Primitive):
 
 
 def in_taylor_mode(x: Any) -> bool:
-    """Whether x is a series of ``jax.experimental.jet``, which takes no function with a derivative rule of its own."""
+    """Whether x is a series of ``jax.experimental.jet``, which does not support custom derivative rules."""
     jet = sys.modules.get("jax.experimental.jet")
     return jet is not None and isinstance(x, jet.JetTracer)
 
 
 def one_program(function: Callable[..., Any], *arrays: Any) -> Any:
-    """The function of the arrays as one compiled program, also under ``jax.disable_jit``."""
+    """Apply the function to the arrays as one compiled program, even under ``jax.disable_jit``."""
     with jax.disable_jit(False):
         return jax.jit(function)(*arrays)
 
 
 def kept_as_convolution(primitive: Primitive) -> None:
-    """Let the policies of ``jax.checkpoint`` keep what a primitive gives if they keep it, or XLA's convolution.
+    """Let policies of ``jax.checkpoint`` save the result of a primitive if they save it or XLA's convolution.
 
-    What a policy would move to another memory is kept where it is.
+    A result that a policy would offload to another memory is saved on the device.
     """
     partial_eval.partial_eval_jaxpr_custom_rules[primitive] = _known_or_again
 
 
 def _known_or_again(policy: Callable[..., Any], unknown: Any, instantiated: Any, eqn: Any) -> Any:
-    """JAX's rule for an operation under a checkpoint: what is computed before, what in the backward pass."""
+    """JAX's rule for an operation under a checkpoint: what to compute in the forward and what in the backward pass."""
     needed = [x for x, there in zip(eqn.invars, instantiated, strict=True) if isinstance(x, Var) and not there]
     if any(unknown):
         return None, eqn, [True], [True], needed

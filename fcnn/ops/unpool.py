@@ -1,4 +1,4 @@
-"""Where max pooling found its values, and putting values back there."""
+"""Indices of the maxima of max pooling, and unpooling to these indices."""
 
 from __future__ import annotations
 
@@ -35,32 +35,33 @@ def max_pool_with_indices(
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
 ) -> tuple[Float[Array, "batch *out channels"], Int[Array, "batch *out channels"]]:
-    r"""The largest value in each window, and which sample of the space it is.
+    r"""The largest value in each window, and the index of its sample in the space.
 
     .. math:: y_{n, i, c} = x_{n, m(n, i, c), c}, \qquad m(n, i, c) = \operatorname{arg\,max}_{m \in W_i} x_{n, m, c}
 
-    A sample's index counts the samples of the space in reading order, the last axis fastest, without batch, channels
-    and padding: in (height, width) the sample (row, column) is row * width + column. These are the indices of PyTorch,
-    which keeps the channels elsewhere but numbers every plane alike. The first of equal values is taken, of NaN the
-    last; never one of the padding, and where padding copies samples, the sample that was copied.
+    The index counts the samples of the space in row-major order, the last axis fastest, without batch, channels and
+    padding: in (height, width) the sample (row, column) has the index row * width + column. These are PyTorch's
+    indices: its channels come first, but every plane is numbered in the same way. Among equal values the first is
+    taken, among NaN the last. A sample of padding is never taken; where padding copies samples, the index is that of
+    the copied sample.
 
     Args:
         x: input.
-        window: window size; an integer holds along every axis.
-        stride: step between windows; None: the window.
+        window: window size; an integer applies to every axis.
+        stride: step between windows; None: the window size.
         padding: as for ``conv``.
         dilation: distance between neighbouring samples of a window.
-        ceil_mode: count windows that begin in the data and end past it.
+        ceil_mode: include windows that start in the data and end past it.
 
     Shapes:
         x (batch, *space, channels).
 
     Returns:
-        The values, those of :func:`max_pool`, with its derivatives, and the indices, int32, both
+        The values, with the derivatives of :func:`max_pool`, and the indices, int32, both
         (batch, *out, channels).
 
     Raises:
-        ValueError: a window that does not fit or sees nothing but padding.
+        ValueError: a window that does not fit, or that covers nothing but padding.
         TypeError: complex numbers.
 
     Source:
@@ -81,18 +82,18 @@ def max_pool_with_indices(
                 f"the space {format_shape(windows.space)} has symbolic sizes, and the places of maxima are found for "
                 "known ones alone; export with a fixed space, only the batch may be symbolic"
             )
-    from .maximum import first_place, largest  # its primitives take long to import, see ops.convolution
+    from .maximum import first_place, largest  # its primitives are slow to import, see ops.convolution
 
     def pooled(x: Array) -> tuple[Array, Array]:
         padded = pad(x, windows, lowest)
         return largest(windows, padded), _sample(first_place(lax.stop_gradient(padded), windows), windows)
 
-    # the padding may be infinite, and is not a result
+    # jax_debug_infs checks the results of programs, so the infinite padding must not be one
     return one_program(pooled, x) if jax.config.jax_debug_infs else pooled(x)  # type: ignore[attr-defined]
 
 
 def _sample(place: Array, windows: Windows) -> Array:
-    """The index in the space of the sample with a number in its window."""
+    """The index in the space of the sample with number ``place`` in its window."""
     place, index = place.astype(np.int32), jnp.zeros((), np.int32)
     for axis, size in enumerate(windows.space):
         within = place // math.prod(windows.kernel[axis + 1 :]) % windows.kernel[axis]
@@ -112,19 +113,20 @@ def _sample(place: Array, windows: Windows) -> Array:
 def max_unpool(
     y: Float[Array, "batch *out channels"], indices: Int[Array, "batch *out channels"], space: int | Sequence[int]
 ) -> Float[Array, "batch *space channels"]:
-    r"""Put every value at the sample of its index, and zeros elsewhere: the way back from max pooling.
+    r"""Put every value at the sample of its index, and zeros elsewhere: a partial inverse of max pooling.
 
     .. math:: x_{n, m, c} = y_{n, i, c} \text{ with the last } i \text{ for which } m_{n, i, c} = m
         \text{, else } 0
 
-    Where windows overlap, one sample may be named several times: then the last value in reading order is kept, the
-    others are lost and have no gradient.
+    Where windows overlap, several values may have the same index: then the last of them in row-major order is kept,
+    and the others are dropped and get no gradient.
 
     Args:
-        y: values, as :func:`max_pool_with_indices` gives them, or whatever was made of them.
-        indices: for each, which sample of the space it goes to. An index outside the space puts its value nowhere.
-        space: samples of the result along each axis: what was pooled had ``x.shape[1:-1]``. An integer holds along
-            every axis.
+        y: values of :func:`max_pool_with_indices`, or values computed from them.
+        indices: for each value, the index of its sample in the space. A value with an index outside the space is
+            dropped.
+        space: samples of the result along each axis, ``x.shape[1:-1]`` of the pooled x. An integer applies to every
+            axis.
 
     Shapes:
         y and indices (batch, *out, channels).
@@ -134,7 +136,7 @@ def max_unpool(
 
     Raises:
         ValueError: shapes that do not match.
-        TypeError: indices that are no integers.
+        TypeError: indices that are not integers.
 
     Source:
         Zeiler, Taylor and Fergus, "Adaptive deconvolutional networks for mid and high level feature learning", 2011,
@@ -161,8 +163,8 @@ def max_unpool(
     values, indices = (a.reshape(batch, math.prod(a.shape[1:-1]), channels) for a in (y, indices))
     number = np.arange(values.shape[1], dtype=np.int32)[None, :, None]
     examples, features = jnp.arange(batch)[:, None, None], np.arange(channels)[None, None]
-    indices = jnp.where(indices < 0, samples, indices)  # else they would count from the end
-    # the number of the last value for every sample: values themselves, scattered, would come in no order on a GPU
+    indices = jnp.where(indices < 0, samples, indices)  # negative indices would count from the end
+    # scatter the number of the last value for every sample: values scattered directly have no fixed order on a GPU
     last = jnp.full((batch, samples, channels), -1, np.int32)
     last = last.at[examples, indices, features].max(number, mode="drop")
     found = jnp.take_along_axis(values, jnp.maximum(last, 0), 1, mode="promise_in_bounds")
@@ -179,7 +181,7 @@ def unpool_like(
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
 ) -> Float[Array, "batch *space channels"]:
-    """:func:`max_unpool` of y to where :func:`max_pool` of x, with the same arguments, found its values.
+    """:func:`max_unpool` of y to the indices of the maxima of :func:`max_pool` of x with the same arguments.
 
     Example:
         >>> x = jnp.array([1.0, 3.0, 2.0, 5.0]).reshape(1, 4, 1)
@@ -191,7 +193,7 @@ def unpool_like(
     windows = windows_on(x, window, **options)
     spans = (geometry.extent(k, d) for k, d in zip(windows.kernel, windows.dilation, strict=True))
     apart = windows.fill == "constant" and all(s >= p for s, p in zip(windows.stride, spans, strict=True))
-    if apart:  # every sample is in one window at most: what pooling does to its gradient, without any scattering
+    if apart:  # every sample is in at most one window: the gradient of pooling, without a scatter
         from .pool import max_pool
 
         _, back = jax.vjp(lambda x: max_pool(x, window, **options), x.astype(y.dtype))

@@ -1,4 +1,4 @@
-"""What windows see: padding, strided slices and patches of plain arrays."""
+"""Padding, strided slices and patches of plain arrays, for sliding windows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .dtypes import least
 
 
 def patches(x: Array, windows: Windows) -> Array:
-    """What each window sees: (batch, *space, channels) to (batch, *out, *kernel, channels).
+    """The samples of each window: (batch, *space, channels) to (batch, *out, *kernel, channels).
 
     Example:
         >>> from fcnn.geometry import slide
@@ -30,7 +30,7 @@ def patches(x: Array, windows: Windows) -> Array:
 
 
 def pad(x: Array, windows: Windows, value: float = 0.0) -> Array:
-    """Add the windows' padding around the space of x, ``value`` where nothing is copied."""
+    """Add the windows' padding around the space of x, with ``value`` where no samples are copied."""
     if windows.constant_pads == ((0, 0),) * windows.rank:
         return x
     if windows.fill != "constant":
@@ -42,7 +42,7 @@ def pad(x: Array, windows: Windows, value: float = 0.0) -> Array:
 
 
 def copies(x: Array, pads: Pads, fill: str) -> Array:
-    """X (batch, *space, ...) with copies of its samples around the space."""
+    """X (batch, *space, ...) padded by copies of its samples around the space."""
     if not any(map(symbolic, x.shape)):
         return jnp.pad(x, ((0, 0), *pads, *((0, 0),) * (x.ndim - len(pads) - 1)), mode=fill)
     for axis, (lo, hi) in enumerate(pads, start=1):
@@ -51,7 +51,7 @@ def copies(x: Array, pads: Pads, fill: str) -> Array:
 
 
 def _copied(size: int, lo: int, hi: int, fill: str) -> Array:
-    """Which sample stands at every place of an axis with its padding; jnp.pad wants to know the size."""
+    """The index of the sample at every place of a padded axis, for symbolic sizes, which jnp.pad does not take."""
     places = jnp.arange(size + lo + hi) - lo
     if fill == "wrap":
         return places % size
@@ -99,14 +99,14 @@ def fold(x: Array, windows: Windows, combine: Callable[[Array, Array], Array]) -
 
 
 def fold_rows(x: Array, windows: Windows, combine: Callable[[list[Array]], Array]) -> Array:
-    """:func:`fold` by a function of all samples that a window has along one axis; of sizes that are known."""
+    """:func:`fold` by a function of all samples of a window along one axis; not for symbolic sizes."""
     for axis in reversed(range(windows.rank)):
         x = combine(_samples(x, windows, axis))
     return x
 
 
 def _reduced(x: Array, windows: Windows, combine: Callable[[Array, Array], Array]) -> Array:
-    """The same by JAX's own operation, which takes sizes that are not known before the program runs."""
+    """:func:`fold` by ``lax.reduce_window``, which takes symbolic sizes."""
     start, function = (0, lax.add) if combine is jnp.add else (least(x.dtype), lax.max)
     sizes, strides, dilations = ((1, *n, 1) for n in (windows.kernel, windows.stride, windows.dilation))
     return lax.reduce_window(
