@@ -426,7 +426,7 @@ BAD = {
     ),
     "out dtype": ({"out": TAKEN.astype("float64")}, ValueError, "dtype float64, the result has .* and float32"),
     "out locked": ({"out": LOCKED}, ValueError, "out cannot be written"),
-    "out of jax": ({"out": "jax"}, TypeError, "out must be an array of NumPy or a memory map"),
+    "out of jax": ({"out": "jax"}, TypeError, "out must be a NumPy array or a memory map"),
     "several outputs": (
         {"net": fcnn.graph(conv=fcnn.Conv(2, 3))(lambda layer, x: (layer.conv(x), x))},
         TypeError,
@@ -448,9 +448,9 @@ def test_bad_input(name, params):
 
 
 def test_it_is_no_part_of_a_compiled_function(params):
-    with pytest.raises(TypeError, match="scan_tiles: reads and writes arrays of NumPy, so it cannot be differentiated"):
+    with pytest.raises(TypeError, match="scan_tiles: reads and writes NumPy arrays, so it cannot be differentiated"):
         jax.grad(lambda given: scan_tiles(NET, given, IMAGE, progress=False).sum())(jax.tree.map(jnp.asarray, params))
-    with pytest.raises(TypeError, match="scan_tiles: reads and writes arrays of NumPy"):
+    with pytest.raises(TypeError, match="scan_tiles: reads and writes NumPy arrays"):
         jax.jit(lambda image: scan_tiles(NET, params, image, progress=False))(IMAGE)
 
 

@@ -1,4 +1,4 @@
-"""What a network is, what it makes of its inputs, and whether its gradients are right."""
+"""Inspect a network: its structure, its activations, its algorithms, and the correctness of its gradients."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Load the bridge, and with it the reference, when somebody asks for it."""
+    """Load the bridge, and with it the reference, on first use."""
     if name in ("Unwritten", "to_reference"):
         from . import bridge
 

@@ -1,4 +1,4 @@
-"""Which algorithm computes every convolution of a network and its gradients, and why."""
+"""The algorithm chosen for every convolution of a network and for its gradients, and why."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ..tables import Table, Tabular
 from ..types import Params, State
 
 HEADER = ("layer", "operation", "input", "kernel", "output", "algorithm", "why")
-#: the primitives by name, and what they are called in the table
+#: the kind of each primitive, and its name in the table
 OPERATIONS = {
     "fcnn_convolution_forward": ("forward", "forward"),
     "fcnn_convolution_input": ("input", "input gradient"),
     "fcnn_convolution_kernel": ("kernel", "kernel gradient"),
 }
-#: what JAX writes among the names for what a checkpoint computes once more
+#: JAX's name in a name stack for what a checkpoint recomputes
 RECOMPUTED = "rematted_computation"
 
 
@@ -36,16 +36,16 @@ class Operation:
     """One convolution of a network, or one of its gradients.
 
     Attributes:
-        path: where the layer stands in the network, as in params; a later use of a layer as "name#2".
+        path: the layer's path in the network, as in params; a later use of a layer is "name#2".
         operation: "forward", "input gradient" or "kernel gradient".
         x: shape of the input, (batch, *space, channels).
         kernel: shape (*kernel, channels // groups, features).
-        output: shape (batch, *out, features), positions in their order.
-        geometry: where the windows lie, with stride, padding, dilation and groups.
-        ensemble: how many convolutions of this kind run at once, each with its own input and kernel.
-        times: how often it runs in one step of training, in the copies of ``repeat``.
-        algorithm: how it is computed.
-        reason: why so.
+        output: shape (batch, *out, features).
+        geometry: stride, padding, dilation and groups.
+        ensemble: number of such convolutions that run at once, each with its own input and kernel.
+        times: number of runs in one training step, over the copies of ``repeat``.
+        algorithm: the algorithm.
+        reason: why it was chosen.
     """
 
     path: str
@@ -65,8 +65,7 @@ class Algorithms(Tabular):
     """What :func:`algorithms` returns; prints as a table in a terminal and in a notebook.
 
     Attributes:
-        rows: for each convolution in the order of computation, the convolution and those of its gradients that
-            training computes.
+        rows: each convolution in the order of computation, followed by those of its gradients that training computes.
         platform: the platform that the choice is for.
         dtype: the dtype of parameters and inputs.
     """
@@ -76,7 +75,7 @@ class Algorithms(Tabular):
     dtype: str
 
     def cells(self) -> list[tuple[str, ...]]:
-        """The rows as text; what is the same as in the row above is left out."""
+        """The rows as text; entries equal to those of the row above are left out."""
         lines, reason = [], ""
         for row in self.rows:
             many = "".join(f"{n} x " for n in (row.times, row.ensemble) if n > 1)
@@ -107,24 +106,25 @@ def algorithms(
     platform: str | None = None,
     dtype: Any = "float32",
 ) -> Algorithms:
-    """Say how every convolution of a network and its gradients are computed in training, and why.
+    """List the algorithm of every convolution of a network and of its gradients in training, and why it was chosen.
 
-    The network is traced, nothing is computed. A convolution that sees the data itself has no input gradient, as
-    training does not ask for one. What :func:`fcnn.ops.convolution.use_algorithm` asks for is in the table.
+    The network is traced; nothing is computed. A convolution of the data itself has no row for the input gradient,
+    because training does not need it. Choices made by :func:`fcnn.ops.convolution.use_algorithm` appear in the table.
 
     Args:
         net: the network.
         shape: shape of one example, (*space, channels).
         more_shapes: shapes of further inputs.
-        batch: number of examples at once.
-        platform: "cpu", "cuda", "rocm" or "tpu"; None: the one that JAX computes on.
+        batch: number of examples per batch.
+        platform: "cpu", "cuda", "rocm" or "tpu"; None: the platform of JAX's default backend.
         dtype: the dtype of parameters and inputs.
 
     Returns:
         The table.
 
     Raises:
-        ValueError: the shape does not suit the network, an unknown platform, or a dtype that is not of floating point.
+        ValueError: if the shape does not fit the network, the platform is unknown, or the dtype is not a
+            floating-point type.
 
     Example:
         >>> import fcnn
@@ -142,14 +142,14 @@ def algorithms(
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype {dtype} is not of floating point; layers compute in floating point")
     wide = jnp.float64 in (dtype, jnp.zeros(()).dtype)
-    with jax.enable_x64(wide):  # else JAX would read float64 as float32 and the table would say so
+    with jax.enable_x64(wide):  # otherwise JAX would take float64 as float32, in the table too
         forward, gradient = _traced(net, (shape, *more_shapes), batch, dtype)
         rows = _rows(list(_found(forward, platform)), list(_found(gradient, platform)))
     rows = tuple(row if row.path else replace(row, path=net.label) for row in rows)
     return Algorithms(rows, platform, dtype.name)
 
 
-#: the platforms that JAX has names for
+#: the platforms, by JAX's names
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
@@ -161,7 +161,7 @@ def _platform() -> str:
 
 
 def _traced(net: Layer, shapes: tuple[Shape, ...], batch: int, dtype: Any) -> tuple[Any, Any]:
-    """A step of training as a jaxpr: the network alone, and the gradient of the sum of its outputs."""
+    """A training step as jaxprs: the forward pass alone, and the gradient of the sum of the outputs."""
 
     def cast(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(leaf.shape, dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
@@ -179,7 +179,7 @@ def _traced(net: Layer, shapes: tuple[Shape, ...], batch: int, dtype: Any) -> tu
 
 
 def _found(jaxpr: Any, platform: str, path: tuple[str, ...] = (), times: int = 1) -> Iterator[Operation]:
-    """The convolutions in a jaxpr and in those that it runs: loops, calls, checkpoints, derivative rules."""
+    """The convolutions in a jaxpr and in its inner jaxprs: loops, calls, checkpoints, derivative rules."""
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         name, params = equation.primitive.name, equation.params
         here = (*path, *scopes(equation))
@@ -220,8 +220,8 @@ def _operation(equation: Any, path: str, times: int, platform: str) -> Operation
 def _rows(forward: list[Operation], gradients: list[Operation]) -> tuple[Operation, ...]:
     """Every convolution followed by its gradients, input before kernel.
 
-    Gradients are found last convolution first. Convolutions of one path that are the same in all that the choice
-    depends on are told apart by their order alone.
+    Gradients appear in the order of the backward pass. Convolutions with the same path and the same problem are matched
+    by their order alone.
     """
     rows: list[Operation] = []
     kinds = ("input gradient", "kernel gradient")

@@ -1,4 +1,4 @@
-"""From a network of fcnn to the same network written out by hand in NumPy."""
+"""From a network of fcnn to the same network in the hand-written NumPy reference."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Collect = Callable[[], dict[str, Any]]
 
 
 class Unwritten(NotImplementedError):
-    """A layer that has no counterpart written by hand."""
+    """Raised for a layer that has no hand-written counterpart."""
 
 
 class Written(reference.Node):
-    """A whole network written by hand: the node of its outermost layer, and what training does to the state."""
+    """A whole hand-written network: the node of its outermost layer, and the state updates of training."""
 
     def __init__(self, node: reference.Node, moved: Callable[[], State]) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Written(reference.Node):
         return self._node.backward(gradient)
 
     def state(self) -> State:
-        """The state after the latest forward, a tree like the one given; in use, that one."""
+        """The state after the latest forward, a tree like the one given; at inference it is unchanged."""
         return self._moved()
 
 
@@ -59,26 +59,26 @@ def to_reference(
     batch: int = 1,
     train: bool = False,
 ) -> tuple[Written, Collect]:
-    """Build the reference network that computes what a network computes.
+    """Build the reference network equivalent to a network.
 
     Args:
-        net: a network of the library's layers and compositions; functions in it may be any that are made of
-            elementwise and linear operations.
+        net: a network of the library's layers and compositions, and of functions whose primitives have hand-written
+            rules (see :mod:`fcnn.analysis.arithmetic`).
         params: its parameters.
         shapes: shape of one example of each input.
-        state: its state, where it has one.
-        key: in training, the key whose dropout masks are used.
+        state: its state, if it has one.
+        key: in training, the key of the dropout masks.
         batch: number of examples, for the shapes of dropout masks.
         train: whether to build ``apply_train`` rather than ``apply``.
 
     Returns:
-        The node, whose ``forward`` takes NumPy arrays and returns what the network does, an array or a tuple or
-        dict of them; whose ``backward`` takes a gradient of the same form; and whose ``state()`` is the state after
-        the latest forward. And a function that gives the gradients of the parameters, summed over all uses since
+        The node and a function. The node's ``forward`` takes NumPy arrays and returns the network's output, an array or
+        a tuple or dict of them; its ``backward`` takes a gradient of the same structure; its ``state()`` is the state
+        after the latest forward. The function returns the gradients of the parameters, accumulated over all uses since
         the last ``clear``, as a tree like params.
 
     Raises:
-        Unwritten: a layer or function without a counterpart written by hand; the message names it.
+        Unwritten: if a layer or function has no hand-written counterpart; the message names it.
 
     Example:
         >>> import fcnn
@@ -117,7 +117,7 @@ class _Trees(NamedTuple):
     new_state: Any
 
     def own(self, path: str, copies: tuple[int, ...], folds: tuple[int | None, ...] = ()) -> _Trees:
-        """What one use of a layer has of them; copies in loops have first axes of the arrays."""
+        """The key and subtrees of one use of a layer; the arrays' first axes index copies in loops."""
         key, numbers = self.key, iter(copies)
         for fold in folds:
             key = None if key is None else jax.random.fold_in(key, next(numbers) if fold is None else fold)
@@ -131,21 +131,22 @@ class _Trees(NamedTuple):
         return _Trees(key, *found)
 
     def only(self, params: Any, state: Any) -> _Trees:
-        """The entries that one use of a layer has been given."""
+        """The entries that were passed to one use of a layer."""
         chosen = ({name: tree[name] for name in params} for tree in (self.params, self.gradients))
         kept = ({name: tree[name] for name in state} for tree in (self.state, self.new_state))
         return _Trees(self.key, *chosen, *kept)
 
 
 class _Builder:
-    """From the recorded program of a network to nodes.
+    """Builds nodes from the recorded program of a network.
 
     Layers are built in the order in which they run, because statistics pass from each use of a layer to the next.
 
     Attributes:
         train: whether the network is being trained.
         trees: those of the network.
-        latest: the latest use of every norm with running statistics in training, by place, and where its new ones go.
+        latest: in training, the latest use of every norm with running statistics, by place, and the arrays that receive
+            its new statistics.
     """
 
     def __init__(self, train: bool, trees: _Trees) -> None:
@@ -163,7 +164,7 @@ class _Builder:
             return Placed(node, len(use.inputs))
 
         trees = self.trees.own(path, copies)
-        # state is taken and kept by the nodes of norms themselves
+        # the nodes of norms read and update the state themselves
         fixed = [trees.key] * program.train
         body = written(program.jaxpr, jax.tree.structure(program.output), placed, fixed)
         return _Network(body, nodes, trees)
@@ -216,7 +217,7 @@ class _Builder:
         return kind(**trees.params, **{name: getattr(layer, name) for name in options})
 
     def _running(self, layer: layers.BatchNorm | layers.InstanceNorm, trees: _Trees, place: Any) -> reference.Node:
-        """A norm that can keep running statistics."""
+        """The node of a norm that can keep running statistics."""
         options = {name: getattr(layer, name) for name in ("momentum", "epsilon", "unbiased")}
         before, _ = self.latest.get(place, (None, None))
         given = {**trees.params, **trees.state, **options, "after": before}
@@ -230,12 +231,12 @@ class _Builder:
 
 
 def _homes(path: str) -> tuple[str, ...]:
-    """The path of a use as params have it."""
+    """The path of a use as in params."""
     return tuple(step.split("#")[0] for step in path.split("/"))
 
 
 def _within(part: Any) -> Iterator[Layer]:
-    """A layer and all layers that it is made of."""
+    """A layer and all layers inside it."""
     if isinstance(part, Layer):
         yield part
         part = [getattr(part, field.name) for field in dataclasses.fields(part)]  # type: ignore[arg-type]
@@ -247,7 +248,7 @@ def _within(part: Any) -> Iterator[Layer]:
 _SLIDING = ("stride", "padding", "dilation", "groups")
 _POOLING = ("window", "stride", "padding", "dilation", "ceil_mode")
 
-#: the reference's node for each layer, and the hyperparameters it takes over
+#: the reference's node for each layer, and the hyperparameters passed to it
 _LEAVES: dict[type, tuple[Any, tuple[str, ...]]] = {
     layers.Conv: (reference.Conv, _SLIDING),
     layers.ConvTranspose: (reference.ConvTranspose, (*_SLIDING, "output_padding", "out")),
@@ -276,8 +277,8 @@ _LEAVES: dict[type, tuple[Any, tuple[str, ...]]] = {
     layers.LocalResponseNorm: (reference.LocalResponseNorm, ("size", "alpha", "beta", "k")),
 }
 
-#: functions whose derivative the reference has by name; all others are taken apart into primitives, as are those that
-#: have another slope at their kink in JAX (abs and leaky_relu)
+#: functions with a node in the reference; all others are decomposed into primitives, including those whose derivative
+#: at a kink differs in JAX (abs and leaky_relu)
 _FUNCTIONS: dict[Any, Callable[[], reference.Node]] = {
     jax.nn.relu: reference.ReLU,
     jnp.tanh: reference.Tanh,
@@ -303,7 +304,7 @@ def _function(layer: layers.Function, batch: int, shapes: tuple[Shape, ...]) -> 
 
 @contextlib.contextmanager
 def _unwritten(what: str) -> Iterator[None]:
-    """Say of which function it is that a primitive is not written by hand."""
+    """Name the function in the error about a primitive without a rule."""
     try:
         yield
     except NotImplementedError as error:
@@ -311,7 +312,7 @@ def _unwritten(what: str) -> Iterator[None]:
 
 
 class _Network(reference.Node):
-    """A network as a node: its program takes the parameters, which wirings may read, beside the inputs.
+    """A network as a node: its program takes the parameters, which wirings may read, in addition to the inputs.
 
     Args:
         body: the program.

@@ -1,4 +1,4 @@
-"""What every part of a network makes of an input."""
+"""The activations of every part of a network."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def capture(net: Layer, params: Params, x: jax.Array, *more: jax.Array, state: S
         params: its parameters.
         x: input (batch, *space, channels).
         more: further inputs.
-        state: its state, where it has one.
+        state: its state, if it has one.
 
     Returns:
         A dict from path, such as ``"residual1/body/conv2"``, to the output there, in the order of computation.
-        The second use of a shared layer has the path ``"name#2"``. Parts inside a ``repeat`` have a first axis
-        that counts the copies. A pure function: it can be jitted and differentiated.
+        The second use of a shared layer has the path ``"name#2"``. For parts inside a ``repeat``, the first axis
+        indexes the copies. The function is pure: it can be jitted and differentiated.
 
     Raises:
-        ValueError: as ``net.apply``.
+        ValueError: as for ``net.apply``.
 
     Example:
         >>> import fcnn, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Three ways to the same gradient: autodiff, by hand, by finite differences."""
+"""The gradient computed three ways: by autodiff, by hand-written backpropagation, by finite differences."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ..types import Params, State
 from .kinks import Neighbours, at_kink
 from .targets import check_targets
 
-#: what autodiff and the hand-written gradient may differ by, relative to the largest entry of the array (or to a
-#: ten-thousandth of the largest of all arrays, where that is more)
+#: the allowed difference between autodiff and the hand-written gradient, relative to the largest entry of the array (or
+#: to a ten-thousandth of the largest entry of all arrays, if that is larger)
 HAND_BOUND = 1e-10
-#: what autodiff and central differences may differ by, likewise; the differences' own error is about 1e-9
+#: the allowed difference between autodiff and central differences, likewise; the latter's own error is about 1e-9
 NUMERIC_BOUND = 1e-6
 #: the step of the differences, in units of the parameter
 STEP = 1e-5
@@ -39,8 +39,8 @@ class Coordinate:
         path: the array, ``conv1/kernel``, or ``x`` for the input.
         index: the entry.
         autodiff: the gradient there by ``jax.grad``.
-        other: the gradient there the other way.
-        way: "hand" or "differences".
+        other: the gradient there by the other method.
+        way: the other method, "hand" or "differences".
         error: the difference, relative to the largest entry of the array.
     """
 
@@ -60,19 +60,19 @@ class Coordinate:
 
 @dataclass(frozen=True)
 class GradientRow:
-    """One array.
+    """The result for one array.
 
     Attributes:
         path: as in params, or ``x``.
         shape: its shape.
-        hand: largest relative error of autodiff against the gradient by hand; None where there is none.
-        numeric: likewise against central differences, over the coordinates checked.
+        hand: largest relative error of autodiff against the gradient by hand; None if there is none.
+        numeric: likewise against central differences, over the coordinates compared.
         checked: number of coordinates at which differences were taken.
-        kinks: number of coordinates at a kink, where the gradient is not unique: within a step of one, differences
-            say nothing, and at one, the gradient by hand may be another.
+        kinks: number of coordinates at a kink, where the gradient is not unique. Within a step of a kink, differences
+            are meaningless; at a kink, the gradient by hand may be a different one.
         worst: the worst coordinate.
         ok: whether all errors are within bounds.
-        compared: number of coordinates whose differences count: all that were checked, but for kinks.
+        compared: number of coordinates whose differences were compared: those checked, without kinks.
     """
 
     path: str
@@ -91,9 +91,9 @@ class GradientReport(Tabular):
     """What :func:`check_gradients` returns; prints as a table in a terminal and in a notebook.
 
     Attributes:
-        rows: one for each array of params, and the inputs.
-        loss: the loss at which the gradients were taken.
-        hand_loss: the loss of the network written by hand, or None.
+        rows: one for each array of params and each input.
+        loss: the value of the loss.
+        hand_loss: the loss of the hand-written network, or None.
         unwritten: why there is no gradient by hand, or None.
     """
 
@@ -104,13 +104,13 @@ class GradientReport(Tabular):
 
     @property
     def ok(self) -> bool:
-        """Whether every gradient agrees, and the losses do."""
+        """Whether all gradients and the losses agree."""
         same = self.hand_loss is None or abs(self.hand_loss - self.loss) <= HAND_BOUND * max(1.0, abs(self.loss))
         return same and all(row.ok for row in self.rows)
 
     @property
     def worst(self) -> Coordinate:
-        """The worst coordinate, of a failing array if there is one."""
+        """The worst coordinate, from a failing array if there is one."""
         return max(self.rows, key=lambda row: (not row.ok, row.worst.error)).worst
 
     def _cells(self) -> list[tuple[str, ...]]:
@@ -156,39 +156,39 @@ def check_gradients(
     samples: int = 30,
     seed: int = 0,
 ) -> GradientReport:
-    r"""Compare the gradient of a network three ways, in float64.
+    r"""Compare the gradient of a network computed three ways, in float64.
 
-    Autodiff, the backward passes of ``fcnn.reference`` written by hand, and central differences
+    The three are autodiff, the hand-written backward passes of ``fcnn.reference``, and central differences
 
     .. math:: \frac{\partial L}{\partial w} \approx \frac{L(w + h) - L(w - h)}{2 h}
 
-    at sampled coordinates of every array of params and of the input. At a kink, of a ReLU or of a maximum with a tie,
-    the gradient is not unique, and the three may take different ones; zero borders with zero biases put whole images
-    there. A coordinate at which two ways disagree is counted as a kink, and not as an error, where all agree at points
-    beside it, and the gradient is among those found there (or is the one by hand). A derivative that is wrong at a kink
-    or beside it is an error.
+    at sampled coordinates of every array of params and of the input. At a kink, such as that of a ReLU or of a maximum
+    with a tie, the gradient is not unique, and the three may differ; zero padding with zero biases puts whole images at
+    a kink. A coordinate at which two methods disagree counts as a kink, not as an error, if all agree at neighbouring
+    points and the gradient lies among those found there (or equals the one by hand). A derivative that is wrong at a
+    kink or beside it is an error.
 
     Args:
         net: the network.
         params: its parameters.
         x: input, or a tuple of inputs; a few examples are enough.
-        y: targets; where the network gives several outputs, an array or a tuple or dict of arrays.
-        loss: (outputs, targets) to one number for each example, or one for the batch; None: softmax
-            cross-entropy with integer labels, by hand as well. A loss of your own is differentiated by autodiff
-            with respect to the outputs, and the network behind it by hand. A network that gives a tuple or dict of
-            outputs needs a loss, which takes them as they are.
-        state: its state, where it has one.
+        y: targets; for a network with several outputs, an array or a tuple or dict of arrays.
+        loss: (outputs, targets) to one number per example, or one for the batch; None: softmax cross-entropy with
+            integer labels, also differentiated by hand. A loss of your own is differentiated by autodiff with respect
+            to the outputs, and the network below it by hand. A network whose output is a tuple or dict needs a loss
+            that takes it as it is.
+        state: its state, if it has one.
         key: in training, the random key of the dropout masks.
         train: whether to check ``apply_train`` rather than ``apply``.
-        samples: the most coordinates of an array at which differences are taken.
-        seed: which coordinates.
+        samples: the most coordinates per array at which differences are taken.
+        seed: the seed for choosing coordinates.
 
     Returns:
-        A report with ``ok`` and ``worst``; a failing array is named with its worst coordinate. Layers that have
-        no counterpart by hand are named, and checked by differences alone.
+        A report with ``ok`` and ``worst``; a failing array is named with its worst coordinate. If a layer has no
+        hand-written counterpart, it is named, and the gradients are checked by differences alone.
 
     Raises:
-        ValueError, TypeError: arguments that do not suit the network.
+        ValueError, TypeError: if the arguments do not fit the network.
 
     Source:
         Karpathy, CS231n notes, "Gradient checks", 2015, for relative errors and kinks.
@@ -246,7 +246,7 @@ def check_gradients(
             moved[index] += move
             return float(objective(*point({**arrays, path: moved})))
 
-        # an array whose true gradient is 0, such as a bias before batch norm, holds rounding errors alone
+        # an array whose true gradient is 0, such as a bias before batch norm, contains only rounding errors
         least = 1e-4 * max((float(np.abs(array).max(initial=0)) for array in autodiff.values()), default=0.0)
         rows = []
         for path in arrays:
@@ -267,13 +267,13 @@ def _row(
     generator: np.random.Generator,
 ) -> GradientRow:
     scale = max(least, *(float(np.abs(g).max(initial=0)) for g in (autodiff, hand) if g is not None), 1e-12)
-    found: list[tuple[float, Coordinate]] = []  # each with its error in units of what is allowed
+    found: list[tuple[float, Coordinate]] = []  # each with its error in units of the bound
     hand_error = None
     kinks = np.zeros(autodiff.shape, bool)
     if hand is not None:
         errors = np.abs(autodiff - hand) / scale
         if errors.max(initial=0) > HAND_BOUND:
-            # another choice at a kink, if it is one of those beside it, and autodiff is right there
+            # a different choice at a kink, if it lies among the gradients beside it and both methods agree there
             kinks = (errors > HAND_BOUND) & near.among(path, autodiff) & near.same_by_hand(path, HAND_BOUND * scale)
             errors = np.where(kinks, 0, errors)
         place = tuple(map(int, np.unravel_index(int(errors.argmax()), errors.shape)))
@@ -282,7 +282,7 @@ def _row(
         found.append((hand_error / HAND_BOUND, coordinate))
     chosen = generator.permutation(autodiff.size)[:samples]
     numeric_error, compared = 0.0, 0
-    # the second part is the rounding of the losses, divided by the step
+    # the second term is the rounding error of the losses, divided by the step
     allowed = NUMERIC_BOUND * scale + 1e-9 * max(1.0, abs(value))
     for flat in chosen:
         index = tuple(map(int, np.unravel_index(int(flat), autodiff.shape)))
@@ -292,7 +292,7 @@ def _row(
         difference = abs(slope - exact)
         settled = hand is not None and abs(exact - float(hand[index])) <= HAND_BOUND * scale
         if difference > allowed:
-            # an error stays; what is left of a slope that is continuous, but bends on one side, shrinks with the step
+            # a real error remains; the error at a continuous but one-sidedly curved slope shrinks with the step
             finer = (at_point(path, index, STEP / 10) - at_point(path, index, -STEP / 10)) / (STEP / 5)
             bends = abs(finer - exact) <= 0.2 * difference + 2e-9 * max(1.0, abs(value))
             if kinks[index] or bends or at_kink(near, path, index, sides, autodiff, allowed, settled):
@@ -318,7 +318,7 @@ def _small(error: float | None) -> str:
 def _by_hand(
     net: Layer, params: Any, inputs: Any, y: Any, loss: Any, state: Any, key: Any, train: bool
 ) -> tuple[dict[str, np.ndarray] | None, float | None, str | None]:
-    from .. import reference  # not with the library: most programs never check a gradient
+    from .. import reference  # loaded here, because most programs never check a gradient
     from .bridge import Unwritten, to_reference
 
     shapes = [tuple(a.shape[1:]) for a in inputs]
@@ -334,7 +334,7 @@ def _by_hand(
         value = float(entropy.forward(found, np.asarray(y)))
         slope = entropy.backward()
     else:
-        # outputs that are integers or truth values have a gradient of the type float0
+        # outputs that are integers or booleans have a gradient of dtype float0
         slope_of = jax.value_and_grad(lambda outputs: jnp.mean(loss(outputs, y)), allow_int=True)
         value, slope = slope_of(jax.tree.map(jnp.asarray, found))
         value = float(value)

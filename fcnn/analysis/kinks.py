@@ -1,4 +1,4 @@
-"""Whether a gradient on which two ways disagree lies at a kink, where it is not unique."""
+"""Whether a gradient on which two methods disagree lies at a kink, where it is not unique."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-#: how far beside a point its neighbours lie, relative to the largest entry of each array
+#: the distance of the neighbours, relative to the largest entry of each array
 BESIDE = 1e-3
-#: the step of the differences there, which is small beside that, so that few kinks lie within it
+#: the step of the differences at the neighbours, small compared with that distance, so that few kinks lie within it
 STEP = 1e-6
-#: how many points are random ones, how many arrays are moved by themselves up and down, and at how many of all points
-#: differences are taken
+#: the number of random neighbours, of arrays moved alone (up and down), and of points at which differences are taken
 RANDOM, ALONE, TRIED = 2, 8, 6
 
 Arrays = dict[str, np.ndarray]
 
 
 class Neighbour(NamedTuple):
-    """A point beside another, and the gradients there; by hand, or None."""
+    """A neighbouring point and the gradients there, by autodiff and by hand (None if there is none)."""
 
     arrays: Arrays
     autodiff: Arrays
@@ -28,19 +27,20 @@ class Neighbour(NamedTuple):
 
 
 class Neighbours:
-    """Points beside one at which ways to a gradient disagree.
+    """Neighbours of a point at which methods for a gradient disagree.
 
-    At a kink the derivative of a function is not unique, and each way may take another. Beside it all have to agree,
-    and what autodiff takes at the kink has to lie among the gradients beside it. So a wrong derivative is told from
-    another choice at the kink. All parameters and inputs are moved, in random directions, and then by turns one array
-    alone, all its entries up or all down: so a bias takes all values that are 0 with it to the same side of their kink.
+    At a kink the derivative of a function is not unique, and each method may choose a different one. Beside it all must
+    agree, and autodiff's choice at the kink must lie among the gradients beside it. This distinguishes a wrong
+    derivative from a different choice at the kink. First all parameters and inputs are moved in random directions; then
+    one array at a time is moved, all its entries up or all down, and the others hardly. So a bias moves all the values
+    that are 0 to the same side of their kink.
 
     Args:
         arrays: the point, as arrays by path.
         autodiff: from a point to the gradients of all arrays.
-        hand: likewise by hand; gives None where there is none.
+        hand: likewise by hand; returns None if there is none.
         loss: from a point to the loss.
-        generator: the random directions.
+        generator: for the random directions.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Neighbours:
 
     @cached_property
     def points(self) -> list[Neighbour]:
-        """The neighbours; found when first asked for."""
+        """The neighbours, computed on first use."""
         small = sorted(self._arrays, key=lambda path: self._arrays[path].size)[:ALONE]
         found = []
         for main, sign in [(None, 0.0)] * RANDOM + [(path, sign) for path in small for sign in (1.0, -1.0)]:
@@ -70,7 +70,7 @@ class Neighbours:
         return found
 
     def among(self, path: str, gradient: np.ndarray) -> np.ndarray:
-        """For each entry of an array, whether its gradient lies among those beside it, to a hundredth."""
+        """For each entry of an array, whether its gradient lies in the range of those at the neighbours, within 1 %."""
         near = np.stack([point.autodiff[path] for point in self.points])
         low, high = near.min(0), near.max(0)
         slack = 0.01 * (high - low)
@@ -82,7 +82,7 @@ class Neighbours:
         return np.max(errors, 0) <= bound if errors else np.zeros(self._arrays[path].shape, bool)
 
     def same_by_differences(self, path: str, index: tuple[int, ...], bound: float) -> bool:
-        """Whether autodiff and differences agree on one entry beside the point, or a kink lies between once more."""
+        """Whether autodiff and differences agree on one entry at the neighbours, up to kinks there."""
         return all(self._same(point, path, index, bound) for point in self.points[:TRIED])
 
     def _same(self, point: Neighbour, path: str, index: tuple[int, ...], bound: float) -> bool:
@@ -93,7 +93,7 @@ class Neighbours:
 
         here, up, down = moved(0.0), moved(STEP), moved(-STEP)
         exact, slope = float(point.autodiff[path][index]), (up - down) / (2 * STEP)
-        # the rounding of the loss, divided by the step
+        # the rounding error of the loss, divided by the step
         bound += 1e-8 * max(1.0, abs(here))
         if abs(slope - exact) <= bound:
             return True
@@ -104,8 +104,8 @@ class Neighbours:
 def between(left: float, right: float, exact: float, bound: float) -> bool:
     """Whether the slopes on the two sides differ, and a gradient is one of them or lies between.
 
-    A smooth function bends by its second derivative times the step, which is far less than a kink does: the jump
-    has to be ten times what is allowed, and a hundredth of it is left for the bending.
+    The slope of a smooth function changes by its second derivative times the step, far less than at a kink. So the jump
+    must exceed ten times the bound, and a hundredth of it is allowed for curvature.
     """
     low, high = min(left, right), max(left, right)
     jump = high - low
@@ -121,7 +121,7 @@ def at_kink(
     bound: float,
     settled: bool,
 ) -> bool:
-    """Whether differences say nothing about the gradient of an entry, because a kink lies within their step.
+    """Whether differences are meaningless for the gradient of an entry, because a kink lies within their step.
 
     Args:
         near: the neighbours.
@@ -129,9 +129,9 @@ def at_kink(
         index: its entry.
         sides: the slopes on the left and on the right.
         gradient: the array's gradient by autodiff.
-        bound: what autodiff and differences may differ by.
-        settled: whether the gradient by hand agrees with autodiff: several kinks together may put the slopes anywhere,
-            even to the same place on both sides.
+        bound: the allowed difference between autodiff and differences.
+        settled: whether the gradient by hand agrees with autodiff. This matters because several kinks together may give
+            any slopes, even equal ones on both sides.
     """
     left, right = sides
     exact = float(gradient[index])

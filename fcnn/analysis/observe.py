@@ -1,4 +1,4 @@
-"""One pass through a network in which a function sees the output of every layer."""
+"""A forward pass in which a function sees the output of every layer."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Observation(NamedTuple):
 
     Attributes:
         output: the output of the network.
-        kept: what the observer has kept, by path, in the order of computation.
-        state: in training the new state, else the state given.
+        kept: the values kept by the observer, by path, in the order of computation.
+        state: in training the new state, otherwise the given one.
     """
 
     output: Any
@@ -36,12 +36,12 @@ def observe(
     state: State | None = None,
     key: jax.Array | None = None,
 ) -> Observation:
-    """Apply a network, and let a function see, keep and replace the output of every layer.
+    """Apply a network, and let a function read, keep and replace the output of every layer.
 
     The observer gets a :class:`fcnn.context.LayerOutput`: ``path``, ``layer``, ``inputs``, ``output`` and, inside
-    ``repeat``, ``indices``. It returns None, or ``Observed(kept=..., output=...)``: a tree of arrays that is kept, and
-    an array that takes the place of the output in the rest of the computation. It is called once for each use of each
-    layer and composition, when the network is traced; inside a ``repeat`` once for all copies.
+    ``repeat``, ``indices``. It returns None, or ``Observed(kept=..., output=...)``: a tree of arrays to keep, and an
+    array that replaces the output in the rest of the computation. It is called once for each use of each layer and
+    composition, when the network is traced; inside a ``repeat`` once for all copies.
 
     Args:
         net: the network.
@@ -49,16 +49,16 @@ def observe(
         x: input (batch, *space, channels).
         more: further inputs.
         observer: the function.
-        state: its state, where it has one.
-        key: random key; with one the network runs as in training, without one as in use.
+        state: its state, if it has one.
+        key: random key; with a key the network runs in training mode, without one in inference mode.
 
     Returns:
-        The output, what was kept by path, and the state. The second use of a shared layer has the path ``"name#2"``;
-        what is kept inside a ``repeat`` has a first axis for the copies. A pure function, if the observer is one.
+        The output, the kept values by path, and the state. The second use of a shared layer has the path ``"name#2"``;
+        values kept inside a ``repeat`` have a first axis for the copies. The function is pure if the observer is.
 
     Raises:
-        ValueError: as ``net.apply``; a replacement whose shape is not that of the output.
-        TypeError: an observer that is not a function or returns something else than ``Observed`` or None.
+        ValueError: as for ``net.apply``; also if a replacement's shape differs from that of the output.
+        TypeError: if the observer is not a function, or returns anything but ``Observed`` or None.
 
     Example:
         >>> import fcnn, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The shares of positions in the gradient of the kernel of one layer, by what the layer states of itself."""
+"""The contribution of each position to the kernel gradient of one layer, from the facts that the layer states."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from ..scan.fields import AtPositions, Cropped, cropped
 from ..transposed import folded, transposed
 from ..types import Params, State
 
-#: what every position of a layer has of the kernel: "all" of it, or "own", one of its own
+#: how positions use the kernel: "all" share one, or each position has its "own"
 ALL, OWN = "all", "own"
 
-#: compiled as one, where each sample of a kernel would be a program of its own
+#: compiled as one program; otherwise each kernel sample would be a separate one
 _patches = jax.jit(patches, static_argnums=1)
 
 
 def kernel_of(layer: Layer, shape: Shape) -> str | None:
-    """How the positions of a layer share its kernel; None: it has none, or states nothing of how it moves.
+    """How the positions of a layer share its kernel; None if it has no kernel or its geometry is unknown.
 
     Args:
         layer: the layer.
@@ -63,29 +63,29 @@ def kernel_of(layer: Layer, shape: Shape) -> str | None:
 
 
 def _product(layer: Layer) -> type[Layer] | None:
-    """The class of the library's layers that multiply what they see by their kernel; None: a layer of one's own."""
+    """The library class of a layer that multiplies its input by a kernel; None for any other layer."""
     return nearest(layer, (Conv, ConvTranspose, LocallyConnected, Dense))
 
 
 def share(layer: Layer, params: Params, state: State, x: jax.Array, slope: jax.Array) -> jax.Array:
-    """The shares of the positions of one use, from its input and the gradient at its output.
+    """The shares of the positions of one use, from its input and the gradient with respect to its output.
 
     Args:
         layer: the layer, one with :func:`kernel_of`.
         params: its parameters.
         state: its state.
         x: its input.
-        slope: the gradient of the loss at its output.
+        slope: the gradient of the loss with respect to its output.
     """
     if isinstance(layer, Remat):
         return share(layer.layer, params, state, x, slope)
     if isinstance(layer, Repeat):
         return _share_of_copies(layer, params, state, x, slope)
-    if isinstance(layer, Cropped):  # what is left out is not used
+    if isinstance(layer, Cropped):  # the gradient of cropped outputs is 0
         widths = zip(layer.layer.infer_shape(x.shape[1:]), slope.shape[1:], strict=True)
         slope = jnp.pad(slope, [(0, 0), *((0, whole - kept) for whole, kept in widths)])
         return share(layer.layer, params, state, x, slope)[tuple(slice(0, n) for n in layer.keep)]
-    if isinstance(layer, AtPositions):  # at each position a layer of its own
+    if isinstance(layer, AtPositions):  # each position is a separate use of the layer
         first, rank = prod(layer.keep), len(layer.keep)
         x = cropped(x, layer.keep).reshape(len(x), first, *layer.local)
         slope = slope.reshape(len(x), first, *slope.shape[1 + rank :])
@@ -111,7 +111,7 @@ def share(layer: Layer, params: Params, state: State, x: jax.Array, slope: jax.A
 
 
 def _by_gradients(layer: Any, params: Params, state: State, x: jax.Array, slope: jax.Array) -> jax.Array:
-    """The shares of a layer of one's own: the gradient of what it makes of each position, or window, by itself."""
+    """The shares for a user's layer: the gradient of its output for each position or window separately."""
     if kernel_of(layer, x.shape[1:]) == OWN:
         return _gradient(layer, params, state, x, slope)
     stated, rank = facts.locality(layer, x.shape[1:]), x.ndim - 2
@@ -142,7 +142,10 @@ def _gradient(layer: Layer, params: Params, state: State, x: jax.Array, slope: j
 
 
 def _transposed_patches(layer: Any, x: jax.Array) -> jax.Array:
-    """What every output of a transposed convolution sees: a convolution of x spread out, by the kernel turned round."""
+    """The samples that every output of a transposed convolution sees.
+
+    The layer is a convolution of x with zeros between its samples, by the flipped kernel.
+    """
     space = x.shape[1:-1]
     crops, folds = folded(transposed(space, layer.kernel, **layer._geometry())[1], layer.padding)
     sizes, strides, dilations = (
@@ -157,7 +160,7 @@ def _transposed_patches(layer: Any, x: jax.Array) -> jax.Array:
 
 
 def _share_of_copies(layer: Repeat, params: Params, state: State, x: jax.Array, slope: jax.Array) -> jax.Array:
-    """The shares of the copies of a bare layer, which have no paths: the gradient goes through them here."""
+    """The shares of the copies of a bare layer; they have no paths, so the gradient is passed through them here."""
 
     def one(own: tuple[Params, State], x: jax.Array) -> jax.Array:
         return layer.layer.run(Context(train=False), *own, (x,))[0]

@@ -1,4 +1,4 @@
-"""A network as a table: what each part makes, and how many parameters it has."""
+"""A network as a table: the output shape and number of parameters of each part."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Row:
     """One use of one layer.
 
     Attributes:
-        path: where it stands in the network, as in params.
+        path: its path in the network, as in params.
         layer: the layer.
         output: shape of one example of its output.
         copies: how many copies of the layer ``repeat`` runs; () for one.
-        parameters: numbers the optimizer may change, of all copies; 0 in every use after the first.
+        parameters: number of parameters of all copies; 0 in every use after the first.
         shared: whether this is a second or later use of the same layer.
     """
 
@@ -47,9 +47,9 @@ class Summary(Tabular):
     Attributes:
         rows: one for each use of each layer, in the order of computation.
         shapes: shapes of one example of each input.
-        parameters: numbers in params.
-        state: numbers in state.
-        bytes: memory that params take.
+        parameters: number of entries of params.
+        state: number of entries of state.
+        bytes: memory of params in bytes.
     """
 
     rows: tuple[Row, ...]
@@ -83,7 +83,7 @@ class Summary(Tabular):
 def summary(net: Layer, shape: Shape, *more_shapes: Shape) -> Summary:
     """Tabulate a network: every layer with its path, output shape and number of parameters.
 
-    Nothing is computed. A layer that is used at several places is counted once.
+    Nothing is computed. A layer that is used several times is counted once.
 
     Args:
         net: the network.
@@ -94,7 +94,7 @@ def summary(net: Layer, shape: Shape, *more_shapes: Shape) -> Summary:
         The table.
 
     Raises:
-        ValueError: the shape does not suit the network.
+        ValueError: if the shape does not fit the network.
 
     Example:
         >>> import fcnn

@@ -1,4 +1,4 @@
-"""What the outputs of a network are compared with: targets and a loss, checked before anything is computed."""
+"""Targets and loss of a network, checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def check_targets(y: Any, outputs: Any, loss: Any) -> tuple[Any, Callable[[Any, 
     """The targets as arrays, and the loss as a function.
 
     Args:
-        y: targets; where the network gives several outputs, an array or a tuple or dict of arrays.
-        outputs: the shapes and dtypes of what the network gives.
-        loss: (outputs, targets) to one number for each example, or one for the batch; None: softmax cross-entropy with
+        y: targets; for a network with several outputs, an array or a tuple or dict of arrays.
+        outputs: the shapes and dtypes of the network's outputs.
+        loss: (outputs, targets) to one number per example, or one for the batch; None: softmax cross-entropy with
             integer labels.
 
     Raises:
-        ValueError: several outputs without a loss, labels of another shape than the outputs ask for or that are no
-            classes, a loss whose result is no array of numbers.
-        TypeError: targets that are no arrays, labels that are no integers, a loss that is no function.
+        ValueError: if there are several outputs and no loss, the labels do not match the outputs in shape or are not
+            valid classes, or the loss does not return an array.
+        TypeError: if targets are not arrays, labels are not integers, or the loss is not a function.
     """
     if loss is not None and not callable(loss):
         raise TypeError(
@@ -39,7 +39,7 @@ def check_targets(y: Any, outputs: Any, loss: Any) -> tuple[Any, Callable[[Any, 
             f"the network gives several outputs, {jax.tree.map(lambda a: a.shape, outputs)}, and softmax cross-entropy "
             "takes one; give loss=, a function of (outputs, targets)"
         )
-    try:  # of several outputs a list is an array, a tuple or dict is several
+    try:  # for several outputs, a list is one array; a tuple or dict holds several
         y = native(y, "y")
         y = (
             jnp.asarray(y)
@@ -55,7 +55,7 @@ def check_targets(y: Any, outputs: Any, loss: Any) -> tuple[Any, Callable[[Any, 
                 f"{format_shape(outputs.shape[:-1])}, a label for each; give loss= for other targets"
             )
         check_labels(y, tuple(outputs.shape[1:]), parts=() if isinstance(y, Tracer) else (np.asarray(y),))
-        from optax import losses  # heavy, and only where it is asked for
+        from optax import losses  # slow to import, and needed only here
 
         return y, losses.softmax_cross_entropy_with_integer_labels
     made = jax.eval_shape(lambda outputs: loss(outputs, y), outputs)

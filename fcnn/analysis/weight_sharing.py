@@ -1,4 +1,4 @@
-"""The gradient of a shared kernel, taken apart into the shares of all its uses."""
+"""The gradient of a shared kernel, decomposed into the contributions of all its uses."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def gradient_by_use(
     state: State | None = None,
     use: int | None = None,
 ) -> jax.Array:
-    r"""The share of every position in the gradient of a shared kernel.
+    r"""The contribution of every position to the gradient of a shared kernel.
 
-    A weight w that a set S of uses shares has the gradient
+    A weight w shared by a set S of uses has the gradient
 
     .. math:: \frac{\partial L}{\partial w} = \sum_{e \in S} \frac{\partial L}{\partial w_e}
 
-    and this function gives the terms. For a convolution, the share of position i is what it sees there times the
-    gradient of the loss at its output there, summed over the batch,
+    and this function returns the terms. For a convolution, the share of position i is its input samples times the
+    gradient of the loss with respect to its output, summed over the batch,
 
     .. math:: \frac{\partial L}{\partial w_{i, j, c, o}} = \sum_n x_{n,\, s i + d j - p,\, c}
         \; \frac{\partial L}{\partial y_{n, i, o}}
 
     which is the gradient that the kernel of that position would have if nothing were shared.
 
-    A layer of a ``graph`` has a use for each call; and what the wiring reads from ``layer.params`` is one use more,
-    the last, without positions: the gradient that is left when the parameters of the calls are held constant.
+    A layer of a ``graph`` has one use for each call. If the wiring reads ``layer.params``, this is one more use, the
+    last, without positions: the gradient that remains when the parameters of the calls are held constant.
 
     Args:
         net: the network.
@@ -61,23 +61,23 @@ def gradient_by_use(
         layer: path of a ``Conv``, ``ConvTranspose``, ``Dense`` or ``LocallyConnected``, or of a layer of your own that
             has a ``kernel`` and states by ``locality`` that it looks at each position or slides a window; as in params
             and ``capture``: ``"residual1/body/conv2"``.
-        loss: (outputs, targets) to one number for each example, or one for the batch; None: softmax cross-entropy
-            with integer labels. The mean over the batch is differentiated, as in ``check_gradients``.
-        state: the network's state, where it has one.
-        use: of a layer with several uses, the one that is wanted, from 0; None: all.
+        loss: (outputs, targets) to one number per example, or one for the batch; None: softmax cross-entropy with
+            integer labels. The mean over the batch is differentiated, as in ``check_gradients``.
+        state: the network's state, if it has one.
+        use: for a layer with several uses, the index of one of them, from 0; None: all.
 
     Returns:
-        An array (uses, copies, \*positions, \*kernel shape). There is an axis of uses where there are several and
-        ``use`` is None, and an axis of copies inside ``repeat``. Positions are those of the output for convolutions,
-        the space of the input for ``Dense``, and inside ``Scan`` those that are computed once for all windows (but in a
-        ``graph``, which has them as its batch: their shares are summed); a locally connected layer shares nothing, and
-        has its gradient here. The sum over uses and positions is what
-        ``jax.grad`` gives, up to rounding. A pure function: it can be jitted.
+        An array (uses, copies, \*positions, \*kernel shape). The axis of uses is present if there are several and
+        ``use`` is None, the axis of copies inside ``repeat``. Positions are those of the output for convolutions, the
+        space of the input for ``Dense``, and inside ``Scan`` those that are computed once for all windows. (A ``graph``
+        inside ``Scan`` has them as its batch, so their shares are summed.) A locally connected layer shares nothing;
+        the result is its gradient. The sum over uses and positions equals ``jax.grad``, up to rounding. The function is
+        pure: it can be jitted.
 
     Raises:
-        ValueError: a path that is not in the network, a layer without a kernel or with one that moves in a way that
-            is not known, a use that there is not, or all uses where they have different positions.
-        TypeError: a path that is no string, or a use that is no whole number.
+        ValueError: if the path is not in the network, the layer has no kernel or its geometry is unknown, the use does
+            not exist, or all uses are requested and their positions differ.
+        TypeError: if the path is not a string, or the use is not an integer.
 
     Source:
         LeCun et al., "Backpropagation applied to handwritten zip code recognition", 1989, for the sum over uses.
@@ -128,7 +128,7 @@ def gradient_by_use(
             of_one = jax.vmap(of_one)
         found = of_one(own, own_state, seen[call.path], slopes[call.path]).astype(read.dtype)
         copies = len(call.copies) + _repeats(call.layer)
-        # a dense layer that is scanned runs as a convolution, whose kernel has more axes
+        # a scanned dense layer runs as a convolution, whose kernel has more axes
         shares.append(found.reshape(*found.shape[:copies], *_positions(call), *read.shape[copies:]))
     return jnp.stack(shares) if len(shares) > 1 else shares[0]
 
@@ -139,10 +139,10 @@ def gradient_by_use(
 def _rehearsed(
     net: Layer, params: Params, state: State, inputs: Any
 ) -> tuple[Callable[..., Any], tuple[Params, State], list[Kept], Any]:
-    """A pass through the network that perturbs outputs, its params and state, its uses of layers, and its outputs."""
+    """A forward pass that can perturb outputs; the params and state for it, the uses of layers, and the outputs."""
 
     def walk(alone: bool, params: Any, inputs: Any, perturbations: dict[str, jax.Array]) -> Any:
-        """The outputs; and for each use of a layer its inputs and its output, without the perturbation."""
+        """The outputs, and for each use of a layer its inputs and its unperturbed output."""
 
         def observer(seen: LayerOutput) -> Observed:
             change = perturbations.get(seen.path)
@@ -172,7 +172,7 @@ def _rehearsed(
     outputs, uses = shapes(False, params)
     if any(use.path for use in uses):
         return partial(walk, False), (params, state), uses, outputs
-    params = {net.label: params}  # a layer that is a network by itself is a part of none: here it is the only one
+    params = {net.label: params}  # a single layer has no path; treat it as the only part of a network
     outputs, uses = shapes(True, params)
     return partial(walk, True), (params, {net.label: state}), uses, outputs
 
@@ -202,7 +202,7 @@ def _calls(uses: list[Kept], layer: str) -> list[Kept]:
 
 
 def _home(path: str) -> str:
-    """The path of a use as params have it: the second use of a layer has the params of the first."""
+    """The path of a use as in params: the second use of a layer has the params of the first."""
     return "/".join(step.split("#")[0] for step in path.split("/"))
 
 
@@ -213,7 +213,7 @@ def _shared(call: Kept) -> str | None:
 
 
 def _repeats(layer: Layer) -> int:
-    """How many axes of copies a bare layer inside repeat has."""
+    """The number of copy axes of a bare layer inside repeat."""
     count = 0
     while isinstance(layer, (Remat, Repeat)):
         count += isinstance(layer, Repeat)
@@ -222,7 +222,7 @@ def _repeats(layer: Layer) -> int:
 
 
 def _wanted(use: int | None, layer: str, calls: list[Kept], reads: bool) -> Sequence[int]:
-    """The numbers of the uses that were asked for."""
+    """The indices of the requested uses."""
     uses = [(call.path, _positions(call)) for call in calls]
     uses += [(f"reading layer.params of {layer}", ())] * reads
     listed = ", ".join(
@@ -241,18 +241,18 @@ def _positions(call: Kept) -> Shape:
     positions = tuple(call.value[1].shape[len(call.copies) + 1 : -1])
     if _shared(call) != OWN:
         return positions
-    # its kernel has the positions itself, but for those of a scan around it
+    # its kernel already has the positions, except those of a surrounding scan
     return call.layer.keep if isinstance(call.layer, AtPositions) else ()
 
 
 def _reaches(function: Callable[[Any], Any], argument: Any) -> bool:
-    """Whether the argument has any way into the result along which a gradient could flow; nothing is computed."""
+    """Whether a gradient could flow from the result to the argument; nothing is computed."""
     found = []
 
     probe: Any = jax.custom_jvp(lambda value: value)
 
     def rule(primals: Any, tangents: Any) -> Any:
-        found.append(True)  # JAX asks for the rule only where there is a tangent
+        found.append(True)  # JAX calls the rule only if there is a tangent
         return primals[0], tangents[0]
 
     probe.defjvp(rule)
@@ -261,7 +261,7 @@ def _reaches(function: Callable[[Any], Any], argument: Any) -> bool:
 
 
 def _replaced(tree: Params, steps: list[str], value: Any) -> Any:
-    """A tree with another array at a path."""
+    """The tree with the array at a path replaced."""
     if not steps:
         return value
     return {**tree, steps[0]: _replaced(tree[steps[0]], steps[1:], value)}

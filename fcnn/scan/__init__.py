@@ -1,4 +1,4 @@
-"""One network at every position: scanning, its equivalent network of convolutions, images larger than memory."""
+"""One network at every position: scanning, the equivalent network of convolutions, images larger than memory."""
 
 from .cascade import as_cascade, as_mlp
 from .convolutional import fully_convolutional

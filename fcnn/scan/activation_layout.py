@@ -1,4 +1,4 @@
-"""What lies between the parts of a scanned network, and what they are rewritten to."""
+"""Activations between the parts of a scanned network, and the result of rewriting a part."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ..layer import Layer
 from ..types import Params
 from .sample_grid import SampleGrid
 
-#: what a value inside a window is
+#: the kinds of activations inside a window
 FIELD, FLAT, POINT = "field", "flat", "point"
 
 
 class ActivationLayout(NamedTuple):
-    """What lies between two parts of a scanned network.
+    """The activations between two parts of a scanned network.
 
     Attributes:
-        kind: "field" (a value for every local position), "flat" (a field that has been flattened, and will be the input
-            of a dense layer), or "point" (one value of any shape for a window).
+        kind: "field" (a value at every local position), "flat" (a flattened field, the input of a dense layer), or
+            "point" (one value of any shape per window).
         grid: where the values lie.
-        shape: the shape of one example as the network for one window has it.
-        extent: values along each axis of the array that holds them (of one fragment).
+        shape: the shape of one example in the network for one window.
+        extent: size along each axis of the array that holds the values (of one fragment).
     """
 
     kind: str
@@ -32,12 +32,13 @@ class ActivationLayout(NamedTuple):
 
 
 class RewriteOptions(NamedTuple):
-    """How the work is shared.
+    """How positions share their work.
 
     Attributes:
-        fragments: whether steps inside the window leave fragments; otherwise they dilate what follows.
-        whole: whether nothing is scanned, and only what comes after the space becomes convolution.
-        train: whether it is for training, where batch normalisation counts values as often as windows hold them.
+        fragments: whether strides inside the window produce fragments; otherwise the layers that follow are dilated.
+        whole: whether nothing is scanned, and only the layers that see the whole space are rewritten.
+        train: whether the network is for training, where batch normalisation counts a value once for every window
+            that holds it.
     """
 
     fragments: bool = False
@@ -50,10 +51,10 @@ class Rewritten:
     """A network that computes another one at all positions.
 
     Attributes:
-        net: the network, for the image, whose params are those of the other but for ``kernels``.
-        layout: what it makes, and where that lies.
-        kernels: the paths of kernels of dense layers that have become convolutions, and their shapes there.
-        options: how the work is shared.
+        net: the network for the image; its params are those of the original except for ``kernels``.
+        layout: its output, and where the values lie.
+        kernels: paths of the kernels of dense layers that have become convolutions, and their new shapes.
+        options: how positions share their work.
     """
 
     net: Layer
@@ -63,26 +64,26 @@ class Rewritten:
 
     @property
     def fragments(self) -> Shape:
-        """Fragments along each axis of what the network makes."""
+        """Fragments along each axis of the network's output."""
         grid = self.layout.grid
         return grid.fragments if self.options.fragments else (1,) * grid.rank
 
     def convert(self, params: Params) -> Params:
-        """Give the kernels of dense layers the shape of kernels of convolutions; all else is as it was."""
+        """Reshape the kernels of dense layers to convolution kernels; everything else is unchanged."""
         for path, shape in self.kernels:
             params = reshaped(params, path, shape)
         return params
 
 
 def reshaped(tree: Any, path: tuple[str, ...], shape: Shape) -> Any:
-    """A tree with one leaf, the kernel of a dense layer, in another shape."""
+    """The tree with one leaf, the kernel of a dense layer, reshaped."""
     if not path:
-        return tree.reshape(*tree.shape[:-2], *shape)  # copies made by repeat come first
+        return tree.reshape(*tree.shape[:-2], *shape)  # the leading axes are the copies of repeat
     return {**tree, path[0]: reshaped(tree[path[0]], path[1:], shape)}
 
 
 class Part(NamedTuple):
-    """A part rewritten: the layer (None: nothing is left to do), what it makes, and which kernels change shape."""
+    """A rewritten part: the layer (None: nothing is left to compute), its output, and the kernels that change shape."""
 
     layer: Layer | None
     layout: ActivationLayout

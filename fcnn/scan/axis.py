@@ -1,4 +1,4 @@
-"""The samples that the values at one place of a network see along one axis, as integers and fractions."""
+"""The receptive field of the values at one place of a network along one axis, as integers and fractions."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ..errors import format_shape
 
 @dataclass(frozen=True)
 class Axis:
-    """The field of the values at one place in a network, along one axis of the input.
+    """The receptive field of the values at one place in a network, along one axis of the input.
 
-    Value i sees nothing outside low + step i to high + step i. Values that a layer does not make, before its first and
-    after its last, are given fields that cross the border of the input: so no field that lies within the input
-    rests on padding, at whatever depth it is added.
+    Value i sees nothing outside low + step i to high + step i. Values that a layer does not compute, before its first
+    and after its last, are assigned fields that cross the border of the input. So no field that lies within the input
+    depends on padding, at whatever depth the padding is added.
 
     Attributes:
         step: samples between the fields of neighbouring values.
         low: where the field of value 0 begins, at most 0.
-        high: where it ends.
-        period: the shortest shift of the input that moves these values, and all before, by whole places.
+        high: where the field of value 0 ends.
+        period: the shortest shift of the input that moves these values, and all earlier ones, by whole places.
     """
 
     step: Fraction = Fraction(1)
@@ -31,7 +31,7 @@ class Axis:
     period: Fraction = Fraction(1)
 
     def through(self, step: int | Fraction, low: int | Fraction, high: int | Fraction) -> Axis:
-        """The field of a layer's values, where value i sees the values low + step i to high + step i of this axis."""
+        """The field of a layer whose value i sees the values low + step i to high + step i of this axis."""
         new = self.step * step
         return replace(
             self,
@@ -42,11 +42,11 @@ class Axis:
         )
 
     def repeating(self, places: int) -> Axis:
-        """The same, for a layer that does the same again only after so many of these values."""
+        """The same field, for a layer that repeats itself only after ``places`` of these values."""
         return replace(self, period=_multiple(self.period, self.step * places))
 
     def then(self, other: Axis) -> Axis:
-        """The field of values that see these as ``other`` says."""
+        """The field of values that see these values as described by ``other``."""
         return replace(
             self.through(other.step, other.low, other.high), period=_multiple(self.period, self.step * other.period)
         )
@@ -56,10 +56,10 @@ Axes = tuple[Axis, ...]
 
 
 def meet(paths: Sequence[Axes]) -> Axes:
-    """The fields of values that are made of several values of one position each: the union.
+    """The fields of values computed from several values at one position: the union of their fields.
 
     Raises:
-        ValueError: paths that move in different steps.
+        ValueError: if the steps of the paths differ.
     """
     met = []
     for along in zip(*paths, strict=True):

@@ -1,8 +1,9 @@
-"""The distributed scan: an MLP with block-shared weights is a cascade of convolutions, and the other way round.
+"""The distributed scan: an MLP with block-shared weights is a cascade of convolutions, and vice versa.
 
-A lower layer of an MLP over a window may cover less than the window: its first matrix is then several copies of one
-block, each moved by as many samples and zero elsewhere, and the layer above gathers what the copies make. That is a
-convolution followed by a larger one. Here the one form is read off the other.
+A unit in a lower layer of an MLP may cover only part of the window. The first matrix then consists of several copies
+of one block, shifted by a constant number of samples and zero elsewhere, and the layer above combines the outputs of
+the copies. This is a convolution followed by a convolution over all positions. This module converts one form into the
+other.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from ..tracing.positionwise import why_not_positionwise
 from ..types import Params
 from .matrices import matrix
 
-#: layers that are matrix products, or change single numbers
+#: layers that are matrix products or elementwise
 _MLP = (Conv, LocallyConnected, AvgPool, GlobalAvgPool, Dense, Flatten, Maxout, Dropout, Function)
 
 
@@ -58,30 +59,30 @@ def as_cascade(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params
     .. math:: W_{(s i + j, c), (i, o)} = w_{j, c, o}, \qquad 0 \le j < k
 
     and zero elsewhere, with biases equal over the copies i, is ``Conv(features, k, stride=s)``; the next layer sees its
-    positions. The finest sharing that fits is taken: as many copies as possible. A layer without such a structure, and
-    the last one, is a convolution over all that it sees, with one position. Values are compared exactly.
+    positions. The finest sharing that fits is chosen: as many copies as possible. A layer without such a structure, and
+    the last one, becomes a convolution over its whole input, with one position. Values are compared exactly.
 
-    On a longer input the cascade has the MLP's outputs at every position of a scan whose stride is the product of
-    the convolutions' strides. (Along an axis where a layer has one position the window says nothing of its stride; it
-    is 1 there.)
+    On a longer input the cascade computes the MLP's outputs at every position of a scan whose stride is the product of
+    the convolutions' strides. (Along an axis where a layer has a single position, the stride cannot be read from the
+    weights; it is 1 there.)
 
     Args:
-        net: a chain ``serial(Flatten(), Dense(...), function, Dense(...), ...)``; dropout and maxout may stand in it.
-        params: its parameters, arrays with values.
-        shape: shape of one window, (\*window, channels), of 1, 2 or 3 space dimensions; hidden units are counted in
-            the same order, position after position, channels fastest.
+        net: a chain ``serial(Flatten(), Dense(...), function, Dense(...), ...)``; it may contain dropout and maxout.
+        params: its parameters, concrete arrays.
+        shape: shape of one window, (\*window, channels), with 1, 2 or 3 space dimensions; hidden units are numbered in
+            the same order, position by position, channels fastest.
 
     Shapes:
-        The MLP takes (batch, \*window, channels) to (batch, features), the cascade to (batch, \*ones, features), and
-        (batch, \*space, channels) to (batch, \*positions, features).
+        The MLP maps (batch, \*window, channels) to (batch, features), the cascade to (batch, \*ones, features). On a
+        larger input the cascade maps (batch, \*space, channels) to (batch, \*positions, features).
 
     Returns:
         The cascade and its parameters; parts keep their names.
 
     Raises:
-        ValueError: a network that is no such chain, a function that mixes hidden units and would mix positions, params
-            that are not the network's.
-        TypeError: params that are traced, and so have no values yet.
+        ValueError: if the network is not such a chain, if a function mixes hidden units and would mix positions, or
+            if the params do not belong to the network.
+        TypeError: if the params are traced and so have no values yet.
 
     Source:
         Waibel et al., "Phoneme recognition using time-delay neural networks", 1989, figure 2.
@@ -140,26 +141,28 @@ def as_cascade(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params
 def as_mlp(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params]:
     r"""Write a cascade of convolutions out as an MLP over one window.
 
-    A convolution is multiplication by a sparse matrix, each column the one before it moved on (Toeplitz; doubly block
-    Toeplitz in two dimensions). The matrix has the samples of the window as rows and (positions, features) as columns.
+    A convolution is multiplication by a sparse matrix whose columns are shifted copies of each other (Toeplitz; doubly
+    block Toeplitz in two dimensions). The matrix has the samples of the window as rows and (positions, features) as
+    columns.
 
     Args:
-        net: a chain of ``Conv`` (every padding, stride, dilation, groups), ``LocallyConnected``, ``AvgPool``,
-            ``GlobalAvgPool``, ``Dense``, ``Flatten``, ``Maxout``, ``Dropout``, and functions of single numbers.
-        params: its parameters, arrays with values.
+        net: a chain of ``Conv`` (any padding, stride, dilation, groups), ``LocallyConnected``, ``AvgPool``,
+            ``GlobalAvgPool``, ``Dense``, ``Flatten``, ``Maxout``, ``Dropout``, and elementwise functions.
+        params: its parameters, concrete arrays.
         shape: shape of one window, (\*window, channels).
 
     Shapes:
-        x (batch, \*window, channels) to (batch, all outputs of net, the channels running fastest).
+        x (batch, \*window, channels) to (batch, all outputs of net, channels fastest).
 
     Returns:
-        ``serial(Flatten(), Dense(...), ...)`` and its parameters; parts keep their names, joined by an underscore for
-        a chain inside a chain.
+        ``serial(Flatten(), Dense(...), ...)`` and its parameters. Parts keep their names; those of nested chains are
+        joined by underscores.
 
     Raises:
-        ValueError: a layer that is no matrix product, such as max pooling or a norm, by name; a function that mixes
-            positions or channels; a matrix of more than 2^30 numbers; params that are not the network's.
-        TypeError: params that are traced, and so have no values yet.
+        ValueError: if a layer is not a matrix product, such as max pooling or a norm (the message names it), a
+            function mixes positions or channels, a matrix has more than 2^30 entries, or the params do not belong to
+            the network.
+        TypeError: if the params are traced and so have no values yet.
 
     Source:
         Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.1.
@@ -207,11 +210,11 @@ def as_mlp(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params]:
         return serial(Flatten(), **layers), found
 
 
-# What both ask of a network.
+# Requirements of both conversions.
 
 
 def _chain(net: Layer, params: Params, before: str = "") -> list[Part]:
-    """The parts of a chain, those of chains inside it in their place."""
+    """The parts of a chain; nested chains are flattened in place."""
     while isinstance(net, Remat):
         net = net.layer
     if not isinstance(net, Serial):
@@ -224,7 +227,7 @@ def _chain(net: Layer, params: Params, before: str = "") -> list[Part]:
 
 
 def _plain(layer: Layer) -> Layer:
-    """The library's layer that a layer is, where it is one of a subclass that computes nothing else."""
+    """The library's layer, for an instance of a subclass that computes the same."""
     kind = nearest(layer, _MLP)
     if kind is None or type(layer) is kind:
         return layer
@@ -232,7 +235,7 @@ def _plain(layer: Layer) -> Layer:
 
 
 def _check_values(params: Params) -> None:
-    """Raise unless the params have values."""
+    """Raise if the params are traced."""
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params)):
         raise TypeError(
             "the weights of a cascade are compared and laid out by value, but these params are traced; call as_cascade "
@@ -241,14 +244,14 @@ def _check_values(params: Params) -> None:
 
 
 def _check_params(net: Layer, params: Params, shape: Shape) -> None:
-    """Raise unless the params are those of the network."""
+    """Raise unless the params fit the network."""
     jax.eval_shape(net.apply, params, jax.ShapeDtypeStruct((1, *shape), jnp.zeros(()).dtype))
 
 
 def _check_function(layer: Function, shape: Shape) -> None:
-    """Raise unless a function makes the same of an array and of all its numbers in a row.
+    """Raise unless a function gives the same values for an array and for the flattened array.
 
-    Where there is one position, it may look at all its channels.
+    If there is only one position, the function may combine its channels.
     """
     reason = why_not_positionwise(layer.function, shape, None if prod(shape[:-1]) == 1 else len(shape) + 1)
     if reason is not None:
@@ -262,9 +265,9 @@ def _check_function(layer: Function, shape: Shape) -> None:
 
 
 def _unit(following: list[Part], features: int) -> int:
-    """What the features at a position have to be a multiple of, for the sake of the parts up to the next layer.
+    """The number that must divide the features per position, given the parts up to the next dense layer.
 
-    All the features, where no layer follows or a function mixes them.
+    This is the number of all features if no dense layer follows or a function mixes them.
     """
     unit, left = 1, features
     for _, layer, _ in following:
@@ -278,7 +281,7 @@ def _unit(following: list[Part], features: int) -> int:
 
 
 def _shared(layer: Dense, params: Params, shape: Shape, unit: int) -> tuple[Conv, Params]:
-    """The convolution that a dense layer is on an input of the given shape, which it sees as one vector."""
+    """The convolution equivalent to a dense layer on a flattened input of the given shape."""
     *space, channels = shape
     kernel = np.asarray(params["kernel"]).reshape(*space, channels, layer.features)
     bias = np.asarray(params["bias"]) if layer.bias else None
@@ -306,14 +309,14 @@ def _shared(layer: Dense, params: Params, shape: Shape, unit: int) -> tuple[Conv
 
 
 def _grids(copies: int, space: list[int]) -> Iterator[Shape]:
-    """All ways to lay copies out in a grid within the space."""
+    """All grids of ``copies`` positions that fit into the space."""
     for grid in product(*(range(1, min(copies, size) + 1) for size in space)):
         if prod(grid) == copies:
             yield grid
 
 
 def _reach(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each axis and column of a kernel (*space, channels, columns), the first sample used and the end of those."""
+    """For each axis and column of a kernel (*space, channels, columns), the first sample used and one past the last."""
     rank = kernel.ndim - 2
     first, stop = [], []
     for axis in range(rank):
@@ -325,7 +328,7 @@ def _reach(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fit(kernel: np.ndarray, reach: tuple[np.ndarray, np.ndarray], grid: Shape) -> tuple[np.ndarray, Shape] | None:
-    """The block whose moved copies the kernel consists of, and the stride between them; None: it does not."""
+    """The block whose shifted copies make up the kernel, and the stride between them; None if there is none."""
     rank, copies = len(grid), prod(grid)
     space, empty = kernel.shape[:rank], not reach[1].any()
     first = reach[0].reshape(rank, *grid, -1).min(-1)
@@ -341,7 +344,7 @@ def _fit(kernel: np.ndarray, reach: tuple[np.ndarray, np.ndarray], grid: Shape) 
         moved = np.arange(count).reshape([count if a == axis else 1 for a in range(rank)]) * step
         if step < 1 or (not empty and (first[axis] != start + moved).any()):
             return None
-        # as small as it can be and leave room for no further position
+        # the smallest size that leaves no room for a further position
         sizes[axis] = max(int(stop[(axis, *origin)]), space[axis] - count * step + 1)
         if sizes[axis] + (count - 1) * step > space[axis]:
             return None
@@ -356,7 +359,7 @@ def _fit(kernel: np.ndarray, reach: tuple[np.ndarray, np.ndarray], grid: Shape) 
 
 
 def _thinned(block: np.ndarray) -> tuple[np.ndarray, Shape]:
-    """A block without the samples that are zero at regular distances, and these distances."""
+    """The block without its regularly spaced zeros, and the dilation along each axis."""
     rank = block.ndim - 2
     dilation = []
     for axis in range(rank):
@@ -370,7 +373,7 @@ def _thinned(block: np.ndarray) -> tuple[np.ndarray, Shape]:
 
 
 def _check_writable(layer: Layer) -> None:
-    """Raise unless a layer is a matrix product, or changes single numbers."""
+    """Raise unless a layer is a matrix product or elementwise."""
     if type(layer) not in _MLP:
         raise ValueError(
             f"{layer!r} is neither a matrix product nor a function of single numbers, so an MLP has no form of it; a "

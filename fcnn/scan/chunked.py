@@ -1,7 +1,7 @@
-"""Fragments one after another: what follows the last stride sees few of them at a time.
+"""Fragments in chunks: the layers after the last stride process few of them at a time.
 
-All fragments are examples of one batch, and what a layer with many features makes of them together is larger than the
-processor's caches by far. Where each of them is large by itself, it goes through the rest of the network alone.
+All fragments are examples of one batch, and the activations of a layer with many features exceed the processor's
+caches by far. Fragments that are large on their own go through the rest of the network one by one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ..ops.dtypes import wide
 from ..types import Params, State
 from .fields import Fragmented
 
-#: values along the space, over all fragments that go through the network together, at most
+#: the most spatial positions that go through the network together, summed over the fragments
 TOGETHER = 2**14
 
 
 def run_chunked(net: Layer, context: Context, params: Params, state: State, x: jax.Array) -> Any:
-    r"""Run a rewritten network as it is used, not trained; the numbers are those of running it at once.
+    r"""Run a rewritten network at inference, chunk by chunk; the result equals that of running it at once.
 
     Args:
         net: the network.
@@ -35,7 +35,7 @@ def run_chunked(net: Layer, context: Context, params: Params, state: State, x: j
         x: the image, (batch, \*space, channels).
 
     Returns:
-        What the network makes of it.
+        The network's output.
     """
     parts = net.parts if isinstance(net, Serial) else ()
     last = max((i for i, (_, part) in enumerate(parts) if any(layers(part, Fragmented))), default=len(parts)) + 1
@@ -48,7 +48,7 @@ def run_chunked(net: Layer, context: Context, params: Params, state: State, x: j
     params, state = _own(tail, params), _own(tail, state)
     if chunk == total:
         return tail.run(context, params, state, (y,))[0]
-    # from fragment to fragment the gradients of params add up: of halves in a wider dtype
+    # gradients of the params are summed over the fragments: half precision is accumulated in a wider dtype
     sums = jax.tree.map(lambda a: a.astype(wide(a.dtype)), params)
 
     def step(some: jax.Array) -> Any:

@@ -1,4 +1,4 @@
-"""Compositions, whose parts are rewritten one by one, and scans inside the window."""
+"""Rules for compositions, whose parts are rewritten one by one, and for scans inside the window."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .sliding import settled
 
 
 def serial(net: Serial, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """Part after part."""
+    """Rewrite the parts in order."""
     parts, kernels = [], []
     for name, layer in net.parts:
         with layer_path(name):
@@ -35,7 +35,7 @@ def serial(net: Serial, layout: ActivationLayout, options: RewriteOptions) -> Pa
 
 
 def parallel(net: Any, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """Parts side by side: all must make values at the same samples, and are cut to the shortest."""
+    """Parallel parts: all must have outputs at the same samples; they are cropped to the shortest."""
     found: dict[str, Part] = {}
     for name, layer in net.named_parts():
         with layer_path(name):
@@ -74,7 +74,7 @@ def _where(layout: ActivationLayout) -> str:
 
 
 def repeat(net: Repeat, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """Copies of a part, which must make what it takes."""
+    """Copies of a part, whose output must have the layout of its input."""
     part = rewritten(net.layer, layout, options)
     if part.layer is None:
         return Part(None, layout)
@@ -84,14 +84,14 @@ def repeat(net: Repeat, layout: ActivationLayout, options: RewriteOptions) -> Pa
 
 
 def remat(net: Remat, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """A part whose inner values are computed again."""
+    """A part whose activations are recomputed in the backward pass."""
     part = rewritten(net.layer, layout, options)
     layer = None if part.layer is None else dataclasses.replace(net, layer=part.layer)
     return part._replace(layer=layer)
 
 
 def between(net: Between, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """A layer between others without parameters."""
+    """A layer between others that have no parameters."""
     before = Part(None, layout) if net.before is None else rewritten(net.before, layout, options)
     part = rewritten(net.layer, before.layout, options)
     after = Part(None, part.layout) if net.after is None else rewritten(net.after, part.layout, options)
@@ -99,14 +99,14 @@ def between(net: Between, layout: ActivationLayout, options: RewriteOptions) -> 
 
 
 def _joined(before: Layer | None, layer: Layer | None, after: Layer | None) -> Layer | None:
-    """A layer between others that have no parameters, each of which may be nothing."""
+    """A layer between others that have no parameters; each of the three may be None."""
     if before is None and after is None:
         return layer
     return Between(layer if layer is not None else Function(same), before, after)
 
 
 def cropped(net: Cropped, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """A layer of which the first values are kept."""
+    """A layer of whose output only the first values are kept."""
     part = rewritten(net.layer, layout, options)
     return _fewer(part, net.keep, options)
 
@@ -135,7 +135,7 @@ def _fewer(part: Part, local: Shape, options: RewriteOptions) -> Part:
 
 
 def inlined(made: Rewritten, positions: Shape, layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """A scan inside the window: the layers that it is made of are parts of the window's network like any other."""
+    """A scan inside the window: its layers are rewritten like any other part of the window's network."""
     if layout.kind != FIELD:
         refuse(layer, "scans what is no space", options)
     if made.layout.kind != POINT or not is_shape(made.layout.shape) or len(made.layout.shape) != 1:
@@ -147,7 +147,7 @@ def inlined(made: Rewritten, positions: Shape, layer: Layer, layout: ActivationL
 
 
 def graph(net: Graph, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """A wiring, which is not looked into: it may be used where single windows are examples."""
+    """A graph, whose wiring is not analysed: it is allowed only where each window is one example."""
     if layout.grid.single:
         return at_positions(net, layout, options)
     refuse(net, "wires its layers by a function, which is not looked into", options)

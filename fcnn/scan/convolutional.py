@@ -1,4 +1,4 @@
-"""The network of convolutions that a network for a window, or a scan, is."""
+"""The network of convolutions that is equivalent to a network for one window, or to a scan."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ from .sample_grid import SampleGrid
 def fully_convolutional(
     net: Layer, params: Params, shape: Shape, *, state: State | None = None
 ) -> tuple[Layer, Params]:
-    """Write a network as convolutions, poolings and functions of single positions alone.
+    """Convert a network to convolutions, poolings and pointwise functions only.
 
-    - A classifier with a flatten and dense head: the first dense layer after ``Flatten``, and global pooling, become a
-      convolution, and pooling, over all that is left of the space; later dense layers serve every position. On
-      an input of ``shape`` the result is the network's own, at one position; a larger input gives a map of
-      results, a step of the network's strides apart. Layers with padding stay as they are: they pad the input that they
-      get, so the map of a padded network equals the scanned one away from the borders alone.
-    - A ``Scan``: the same numbers as ``scan.apply`` on an input of ``shape``. What follows a stride inside the window
-      is dilated, so that every position is there.
+    - A classifier with a flatten and dense head: the first dense layer after ``Flatten`` becomes a convolution over the
+      whole remaining space, global pooling becomes pooling over it, and later dense layers are applied at every
+      position. On an input of ``shape`` the output is the network's own, at one position. On a larger input the output
+      is a map, sampled at the product of the network's strides. Layers with padding stay as they are and pad whatever
+      input they receive, so the map of a padded network equals the scanned one only away from the borders.
+    - A ``Scan``: the same values as ``scan.apply`` on an input of ``shape``. The layers after a stride inside the
+      window are dilated, so that no position is skipped.
     - An MLP whose first matrices are copies of one block, shifted and zero elsewhere (a scan that has been distributed
-      over layers): the cascade of convolutions that it is, see :func:`fcnn.scan.as_cascade`.
+      over layers): the equivalent cascade of convolutions, see :func:`fcnn.scan.as_cascade`.
 
     Args:
         net: the network.
         params: its parameters.
         shape: shape of one example, (*space, channels).
-        state: its state; looked at for its form alone.
+        state: its state; only its structure and shapes are used.
 
     Returns:
-        The network, of ordinary layers under the same names, and its parameters: the same arrays, but for the kernels
-        of dense layers that have become convolutions, which take the shape (*kernel, channels, features). The state
-        serves both networks.
+        The network, of ordinary layers under the same names, and its parameters: the same arrays, except that the
+        kernels of dense layers that have become convolutions have the shape (*kernel, channels, features). Both
+        networks use the same state.
 
     Raises:
-        ValueError: a layer that is no convolution of any form; the message names it and says why.
+        ValueError: if a layer cannot be written as a convolution; the message names it and says why.
 
     Source:
         Long, Shelhamer and Darrell, "Fully convolutional networks for semantic segmentation", 2015, section 3.1;
@@ -95,7 +95,7 @@ def fully_convolutional(
 
 
 def _ended(made: Rewritten, shape: Shape) -> Layer:
-    """The network that makes one vector at each position, and no more positions than there are."""
+    """The network that gives one vector at each position, cropped to the scanned positions."""
     layout, grid = made.layout, made.layout.grid
     vector = grid.single if layout.kind == FIELD else layout.kind == POINT and len(layout.shape) == 1
     if not vector and grid.positions != (1,) * grid.rank:
@@ -109,13 +109,13 @@ def _ended(made: Rewritten, shape: Shape) -> Layer:
 
 
 def _distributed(net: Layer, params: Params, shape: Shape) -> tuple[Layer, Params] | None:
-    """The cascade that an MLP with block-shared weights is; None for what is no MLP, or shares nothing."""
+    """The cascade equivalent to an MLP with block-shared weights; None if it is not an MLP or shares no weights."""
     chain = isinstance(net, Serial) and len(shape) > 1 and nearest(net.parts[0][1], (Flatten,)) is not None
     if not chain or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params)):
         return None
     try:
         cascade, found = as_cascade(net, params, shape)
-    except ValueError:  # a part that is none of an MLP; the usual rules say more about it
+    except ValueError:  # not an MLP; the general rules give a better message
         return None
     outs = [layer.infer_shape(shape) for _, layer in cascade.parts[:1]]
     return (cascade, found) if any(prod(out[:-1]) > 1 for out in outs) else None

@@ -1,10 +1,10 @@
-"""Which samples the values of a function see: read off its operations.
+"""Which samples the values of a function see, derived from its operations.
 
-A function of x (batch, *space, channels) may move over the space in steps of its own, as resizing, cropping, padding
-and pixel shuffling do. Every operation is followed with what each axis of its operands stands for: the batch, an axis
-of the space with the field of its values, or neither. What does not depend on the input (indices, interpolation
-weights) is computed, and says by its values how the samples are spaced. The function is followed on larger spaces too,
-and must do the same there: else it is not the same at every position.
+A function of x (batch, *space, channels) may resample the space, as resizing, cropping, padding and pixel shuffling
+do. The analysis goes through the program operation by operation and keeps track of what each axis of an operand stands
+for: the batch, an axis of the space with the receptive field of its values, or neither. Values that do not depend on
+the input (indices, interpolation weights) are computed, because they determine how the samples are spaced. The function
+is analysed on larger spaces too. If it does something else there, it does not do the same at every position.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ from .placed import (
     unknown,
 )
 
-#: a use of a layer: (its number, shapes and fields of what it takes; None for what is no input) to those of its output
+#: from (the reader, the number of a use of a layer, what is known of its operands) to the fields of its output
 Layers = Callable[[Any, int, list[Any]], Axes]
 
 
 def fields(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
-    """The shape of what a function, or any layer, makes of one example, and the fields of its values.
+    """The output shape of a function or layer for one example, and the fields of its values.
 
     Args:
-        layer: of one array (batch, *space, ...); nothing is known of its parameters.
+        layer: a function or layer of one array (batch, *space, ...); its parameters are treated as unknown.
         shape: shape of one example.
         axes: the fields of its input along each axis of the space.
 
     Raises:
-        Mixes: it mixes positions, or does not do the same at all of them.
+        Mixes: if it mixes positions, or does not do the same at all of them.
 
     Example:
         >>> from fcnn.layers import Function
@@ -84,19 +84,19 @@ def fields(layer: Layer, shape: Shape, axes: Axes) -> tuple[Shape, Axes]:
     return out, tuple(axis.then(inner) for axis, inner in zip(axes, own, strict=True))
 
 
-#: added to a space that is too small, or a little more
+#: samples added to a space that is too small (rounded up to whole periods)
 _MORE = 192
 
 
 def followed_alike(follow: Callable[[Shape], tuple[Shape, Axes, list[Any]]], space: Shape) -> tuple[Shape, Axes]:
-    """What is found on a space, where larger spaces give the same.
+    """Analyse a function on a space, and check that larger spaces give the same.
 
     Args:
-        follow: from a space to the shape and fields of the result, and what was done on the way.
+        follow: from a space to the shape and fields of the result, and a record of the operations.
         space: the space.
 
     Raises:
-        Mixes: something else is done on a larger space.
+        Mixes: if the function does something else on a larger space.
     """
     rank, begin = len(space), space
     try:
@@ -104,7 +104,7 @@ def followed_alike(follow: Callable[[Shape], tuple[Shape, Axes, list[Any]]], spa
     except TooSmall:
         begin = tuple(n + _MORE for n in space)
         axes = _elsewhere(follow, begin, space)[1]
-        # by whole periods, so that padding lies as it does in the space itself
+        # add whole periods, so that padding falls on the same samples as in the space itself
         periods = (math.ceil(axis.period) for axis in axes)
         begin = tuple(n + period * -(-_MORE // period) for n, period in zip(space, periods, strict=True))
         out, axes, said = _elsewhere(follow, begin, space)
@@ -124,7 +124,7 @@ def followed_alike(follow: Callable[[Shape], tuple[Shape, Axes, list[Any]]], spa
 def _elsewhere(follow: Callable[[Shape], Any], larger: Shape, space: Shape) -> Any:
     try:
         return follow(larger)
-    except Exception as error:  # whatever a user's function raises on a space that it is not made for
+    except Exception as error:  # a user's function may raise anything on a space that it does not support
         if isinstance(error, Mixes) and not isinstance(error, TooSmall):
             raise
         raise Mixes(f"works for a space of {format_shape(space)} alone") from None
@@ -134,7 +134,7 @@ def canonical(value: Data | Constant, shape: Shape, rank: int) -> tuple[Shape, A
     """Shape of one example and fields of a result (batch, *space, ...).
 
     Raises:
-        Mixes: its axes stand for something else.
+        Mixes: if its axes stand for something else.
     """
     if isinstance(value, Constant):
         raise Mixes("makes something that does not depend on its input")
@@ -145,16 +145,16 @@ def canonical(value: Data | Constant, shape: Shape, rank: int) -> tuple[Shape, A
 
 
 class Reader:
-    """Follows fields through programs.
+    """Tracks receptive fields through programs.
 
     Args:
         space: samples along each axis of the input's space.
-        said: where is noted down what is done, in numbers that are the same for every size of the space.
-        layers: what to do at a use of a layer: from the reader, the number of the use and what is known of all that it
-            takes to the fields of its output.
+        said: a list to which a record of the operations is appended, the same for every size of the space.
+        layers: called at each use of a layer with the reader, the number of the use and what is known of its operands;
+            returns the fields of its output.
 
     Attributes:
-        free: the place of the first operation that might do something else on another space; None: there is none.
+        free: the place of the first operation that might do something else on another space; None if there is none.
     """
 
     def __init__(self, space: Shape, said: list[Any], layers: Layers | None = None) -> None:
@@ -163,10 +163,10 @@ class Reader:
         self._place: tuple[str, ...] = ()
 
     def read(self, closed: Any, given: list[Data | Constant]) -> list[Data | Constant]:
-        """Follow the arguments of a program to its results.
+        """Go through a program from its arguments to its results.
 
         Raises:
-            Mixes: an operation that mixes positions, or is not known.
+            Mixes: if an operation mixes positions or is unknown.
         """
         jaxpr, around = body(closed), self._place
         known: dict[Any, Data | Constant] = dict(zip(jaxpr.invars, given, strict=True))
@@ -214,7 +214,10 @@ class Reader:
         return [Data(tuple(each)) for each in places]
 
     def _look_out(self, eqn: Any, given: list[Data | Constant]) -> None:
-        """Remember an operation that might depend on the size of the space: not one on the numbers of layers alone."""
+        """Remember the first operation that might depend on the size of the space.
+
+        Elementwise operations and concatenation along the channels cannot, unless an operand is a known constant.
+        """
         name = eqn.primitive.name
         plain = name in _NUMBERS or (name == "concatenate" and eqn.params["dimension"] > self.rank)
         if self.free is None and not (plain and all(isinstance(v, Data) or v.value is None for v in given)):
@@ -228,7 +231,7 @@ class Reader:
         return [entrance(axes, eqn.outvars[0].aval.shape)]
 
     def _loop(self, eqn: Any, given: list[Any]) -> list[Data | Constant]:
-        """A loop, turn after turn."""
+        """A loop, unrolled."""
         params = eqn.params
         fixed, carried = parts_of_scan(params)
         kept, carry, sliced = given[:fixed], given[fixed : fixed + carried], given[fixed + carried :]
@@ -242,13 +245,13 @@ class Reader:
         stacked: list[Data | Constant] = []
         for out, values in zip(eqn.outvars[carried:], zip(*rest, strict=True), strict=True):
             moved = [value.places for value in values if isinstance(value, Data)]
-            # the turns lie along an axis of their own: at one position are those of all turns
+            # the iterations are stacked along a new axis: each position holds the values of all iterations
             found = [_joined(along, "scan") for along in zip(*moved, strict=True)]
             stacked.append(Data((None, *found)) if moved else unknown(out.aval.shape))
         return [*carry, *stacked]
 
     def joined(self, eqn: Any, given: list[Data | Constant]) -> list[Place | None]:
-        """Operands of equal shapes: what stands at one position is joined."""
+        """Operands of equal shapes: values at the same position are joined."""
         name, places = eqn.primitive.name, [value.places for value in given if isinstance(value, Data)]
         found = [_joined(along, name) for along in zip(*places, strict=True)]
         for value in given:
@@ -257,7 +260,7 @@ class Reader:
         return found
 
     def _along(self, eqn: Any, given: list[Any]) -> list[Place | None]:
-        """Operations along axes that have no position, such as a softmax over channels."""
+        """Operations along axes without positions, such as a softmax over channels."""
         name = eqn.primitive.name
         axes = eqn.params[_ALONG[name]]
         places = self.joined(eqn, given)
@@ -271,7 +274,7 @@ class Reader:
 
 
 def _joined(along: tuple[Place | None, ...], name: str) -> Place | None:
-    """What an axis stands for where values are joined."""
+    """What an axis of joined values stands for."""
     if len({None if place is None else place.axis for place in along}) > 1:
         raise Mixes(f"joins values that lie at different positions ({name})")
     return _met([place for place in along if place is not None]) if along[0] is not None else None
@@ -287,5 +290,5 @@ def _met(places: list[Place]) -> Place:
 
 
 def _settings(params: Any) -> list[Any]:
-    """What the parameters of an operation say, but for sizes."""
+    """The parameters of an operation, without sizes."""
     return [(name, value) for name, value in sorted(params.items()) if isinstance(value, (bool, float, str))]

@@ -1,9 +1,9 @@
-"""What stands for the parts of a scanned network: they run on the whole image, or on fragments of it.
+"""Layers that replace the parts of a scanned network: they run on the whole image, or on fragments of it.
 
-Between the parts of a scanned network lies, instead of the values of every window, one array of all of them, the field:
-(batch, *field, channels), or as fragments (batch * fragments, *field, channels). Each fragment is a grid as wide as
-the steps inside a window, so that the parts run on it as they stand. Fragments lie in the batch, the first axis of the
-space slowest; where they differ in length by one, the shorter end with a copy of their last value, which nobody uses.
+Between the parts of a scanned network there is one array for all windows, the field: (batch, *field, channels), or
+as fragments (batch * fragments, *field, channels). The samples of a fragment are as far apart as the values inside a
+window, so the parts run on it unchanged. Fragments are stacked along the batch, the first axis of the space slowest.
+If their lengths differ by one, the shorter ones are padded with a copy of their last value, which is never used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .sample_grid import SampleGrid
 
 @dataclass(frozen=True, repr=False)
 class Wrapped(Layer):
-    """A layer whose params, state, random numbers and label are those of the layer inside."""
+    """A layer that shares its params, state, random numbers and label with the layer inside."""
 
     layer: Layer
 
@@ -59,11 +59,11 @@ class Wrapped(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Cropped(Wrapped):
-    """A layer of whose output the first values along every axis are kept.
+    """A layer whose output is cropped to the first values along every axis.
 
     Args:
         layer: the layer.
-        keep: values along each axis of the space.
+        keep: values to keep along each axis of the space.
     """
 
     keep: Shape
@@ -78,12 +78,12 @@ class Cropped(Wrapped):
 
 @dataclass(frozen=True, repr=False)
 class Between(Wrapped):
-    """A layer between others that have no parameters, such as poolings of one sample that leave samples out.
+    """A layer between others that have no parameters, such as pooling with window 1 that subsamples.
 
     Args:
         layer: the layer.
-        before: what comes before it; None: nothing.
-        after: what comes after it; None: nothing.
+        before: the layer before it, or None.
+        after: the layer after it, or None.
     """
 
     before: Layer | None
@@ -105,12 +105,12 @@ class Between(Wrapped):
 
 @dataclass(frozen=True, repr=False)
 class AtPositions(Wrapped):
-    """A layer of what one window makes, used at all positions: they are examples of the batch.
+    """A layer applied to the values of single windows: all positions are examples of one batch.
 
     Args:
         layer: the layer.
         keep: positions along each axis.
-        local: shape of what one window makes.
+        local: shape of the values of one window.
     """
 
     keep: Shape
@@ -136,15 +136,15 @@ class OverlappingBatchNorm(BatchNorm):
 
     Args:
         grid: where the values lie.
-        held: for each axis, how often the values inside one window count, where they are shared by windows of a scan
-            inside it; (): once.
+        held: for each axis, how often each value inside one window counts, if windows of an inner scan share it;
+            (): once.
     """
 
     grid: SampleGrid | None = None
     held: tuple[Shape, ...] = ()
 
     def uses(self, axis: int) -> np.ndarray:
-        """For every value along an axis, how many windows hold it."""
+        """The number of windows that hold each value along an axis."""
         return self.grid.uses(axis, self.held[axis] if self.held else None) if self.grid else np.ones(1, int)
 
     def of_batch(self, params: Params, state: State, x: jax.Array) -> tuple[jax.Array, State]:
@@ -159,22 +159,22 @@ class OverlappingBatchNorm(BatchNorm):
         count = float(weight.sum()) * x.shape[0]
         if symbolic(x.shape[0]):
             count = jnp.asarray(x.shape[0]).astype(wide(x.dtype)) * float(weight.sum())
-        elif count < 2:  # the same words as without overlap
+        elif count < 2:  # the same error message as without overlap
             return super().of_batch(params, state, x)
         share = jnp.asarray(weight / count, wide(x.dtype))[None, ..., None]
         return self.by_batch(params, state, x, count, share)
 
 
 class Split(NamedTuple):
-    """What happens to the fragments along one axis.
+    """How a layer changes the fragments along one axis.
 
     Attributes:
-        before: fragments before.
-        picks: for every fragment after, the one before that it is made of and where it begins there; () where the
-            layer runs on the fragments as they are.
-        need: values of a picked fragment.
-        parts: how many fragments become of one after the layer.
-        length: values of a fragment after.
+        before: number of input fragments.
+        picks: for every output fragment, the index of its input fragment and the start within it; () if the layer runs
+            on the input fragments as they are.
+        need: length of a picked fragment.
+        parts: number of output fragments per fragment that the layer runs on.
+        length: length of an output fragment.
     """
 
     before: int
@@ -186,11 +186,11 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Fragmented(Wrapped):
-    """A layer with a stride inside the window: it leaves more fragments than it finds.
+    """A layer with a stride inside the window: it increases the number of fragments.
 
     Args:
-        layer: the layer, with what is left of its stride.
-        splits: for each axis, what happens to the fragments.
+        layer: the layer, with the remaining stride.
+        splits: for each axis, how the fragments change.
     """
 
     splits: tuple[Split, ...]
@@ -209,7 +209,7 @@ class Fragmented(Wrapped):
         return self.parted(y), state
 
     def picked(self, x: jax.Array) -> jax.Array:
-        """The fragments that those after the layer are made of."""
+        """The fragments that the layer runs on."""
         if not any(split.picks for split in self.splits):
             return x
         rank = len(self.splits)
@@ -220,14 +220,14 @@ class Fragmented(Wrapped):
                 pieces = []
                 for fragment, start in split.picks:
                     row = x[_along(1 + axis, fragment)]
-                    # past the end lies what no window holds
+                    # beyond the end are values that no window holds
                     row = row[_along(rank + axis, slice(min(start, last), None))]
                     pieces.append(fitted(row, rank + axis, split.need))
                 x = jnp.stack(pieces, 1 + axis)
         return x.reshape(-1, *x.shape[1 + rank :])
 
     def parted(self, y: jax.Array) -> jax.Array:
-        """What the layer made, parted into the fragments that its stride leaves."""
+        """The layer's output, split into the fragments that its stride produces."""
         rank = len(self.splits)
         for axis, split in enumerate(self.splits):
             y = fitted(y, 1 + axis, split.length * split.parts)
@@ -236,7 +236,7 @@ class Fragmented(Wrapped):
         found = [len(split.picks) or split.before for split in self.splits]
         inner = [n for split in self.splits for n in (split.length, split.parts)]
         y = y.reshape(-1, *found, *inner, y.shape[-1])
-        # along every axis a new fragment begins so many values later: the part counts slower than the old fragment
+        # each part starts one stride later along its axis, so the part index varies slower than the old fragment index
         fragments = [place for axis in range(rank) for place in (1 + rank + 2 * axis + 1, 1 + axis)]
         y = y.transpose(0, *fragments, *(1 + rank + 2 * axis for axis in range(rank)), y.ndim - 1)
         return y.reshape(-1, *(split.length for split in self.splits), y.shape[-1])
@@ -245,7 +245,7 @@ class Fragmented(Wrapped):
 def split_axis(
     before: SampleGrid, after: SampleGrid, axis: int, kernel: int, stride: int, dilation: int
 ) -> tuple[Split, int]:
-    """How the fragments along one axis change at a layer, and the stride that is left to the layer."""
+    """How a layer changes the fragments along one axis, and the stride that remains for the layer."""
     found, left = before.fragments[axis], after.fragments[axis]
     count = -(-after.count[axis] // left)
     ratio = after.pitch[axis] // before.pitch[axis]
@@ -256,7 +256,7 @@ def split_axis(
 
 
 def whole_field(y: jax.Array, fragments: Shape) -> jax.Array:
-    """Fragments (batch * fragments, *field, ...) put back into one field (batch, *field, ...)."""
+    """Interleave fragments (batch * fragments, *field, ...) into one field (batch, *field, ...)."""
     if prod(fragments) == 1:
         return y
     rank = len(fragments)
@@ -268,7 +268,7 @@ def whole_field(y: jax.Array, fragments: Shape) -> jax.Array:
 
 
 def gathered(field: jax.Array, grid: SampleGrid) -> jax.Array:
-    """What every window holds of a field: (batch, *positions, *local, channels)."""
+    """The values of every window of a field: (batch, *positions, *local, channels)."""
     for axis in range(grid.rank):
         g, scan, d = grid.pitch[axis], grid.stride[axis], grid.step[axis]
         where = np.arange(grid.positions[axis])[:, None] * (scan // g) + np.arange(grid.local[axis]) * (d // g)
@@ -284,7 +284,7 @@ def cropped(y: jax.Array, keep: Shape) -> jax.Array:
 
 
 def fitted(x: jax.Array, axis: int, size: int) -> jax.Array:
-    """Cut an axis to a size, or repeat its last value."""
+    """Crop an axis to a size, or extend it by repeating its last value."""
     if x.shape[axis] >= size:
         return x if x.shape[axis] == size else x[_along(axis, slice(0, size))]
     widths = [(0, size - n if place == axis else 0) for place, n in enumerate(x.shape)]

@@ -37,56 +37,59 @@ from .rules import RULES
 from .sample_grid import SampleGrid
 
 METHODS = ("layers", "patches")
-#: numbers in the patches that are computed at once
+#: samples of the windows that are computed at once
 _CHUNK = 2**21
-#: positions from which on fragments that go through the network in turn are faster on CPUs than dilation
+#: from this number of positions on, chunks of fragments are faster on CPUs than dilation
 _MANY = 200_000
 
 
 @dataclass(frozen=True, repr=False)
 class Scan(Layer):
-    r"""One network at every position: what it makes of each window of a larger input.
+    r"""One network at every position: its output for each window of a larger input.
 
     .. math:: y_{n, p} = f(x_{n,\, s p} \dots x_{n,\, s p + w - 1})
 
-    for position p, scan stride s and window w. The parameters are those of the network, once: they serve every
-    position, and their gradient is the sum over all of them. Two ways of computing give the same numbers:
+    for position p, scan stride s and window w. There is one set of parameters, the network's: all positions share it,
+    and its gradient is the sum over the positions. Two methods compute the same values:
 
-    - ``method="patches"``, the definition: every window is cut out and computed by itself, so many at once.
-    - ``method="layers"``: what neighbouring windows have in common is computed once. Convolutions and poolings run over
-      the whole input; a dense layer after ``Flatten`` becomes a convolution with the window as kernel, later dense
-      layers stay what they are, 1x1 convolutions. A stride inside the window would leave positions out: what follows it
-      runs on interleaved fragments, or with dilation, so that every position is exact.
+    - ``method="patches"``, the definition: every window is cut out and computed separately, several at once.
+    - ``method="layers"``: work that neighbouring windows share is done once. Convolutions and poolings run over the
+      whole input; a dense layer after ``Flatten`` becomes a convolution with the window as kernel; later dense layers
+      are unchanged (1x1 convolutions). A stride inside the window would skip positions, so the layers after it run on
+      interleaved fragments, or with dilation, and the result is exact at every position.
 
-    Networks may be made of convolutions and poolings without padding, dense layers, functions that look at every
-    position by itself, dropout, what works along the channels (``BatchNorm``, ``LayerNorm``, ``LocalResponseNorm``,
-    ``PReLU``, ``ScaleChannels``, ``ChannelShuffle``), ``serial``, ``residual``, ``branches``, ``repeat``. Where
-    positions cannot share work exactly (padding inside the window, statistics over the window, kernels that differ
-    from place to place), the error names the layer and the reason, and ``method="patches"`` still computes it.
+    The network may contain convolutions and poolings without padding, dense layers, pointwise functions, dropout,
+    layers that work along the channels (``BatchNorm``, ``LayerNorm``, ``LocalResponseNorm``, ``PReLU``,
+    ``ScaleChannels``, ``ChannelShuffle``), ``serial``, ``residual``, ``branches``, ``repeat``. Where positions cannot
+    share work exactly (padding inside the window, statistics over the window, kernels that differ between positions),
+    the error names the layer and the reason, and ``method="patches"`` still works.
 
-    In training ``BatchNorm`` takes the statistics of all windows as one batch, by either method: a value that several
-    windows hold counts as often. So it does in use where it keeps no running statistics. ``Dropout`` by patches draws
-    for every window; by layers it draws once for every value, and windows that overlap share what is drawn: each of
-    them is dropped with the same probability, not independently of its neighbours. ``StochasticDepth`` does likewise.
+    In training, ``BatchNorm`` computes its statistics over all windows as one batch, with either method: a value counts
+    once for every window that holds it. At inference this applies to a ``BatchNorm`` without running statistics.
+    ``Dropout`` draws separately for every window with "patches". With "layers" it draws once for every value, and
+    overlapping windows share the draw: each value is dropped with the same probability, but not independently in
+    neighbouring windows. ``StochasticDepth`` behaves likewise.
 
     Args:
-        net: the network, for one window (*window, channels); a function may stand for it.
-        window: samples along each axis; an integer holds along every axis.
+        net: the network (or function) for one window (*window, channels).
+        window: samples along each axis; an integer applies to every axis.
         stride: samples between neighbouring windows.
         method: "layers" or "patches".
-        fragments: for "layers", whether strides inside the window leave fragments (True) or dilate what follows
-            (False); None: dilation, but on CPUs fragments where there are many positions, and where a large kernel
-            would be dilated, which has no fast algorithm there; always dilation in training with statistics.
-        chunk: for "patches", windows computed at once; None: so many that their samples are two million.
+        fragments: for "layers", whether strides inside the window produce fragments (True) or dilate the layers that
+            follow (False). None: dilation, except on CPUs, where fragments are used for many positions and where a
+            large kernel would be dilated, which has no fast algorithm; always dilation where batch statistics are
+            taken.
+        chunk: for "patches", windows computed at once; None: as many as have two million samples together.
 
     Shapes:
-        x (batch, *space, channels) to (batch, *positions, *out), where ``out`` is what the network makes of one window,
-        and positions = (space - window) // stride + 1. The params, state and initial values are the network's own.
+        x (batch, *space, channels) to (batch, *positions, *out), where ``out`` is the network's output shape for one
+        window, and positions = (space - window) // stride + 1. The params, state and initial values are the network's
+        own.
 
     Raises:
-        ValueError: a window larger than the input, a stride below 1, channels that are not those of the params, or, by
-            layers, a network whose work positions cannot share.
-        TypeError: something that is neither a layer nor a function.
+        ValueError: if the window is larger than the input, the stride is below 1, the channels do not match the params,
+            or, with "layers", positions cannot share the network's work.
+        TypeError: if ``net`` is neither a layer nor a function.
 
     Source:
         Waibel et al., "Phoneme recognition using time-delay neural networks", 1989, for scanning;
@@ -123,7 +126,7 @@ class Scan(Layer):
         }
 
     def __getitem__(self, place: Any) -> Any:
-        """A part of the network for one window; its params are its entry, as in the network."""
+        """A part of the network for one window; its params are its own entry, as in the network."""
         if isinstance(place, slice):
             raise TypeError("scan cannot be cut by a slice; cut its network, scan.net[...], and scan that")
         return inside(self.net, place)
@@ -153,7 +156,7 @@ class Scan(Layer):
         (shape,) = checked_shapes(inputs, self.inputs, self.floating)
         self.infer_shape(shape)
         _, window = self.placed(shape)
-        # one window, in shape only: what is wrong with params or state is said in the network's own words
+        # check one window, shapes only: wrong params or state raise the network's own error messages
         one = jax.ShapeDtypeStruct((1, *window), inputs[0].dtype)
         try:
             jax.eval_shape(lambda x: self.net.run(Context(train=False, plan=False), params, state, (x,))[0], one)
@@ -166,18 +169,18 @@ class Scan(Layer):
             positions = self.placed(shape)[0].positions
             own = self if type(self).run is Scan.run else self._plain()
             return context.record.scan(own, self.net, context, params, state, inputs[0], window, positions)
-        context = replace(context, plan=None)  # what is executed is another network
+        context = replace(context, plan=None)  # the network that is executed is another one
         compute = self._by_patches if self.method == "patches" else self._by_layers
         if context.observer is None or context.constant:
             return compute(context, params, state, inputs[0])
-        # to look at every layer, positions are computed together that would be computed apart; what comes of the scan
-        # is what comes without an observer, unless that has replaced something
+        # For the observer all positions are computed at once, which may round differently. Unless the observer replaced
+        # something, the result is therefore computed again without it.
         seen = replace(context, observer=_watched(context.observer, replaced := []))
         y, new_state = compute(seen, params, state, inputs[0])
         return (y, new_state) if replaced else compute(replace(context, observer=None), params, state, inputs[0])
 
     def _plain(self) -> Scan:
-        """The scan that a subclass which computes something else calls."""
+        """The plain scan that a subclass with its own ``run`` calls."""
         options = {name: getattr(self, name) for name in ("stride", "method", "fragments", "chunk")}
         return Scan(self.net, self.window, **options)
 
@@ -187,11 +190,11 @@ class Scan(Layer):
         made = rewrite(self.net, window, grid, grid.count, RewriteOptions(fragments, train=train))
         if grid.pitch == (1,) * grid.rank:
             return made
-        # samples that no window holds are left out: a maximum over windows of one sample
+        # drop the samples that no window holds: max pooling with window 1
         return replace(made, net=Between(made.net, MaxPool(1, stride=grid.pitch), None))
 
     def report(self, shape: Shape) -> ScanReport:
-        """Count the work of both ways of computing.
+        """Count the work of both methods.
 
         Args:
             shape: shape of one example, (*space, channels).
@@ -200,7 +203,7 @@ class Scan(Layer):
             Positions, fragments, multiply-adds by patches and by layers, and their ratio; prints as a table.
 
         Raises:
-            ValueError: as ``out_shape``.
+            ValueError: as for ``out_shape``.
 
         Example:
             >>> import fcnn
@@ -223,7 +226,7 @@ class Scan(Layer):
         )
 
     def placed(self, shape: Shape) -> tuple[SampleGrid, Shape]:
-        """Where the windows lie, and what each of them sees."""
+        """The grid of the windows, and the shape of one window."""
         space, channels = shape[:-1], shape[-1]
         if len(space) not in (1, 2, 3):
             raise ValueError(
@@ -243,7 +246,7 @@ class Scan(Layer):
                 "input, or a smaller window and a network for it"
             )
         windows = geometry.slide(space, self.window, stride=self.stride, what="window", channels=channels)
-        # between windows of one sample lies nothing that any of them sees
+        # windows of one sample see nothing in between
         step = tuple(s if w == 1 else 1 for w, s in zip(windows.kernel, windows.stride, strict=True))
         return SampleGrid(windows.out, windows.stride, windows.kernel, step), (*windows.kernel, channels)
 
@@ -251,7 +254,7 @@ class Scan(Layer):
         shape = tuple(x.shape[1:])
         grid, _ = self.placed(shape)
         fragments = self.fragments
-        # fragments may be longer than what the windows hold, and statistics would count that
+        # fragments may be padded beyond what the windows hold, which would distort the statistics
         plain = context.observer is not None or self._joins_windows(context, state)
         on_cpu, large = jax.default_backend() == "cpu", self._large_kernels(shape)
         if plain or fragments is None:
@@ -259,7 +262,7 @@ class Scan(Layer):
             fragments = not plain and on_cpu and (large or many)
         made = self.rewritten(shape, fragments=fragments, train=context.train)
         params, x = made.convert(params), cropped(x, grid.extent)
-        # large kernels gain by many examples
+        # large kernels are more efficient on many examples at once
         if fragments and on_cpu and not (context.train or large) and jax.device_count() == 1:
             y = run_chunked(made.net, context, params, state, x)
         else:
@@ -267,11 +270,11 @@ class Scan(Layer):
         return jax.tree.map(lambda leaf: finished(leaf, made), y), state
 
     def _joins_windows(self, context: Context, state: State) -> bool:
-        """Whether statistics are taken of all windows as one batch."""
+        """Whether statistics are computed over all windows as one batch."""
         return (context.train and bool(state)) or any(not norm.running for norm in layers(self.net, BatchNorm))
 
     def _large_kernels(self, shape: Shape) -> bool:
-        """Whether some convolution would be dilated whose kernel is so large that Fourier transforms are faster."""
+        """Whether a convolution would be dilated whose kernel is large enough for Fourier transforms to be faster."""
         rank = len(shape) - 1
         for conv in layers(self.rewritten(shape).net, Conv):
             kernel, dilation = (geometry.per_axis(n, rank, "kernel") for n in (conv.kernel, conv.dilation))
@@ -284,7 +287,7 @@ class Scan(Layer):
         counts = (x.shape[0], *grid.positions)
         total = prod(counts)
 
-        # what comes back to a sample from all windows adds up, and to params chunk by chunk: of halves in a wider dtype
+        # gradients are summed over the windows of a sample, and over chunks for params: halves in a wider dtype
         samples, sums = jax.tree.map(lambda a: a.astype(wide(a.dtype)), (x, params))
 
         def cut(index: jax.Array) -> jax.Array:
@@ -295,13 +298,13 @@ class Scan(Layer):
         def windows(indices: jax.Array) -> jax.Array:
             return jax.vmap(cut)(indices).astype(x.dtype)
 
-        # of a symbolic batch the chunks cannot be counted: all windows are computed together
+        # with a symbolic batch the number of chunks is unknown: all windows are computed together
         chunk = total if symbolic(total) else min(self.chunk or max(1, _CHUNK // prod(window)), total)
         if chunk == total or context.observer is not None or self._joins_windows(context, state):
             y, state = self.net.run(context, params, state, (windows(jnp.arange(total)),))
             return jax.tree.map(lambda leaf: leaf.reshape(*counts, *leaf.shape[1:]), y), state
 
-        @jax.checkpoint  # so that gradients keep no more than one chunk of what lies between the parts
+        @jax.checkpoint  # the backward pass holds the activations of one chunk at a time
         def step(group: tuple[jax.Array, jax.Array]) -> Any:
             number, indices = group
             own = jax.tree.map(lambda a, p: a.astype(p.dtype), sums, params)
@@ -329,7 +332,7 @@ def _watched(observer: Any, replaced: list[Any]) -> Any:
 
 
 def finished(y: jax.Array, made: Rewritten) -> jax.Array:
-    """What lies in fields, laid out by position: (batch, *positions, *out)."""
+    """The output field rearranged by position: (batch, *positions, *out)."""
     layout, grid = made.layout, made.layout.grid
     y = whole_field(y, made.fragments)
     if grid.single:

@@ -1,4 +1,4 @@
-"""A linear layer as the matrix that it multiplies the flattened input by."""
+"""A linear layer as a matrix acting on the flattened input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..ops.pool import pool_windows, sample_shares
 from ..ops.windows import patches
 from ..types import Params
 
-#: the largest matrix that is written out, in numbers
+#: the largest matrix that is written out, in entries
 LARGEST = 2**30
 
 
@@ -56,7 +56,7 @@ def matrix(layer: Layer, params: Params, shape: Shape, dtype: Any) -> np.ndarray
 
 
 def _laid_out(seen: np.ndarray, weights: np.ndarray, samples: int) -> np.ndarray:
-    """The matrix of what is seen.
+    """The matrix, from the samples that each position sees and their weights.
 
     Shapes:
         seen (positions, kernel samples): the number of the sample, from 1, or 0 for padding; weights (positions or 1,
@@ -72,7 +72,7 @@ def _laid_out(seen: np.ndarray, weights: np.ndarray, samples: int) -> np.ndarray
 
 
 def _ungrouped(kernel: np.ndarray, groups: int) -> np.ndarray:
-    """A kernel (..., channels // groups, features) as one of all channels, zero between the groups."""
+    """A grouped kernel (..., channels // groups, features) as one over all channels, with zeros between groups."""
     *lead, channels, features = kernel.shape
     full = np.zeros((*lead, groups, channels, groups, features // groups), kernel.dtype)
     for group in range(groups):

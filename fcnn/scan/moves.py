@@ -1,7 +1,7 @@
-"""Operations that move values over the space, by the name of the primitive: what becomes of the places of an array.
+"""Rules for operations that move values over the space, by primitive name.
 
-Each rule takes the reader that follows the program, the operation, and what is known of its operands, and returns what
-the axes of its result stand for; for an operation of several results, a list of these.
+Each rule takes the reader that goes through the program, the operation, and what is known of its operands. It returns
+what the axes of the result stand for, or a list of these for an operation with several results.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 from ..tracing.positionwise import Mixes
 from .placed import BATCH, Constant, Data, Place, TooSmall, at_one_position
 
-#: the most samples over which interpolation may repeat itself
+#: the longest period of interpolation that is recognised, in outputs
 _LONGEST_PERIOD = 64
 
 
 def _moved(place: Place | None, step: Any, low: Any, high: Any, size: int, made: int) -> Place | None:
-    """The place of an axis whose value i sees the values low + step i to high + step i, of ``size`` before it.
+    """The place of an axis whose value i sees the values low + step i to high + step i of an axis of ``size`` values.
 
-    A value that is not made, before the first or after the last of ``made``, must not seem to lie within the input,
-    because a border that is added later lies there.
+    The fields of values beyond the ``made`` ones, before the first or after the last, must extend beyond the input,
+    because padding that is added later takes their place.
     """
     if place is None or place.field is None:
         return place
@@ -53,7 +53,7 @@ def _broadcast(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
 
 
 def _reshaped(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
-    """Axes split and merged: a factor that follows an axis of the space lies between its samples."""
+    """Split and merged axes: a factor that follows an axis of the space subdivides its samples."""
     old, new, places = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape, list(given[0].places)
     found: list[Place | None] = []
     i = j = 0
@@ -74,7 +74,7 @@ def _reshaped(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
 
 
 def _group(places: list[Place | None], old: list[int], new: list[int]) -> list[Place | None]:
-    """The places of axes of the sizes ``new`` that are made of axes of the sizes ``old``."""
+    """The places of the axes of sizes ``new`` that replace axes of sizes ``old``."""
     result: list[Place | None] = [None] * len(new)
     marked = [n for n, place in enumerate(places) if place is not None]
     if not marked:
@@ -88,7 +88,7 @@ def _group(places: list[Place | None], old: list[int], new: list[int]) -> list[P
         raise Mixes("takes examples of the batch apart (reshape)")
     common = math.gcd(within, apart)
     within, apart = within // common, apart // common
-    if within != apart:  # one sample becomes ``within``, of which a position takes ``apart``
+    if within != apart:  # one sample is split into ``within`` values, and a position holds ``apart`` of them
         place = _moved(place, Fraction(1, within), Fraction(1 - within, within), 0, size, size * within)
         place = _moved(place, apart, 0, apart - 1, size * within, new[where])
     result[where] = place
@@ -146,7 +146,7 @@ def _padded(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
 
 
 def _concatenated(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
-    """Side by side along the channels; along the space only constants before and after, which pad it."""
+    """Concatenation along the channels, or along the space with constants before and after, which is padding."""
     axis, data = eqn.params["dimension"], [value for value in given if isinstance(value, Data)]
     if all(value.places[axis] is None for value in data):
         return reader.joined(eqn, given)
@@ -163,7 +163,7 @@ def _concatenated(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]
 
 def _stacked(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
     places = reader.joined(eqn, given)
-    places.insert(eqn.params["axis"], None)  # a new axis, of the operands
+    places.insert(eqn.params["axis"], None)  # the new axis enumerates the operands
     return places
 
 
@@ -175,7 +175,7 @@ def _unstacked(reader: Any, eqn: Any, given: list[Any]) -> Any:
 
 
 def _gathered(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
-    """Samples taken along one axis by indices that are known, as nearest-neighbour resizing does."""
+    """Samples taken along one axis at known indices, as in nearest-neighbour resizing."""
     value, indices = given
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     shape, out = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
@@ -203,14 +203,14 @@ def _gathered(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
 
 
 def _interpolated(reader: Any, place: Place, matrix: np.ndarray) -> Place | None:
-    """What an axis of the space becomes where output i is the sum of matrix[i, n] times value n.
+    """The place of an axis where output i is the sum over n of matrix[i, n] times value n.
 
     Raises:
-        Mixes: rows that are not, away from the borders, the row so many places above moved by so many samples.
+        Mixes: if the rows away from the borders do not repeat, shifted, with some period.
     """
     outs, size = matrix.shape
     scale = np.abs(matrix).max()
-    used = np.abs(matrix) > 1e-6 * scale  # weights that are zero may come out as rounding errors
+    used = np.abs(matrix) > 1e-6 * scale  # zero weights may appear as rounding errors
     if not used.any(1).all():
         raise Mixes("has outputs that see nothing of the space")
     low, high = used.argmax(1), size - 1 - used[:, ::-1].argmax(1)
@@ -224,13 +224,13 @@ def _interpolated(reader: Any, place: Place, matrix: np.ndarray) -> Place | None
         begin, end = first + step * i, last + step * i
         if low[i] < math.floor(begin) or high[i] > math.ceil(end):
             raise Mixes("sees more at the borders of the space than elsewhere")
-        if begin >= 0 and end <= size - 1:  # else it may weigh what is left of its field in any way
+        if begin >= 0 and end <= size - 1:  # at the borders the weights may differ
             alike = np.roll(matrix[model[i % every]], int((i - model[i % every]) * step))
             if not np.allclose(alike, matrix[i], rtol=0, atol=1e-5 * scale):
                 raise Mixes("does not weigh samples alike at all positions")
     for phase in range(every):
         i = model[phase]
-        # a third between two steps: numbers that people weigh by are not rounded there
+        # the offset moves the rounding boundaries away from common weights such as 0.25 or 0.5
         reader.said.append(np.floor(matrix[i, low[i] : high[i] + 1] * 1e4 + 0.371).tolist())
     field = place.field.repeating(samples) if place.field is not None else None
     return _moved(Place(place.axis, field), step, first, last, size, outs)
@@ -247,7 +247,7 @@ def _longest_run(true: np.ndarray) -> np.ndarray:
 
 
 def _repeats(low: np.ndarray, inner: np.ndarray) -> tuple[int, int]:
-    """After how many outputs, and by how many samples, the first sample that is seen goes on as before."""
+    """The period of the first sample seen, in outputs and in samples."""
     if len(inner) < 4:
         raise TooSmall("works for a larger space alone")
     for every in range(1, min(_LONGEST_PERIOD, len(inner) // 2) + 1):
@@ -260,7 +260,7 @@ def _repeats(low: np.ndarray, inner: np.ndarray) -> tuple[int, int]:
 
 
 def _product(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
-    """A product with a constant matrix: over channels, or over an axis of the space, as linear resizing does."""
+    """A product with a constant matrix, over the channels or over an axis of the space, as in linear resizing."""
     contract, batch = eqn.params["dimension_numbers"]
     if any(batch):
         raise Mixes("mixes positions, or cannot be seen not to (dot_general)")
@@ -298,7 +298,7 @@ def _windowed(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
 def _slid(
     place: Place | None, kernel: int, stride: int, before: int, spread: int, dilation: int, size: int, made: int
 ) -> Place | None:
-    """What an axis becomes under a window, where ``spread - 1`` zeros lie between its samples."""
+    """The place of an axis after a window, with ``spread - 1`` zeros between the input's samples."""
     low, high = Fraction(-before, spread), Fraction(dilation * (kernel - 1) - before, spread)
     return _moved(place, Fraction(stride, spread), low, high, size, made)
 
@@ -323,7 +323,7 @@ def _convolved(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
 
 
 def _fcnn_convolved(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
-    """The library's own convolution, of an ensemble (1, batch, *space, channels)."""
+    """The library's own convolution primitive, whose input has an ensemble axis: (1, batch, *space, channels)."""
     geometry = eqn.params["geometry"]
     if not isinstance(given[0], Data) or isinstance(given[1], Data) or geometry.polyphase or geometry.hwnc:
         raise Mixes("convolves with a kernel that is computed")

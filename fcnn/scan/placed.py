@@ -1,4 +1,4 @@
-"""What the axes of an array stand for inside a function of the space, and what is known of constants there."""
+"""What the axes of an array stand for in a function of the space, and what is known of its constants."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _DIFFERS = "uses numbers of its own that differ from position to position"
 
 
 class TooSmall(Mixes):
-    """Raised where a space has too few samples to show how an operation goes on."""
+    """Raised if the space has too few samples to show the pattern of an operation."""
 
 
 class Place(NamedTuple):
-    """What an axis of an array stands for: an axis of the space, counted from 0, with its field; -1 is the batch."""
+    """What an axis of an array stands for: an axis of the space, numbered from 0, with its field; -1 is the batch."""
 
     axis: int
     field: Axis | None = None
@@ -32,13 +32,13 @@ BATCH = Place(-1)
 
 
 class Data(NamedTuple):
-    """A value that depends on the input: what each of its axes stands for; None: nothing that has a position."""
+    """A value that depends on the input: what each of its axes stands for; None for an axis without positions."""
 
     places: tuple[Place | None, ...]
 
 
 class Constant(NamedTuple):
-    """A value that does not: the array, or None where it is not known, and the axes along which it does not vary."""
+    """A value independent of the input: the array, or None if unknown, and the axes along which it is constant."""
 
     value: Any
     uniform: frozenset[int]
@@ -51,7 +51,7 @@ def entrance(axes: Axes, shape: Shape) -> Data:
 
 
 def constant(value: Any) -> Constant:
-    """A value that is known, and along which axes it does not vary."""
+    """A known value, and the axes along which it is constant."""
     try:
         array = np.asarray(value)
     except TypeError:  # a random key
@@ -61,12 +61,12 @@ def constant(value: Any) -> Constant:
 
 
 def unknown(shape: Shape) -> Constant:
-    """A value that is not known, such as a parameter."""
+    """An unknown value, such as a parameter."""
     return Constant(None, frozenset(n for n, size in enumerate(shape) if size == 1))
 
 
 def at_turn(value: Constant, turn: int) -> Constant:
-    """What one turn of a loop has of a value that is sliced along its first axis."""
+    """The slice of a value, along its first axis, that one iteration of a loop sees."""
     if value.value is None:
         return Constant(None, frozenset(n - 1 for n in value.uniform if n))
     return constant(value.value[turn])
@@ -76,7 +76,7 @@ def _same_along(array: np.ndarray, axis: int) -> bool:
     return bool((array == np.take(array, [0], axis)).all()) if array.size else True
 
 
-#: what indices and interpolation weights are made of: operations on numbers, and those that have parameters
+#: operations that compute indices and interpolation weights: elementwise ones, and those with parameters
 _NUMBERWISE: dict[str, Callable[..., Any]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "max": np.maximum, "min": np.minimum, "abs": np.abs,
     "neg": np.negative, "sin": np.sin, "floor": np.floor, "ceil": np.ceil, "square": np.square, "lt": np.less,
@@ -108,7 +108,7 @@ def computed(eqn: Any, given: list[Any]) -> list[Data | Constant]:
         for size, place in zip(values[0].shape, target, strict=True):
             aligned[place] = size
         return [constant(np.broadcast_to(values[0].reshape(aligned), out))]
-    # by NumPy where it can: JAX would compile each operation anew for every size
+    # NumPy where possible: JAX would compile each operation again for every size
     if eqn.primitive.name in _NUMBERWISE:
         return [constant(np.asarray(_NUMBERWISE[eqn.primitive.name](*values), eqn.outvars[0].aval.dtype))]
     if eqn.primitive.name in _WITH_PARAMETERS:
@@ -120,7 +120,7 @@ def computed(eqn: Any, given: list[Any]) -> list[Data | Constant]:
 
 
 def _uniform(eqn: Any, given: list[Any], out: Shape) -> frozenset[int]:
-    """The axes along which a value that is not known does not vary."""
+    """The axes along which an unknown value is constant."""
     found = {n for n, size in enumerate(out) if size == 1}
     name = eqn.primitive.name
     if name == "broadcast_in_dim":
@@ -134,7 +134,7 @@ def _uniform(eqn: Any, given: list[Any], out: Shape) -> frozenset[int]:
 
 
 def inside(place: Place, made: int, space: Shape) -> slice:
-    """The positions along an axis whose fields lie within the input; of the batch, all."""
+    """The positions along an axis whose fields lie within the input; for the batch, all of it."""
     field = place.field
     if field is None:
         return slice(0, made)
@@ -143,11 +143,11 @@ def inside(place: Place, made: int, space: Shape) -> slice:
 
 
 def at_one_position(value: Constant, places: list[Place | None], space: Shape) -> Any:
-    """What a constant is at every position whose field lies within the input: the same for all sizes of the space.
+    """The value of a constant at the positions whose fields lie within the input, as bytes; None if unknown.
 
     Raises:
-        Mixes: it is not the same at all of them.
-        TooSmall: there is no such position.
+        Mixes: if it is not the same at all of them.
+        TooSmall: if there is no such position.
     """
     if value.value is None:
         if any(place is not None and n not in value.uniform for n, place in enumerate(places)):

@@ -1,4 +1,4 @@
-"""Parts that look at every position, or every number, by itself, and those that may only look at single windows."""
+"""Rules for parts that treat each position, or each number, separately, and for those that need single windows."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .sample_grid import SampleGrid
 
 
 def as_it_is(layer: Layer, layout: ActivationLayout) -> Part:
-    """A layer of a network that is not scanned, but written as convolutions: it stays."""
+    """Keep a layer unchanged, in a network that is not scanned but written as convolutions."""
     shape = layer.infer_shape(layout.shape)
     grid = dataclasses.replace(layout.grid, local=shape[:-1])
     return Part(layer, ActivationLayout(FIELD, grid, shape, shape[:-1]))
 
 
 def part_wise(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """A layer that works along the channels, at every position by itself."""
+    """A layer that works along the channels, at each position separately."""
     if layout.kind == FLAT:
         refuse(
             layer,
@@ -40,21 +40,21 @@ def part_wise(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -
 
 
 def layer_norm(layer: LayerNorm, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """Over the channels it looks at every position by itself."""
+    """Over the channels it treats each position separately; otherwise it needs the whole window."""
     if layout.kind == FLAT or layer.of_channels(layout.shape):
         return part_wise(dataclasses.replace(layer, axes=-1) if layout.kind != FLAT else layer, layout, options)
     return whole_space(BY_ALL.reason)(layer, layout, options)
 
 
 def instance_norm(layer: InstanceNorm, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """By stored statistics it works along the channels."""
+    """With stored statistics it works along the channels; otherwise it needs the whole window."""
     if layer.running and not options.train:
         return part_wise(layer, layout, options)
     return whole_space(BY_ALL.reason)(layer, layout, options)
 
 
 def dropout(layer: Dropout, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """Every value is drawn for by itself, whole channels for single windows."""
+    """Draws are per value; whole channels are dropped per window."""
     if layer.whole_channels and layout.kind == FLAT:
         return part_wise(layer, layout, options)
     if layout.grid.single and layer.whole_channels:
@@ -63,12 +63,12 @@ def dropout(layer: Dropout, layout: ActivationLayout, options: RewriteOptions) -
 
 
 def stochastic_depth(layer: StochasticDepth, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """What all windows share is dropped for all of them, what is of single windows for each by itself."""
+    """Fields that windows share are dropped for all windows together, values of single windows separately."""
     return at_positions(layer, layout, options) if options.train and layout.grid.single else Part(layer, layout)
 
 
 def batch_norm(layer: BatchNorm, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """By stored statistics it works along the channels; in those of a batch values count once for every window."""
+    """With stored statistics it works along the channels; in batch statistics a value counts once per window."""
     vectors = len(layout.shape) == (1 if layout.kind == POINT else len(layout.extent) + 1)
     if layout.kind == FLAT or not (options.train or not layer.running) or not vectors:
         return part_wise(layer, layout, options)
@@ -78,7 +78,7 @@ def batch_norm(layer: BatchNorm, layout: ActivationLayout, options: RewriteOptio
 
 
 def _held(layer: OverlappingBatchNorm, grid: SampleGrid) -> tuple[Shape, ...]:
-    """How often the values inside a window count for a norm in a scan of it: once for each of its own windows."""
+    """How often each value inside a window counts for a norm in an inner scan: once per inner window that holds it."""
     found = []
     for axis, n in enumerate(grid.local):
         uses = layer.uses(axis).tolist()
@@ -87,7 +87,7 @@ def _held(layer: OverlappingBatchNorm, grid: SampleGrid) -> tuple[Shape, ...]:
 
 
 def whole_space(reason: str) -> Callable[[Layer, ActivationLayout, RewriteOptions], Part]:
-    """The rule for layers that need to see a whole window."""
+    """The rule for layers that need a whole window."""
 
     def rule(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Part:
         if layout.kind == FIELD and options.whole:
@@ -100,7 +100,7 @@ def whole_space(reason: str) -> Callable[[Layer, ActivationLayout, RewriteOption
 
 
 def other(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """A function or a layer of somebody's own: as it stands if it looks at every position by itself."""
+    """A function or a user's layer: kept unchanged if it treats each position separately."""
     field = (*layout.extent, *layout.shape[len(layout.extent) :]) if layout.kind == FIELD else None
     if is_shape(layout.shape) and of_numbers(layer, layout.shape, field):
         return Part(layer, layout)
@@ -118,7 +118,7 @@ def other(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Pa
             f"makes {format_shape(shape)} of {format_shape(layout.shape)}, which is not (*space, channels) of {axes}",
             options,
         )
-    # the array that holds a flattened field has as many numbers as ever, so a function of numbers may see any of them
+    # a flattened field is still stored as a field, so an elementwise function can be applied to it as it is
     larger = None if flat or options.whole else layout.extent
     for train in (False, True) if options.train and not isinstance(layer, Function) else (False,):
         function = applied(layer, layout.shape, train=train)
@@ -130,7 +130,7 @@ def other(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Pa
 
 
 def _along_channels(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> bool:
-    """Whether a function of vectors does the same with a field of them, such as a softmax along the last axis."""
+    """Whether a function of vectors works the same on a field of vectors, such as a softmax along the last axis."""
     if not is_shape(layout.shape) or len(layout.shape) != 1 or layer.infer_shape(layout.shape) != layout.shape:
         return False
     field = (2,) * layout.grid.rank + layout.shape
@@ -138,7 +138,7 @@ def _along_channels(layer: Layer, layout: ActivationLayout, options: RewriteOpti
 
 
 def at_positions(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """Use a layer on what single windows make, as if they were examples of a batch."""
+    """Apply a layer to the values of single windows, as examples of a batch."""
     keep = least(layout.grid, options)
     out = layer.infer_shape(*layer.accept_shapes((layout.shape,)))
     return Part(AtPositions(layer, keep, layout.shape), ActivationLayout(POINT, layout.grid, out, keep))

@@ -1,4 +1,4 @@
-r"""Which samples of the input each output of a network sees: integers and fractions, no arrays.
+r"""Which samples of the input each output of a network sees, in integers and fractions, without arrays.
 
 A network that does the same at every position sees, from its output i along an axis, the samples
 
@@ -10,9 +10,9 @@ k, stride s, dilation d and padding p before,
 .. math:: D = \prod_l s_l, \qquad u_0 = -\sum_l p_l D_{l-1}, \qquad
     v_0 = \sum_l \bigl( d_l (k_l - 1) - p_l \bigr) D_{l-1}, \qquad D_l = \prod_{m \le l} s_m
 
-Paths side by side must have one step; the field of their sum or concatenation is the union of theirs. A transposed
-convolution has the step 1 / s, and its outputs differ in which samples they see; a shift of the input by the period of
-the network moves everything in it by whole samples.
+Parallel paths must have the same step; the field of their sum or concatenation is the union of their fields. A
+transposed convolution has the step 1 / s, and the fields of its outputs differ. A shift of the input by the network's
+period shifts all activations by whole samples.
 
 Source:
     Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill, 2019: "Single-path
@@ -49,15 +49,15 @@ from .placed import TooSmall, entrance, unknown
 class ReceptiveField:
     """The receptive field of a network along every axis of the space, in samples of the input.
 
-    Output i sees nothing outside ``first + step * i`` to ``first + step * i + size - 1``; what lies outside the input
-    is padding; what "REFLECT" and "EDGE" copy there lies in the same field or, by one, beside it.
+    Output i sees nothing outside ``first + step * i`` to ``first + step * i + size - 1``. Positions outside the input
+    are padding. The samples that "REFLECT" and "EDGE" copy there lie within the same field or one sample beside it.
 
     Attributes:
-        step: samples between the fields of neighbouring outputs; a fraction where the output is finer than the input.
+        step: samples between the fields of neighbouring outputs; a fraction if the output is finer than the input.
         size: samples of one field. With a transposed convolution, the most that any output sees, or one more.
         first: where the field of output 0 begins; negative with padding before.
-        period: the shortest shift of the input that moves the output, and all in between, by whole samples. It
-            is the step where nothing is transposed.
+        period: the shortest shift of the input that moves the output, and all activations, by whole samples. Without
+            transposed convolutions it is the step.
     """
 
     step: tuple[int | Fraction, ...]
@@ -70,18 +70,18 @@ def receptive_field(net: Any, shape: Shape) -> ReceptiveField:
     """Find the receptive field of a network that does the same at every position.
 
     Args:
-        net: convolutions, pooling over windows, whatever looks at one position, functions that move over the space
-            in steps of their own (resizing by a factor, cropping, padding, pixel shuffling), and compositions and
-            graphs of these. Functions, wirings and layers of your own are read operation by operation.
+        net: convolutions, pooling over windows, pointwise layers, functions that resample the space (resizing by a
+            factor, cropping, padding, pixel shuffling), and compositions and graphs of these. Functions, wirings and
+            your own layers are analysed operation by operation.
         shape: shape of one example, (*space, channels); with "SAME" the padding, and so ``first``, depends on it.
 
     Returns:
         Steps, sizes and offsets along every axis.
 
     Raises:
-        ValueError: a layer that mixes positions or treats them differently, paths that move in different steps, or
-            a shape that does not suit the network; the message names the layer.
-        TypeError: not a network, or one that gives several arrays.
+        ValueError: if a layer mixes positions or treats them differently, the steps of parallel paths differ, or the
+            shape does not fit the network; the message names the layer.
+        TypeError: if ``net`` is not a network, or has several outputs.
 
     Source:
         Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill, 2019.
@@ -96,7 +96,7 @@ def receptive_field(net: Any, shape: Shape) -> ReceptiveField:
     shape = geometry.check_shape(shape)
     if len(shape) < 2:
         raise ValueError(f"an input of {format_shape(shape)} has channels only and no space; give (*space, channels)")
-    out = net.out_shape(shape)  # where the shape does not suit the network, in the words of the network
+    out = net.out_shape(shape)  # if the shape does not fit, this raises the network's own error
     if not geometry.is_shape(out):
         raise TypeError(
             f"the network gives several arrays of the shapes {out}; choose or join them by a function, and use the "
@@ -112,11 +112,11 @@ def receptive_field(net: Any, shape: Shape) -> ReceptiveField:
     )
 
 
-# A network: its program, followed from operation to operation.
+# A network: its program, operation by operation.
 
 
 def _followed(net: Layer, shape: Shape) -> Axes:
-    """The fields of what a network makes."""
+    """The fields of a network's output."""
     rank = len(shape) - 1
     free: list[tuple[str, ...]] = []
 
@@ -137,7 +137,7 @@ def _followed(net: Layer, shape: Shape) -> Axes:
             axes = follow(space)[1]
         except TooSmall:
             axes = None
-        # what stands between layers has to do the same on larger spaces; of layers it is known
+        # operations between layers must do the same on larger spaces; for layers this is known
         return axes if axes is not None and not free else followed_alike(follow, space)[1]
     except Mixes as error:
         place = error.place if error.place is not None else next(filter(None, free), ())
@@ -147,10 +147,10 @@ def _followed(net: Layer, shape: Shape) -> Axes:
 
 
 def _around(net: Any, place: tuple[str, ...]) -> tuple[tuple[str, ...], Any]:
-    """The composition that an operation stands in, and its path."""
+    """The path and the composition that contains an operation."""
     path: tuple[str, ...] = ()
     for step in (name.split("#")[0] for name in place):
-        while hasattr(net, "layer") and isinstance(net.layer, Layer):  # repeat and remat, whose parts are one level up
+        while hasattr(net, "layer") and isinstance(net.layer, Layer):  # repeat and remat add no step to the path
             net = net.layer
         part = dict(net.named_parts()).get(step) if hasattr(net, "named_parts") else None
         if part is None:
@@ -174,7 +174,7 @@ _FUNCTIONS = "use functions that do the same at every position, and fcnn's convo
 
 
 def _use(reader: Reader, use: Use, given: list[Any]) -> Axes:
-    """The fields of what one use of a layer makes."""
+    """The fields of the output of one use of a layer."""
     own = len(jax.tree.leaves((use.params, use.state)))
     inputs = [canonical(value, x.shape, reader.rank) for value, x in zip(given[own:], use.inputs, strict=True)]
     path = "/".join(step.split("#")[0] for step in use.path.split("/"))
@@ -186,7 +186,7 @@ def _use(reader: Reader, use: Use, given: list[Any]) -> Axes:
 
 
 def _through(use: Use, shape: Shape, axes: Axes) -> Axes:
-    """The fields of what a layer of one input makes, by what it states of itself or by its operations."""
+    """The fields of the output of a layer of one input, from its stated facts or from its operations."""
     layer = use.layer
     if len(shape) != len(axes) + 1 and not isinstance(layer, Function):
         raise ValueError(
@@ -207,7 +207,7 @@ def _through(use: Use, shape: Shape, axes: Axes) -> Axes:
     return _spread(stated, axes) if isinstance(stated, facts.SpreadWindow) else axes
 
 
-# Layers that move windows over the space.
+# Layers that slide windows over the space.
 
 
 def _windows(windows: geometry.Windows, axes: Axes) -> Axes:
@@ -220,8 +220,8 @@ def _windows(windows: geometry.Windows, axes: Axes) -> Axes:
                 'zeros, "REFLECT" or "EDGE"'
             )
         last = geometry.extent(windows.kernel[n], windows.dilation[n]) - 1
-        # What is copied lies no further inside than the window reaches where at most half of the window is padding, so
-        # a part that holds a whole field can copy it. Where more is, the field reaches as far as the copied samples.
+        # If at most half of the window is padding, the copied samples lie within the window's reach, so a tile that
+        # holds the whole field can copy them. With more padding, the field extends to the copied samples.
         inner = {"reflect": before, "edge": 0}.get(windows.fill, -before)
         outer = {"reflect": 2 * after - 1, "edge": after}.get(windows.fill, 0)
         low, high = -before - max(outer - last, 0), max(last - before, inner)
@@ -233,10 +233,10 @@ def _spread(stated: facts.SpreadWindow, axes: Axes) -> Axes:
     found = []
     along = zip(axes, stated.kernel, stated.stride, stated.dilation, stated.crops, strict=True)
     for axis, kernel, stride, dilation, (before, after) in along:
-        # output o is made of the inputs i with s i + d j = o + before, for 0 <= j < kernel ...
+        # output o is a sum over the inputs i with s i + d j = o + before, for 0 <= j < kernel ...
         last = geometry.extent(kernel, dilation) - 1
         low, high = before - last, before
-        # ... and what is cropped away must not seem to be there: output -1 sees input -1, the one past the end likewise
+        # ... and the field must not omit cropped outputs: output -1 sees input -1, and likewise one past the end
         low, high = min(low, 0), high + max(0, stride - 1 - last + after)
         found.append(axis.through(Fraction(1, stride), Fraction(low, stride), Fraction(high, stride)))
     return tuple(found)
@@ -249,13 +249,13 @@ def _scanned(layer: Any, axes: Axes) -> Axes:
     return tuple(axis.through(stride, 0, window - 1) for axis, window, stride in along)
 
 
-# What looks at one position, and what does not.
+# Layers without stated geometry, and those of several inputs.
 
 
 def _by_operations(layer: Layer, shape: Shape, axes: Axes, operations: Callable[[Any], Any] | None = None) -> Axes:
-    """A function, or a layer that states no geometry: its operations say whether it keeps positions apart.
+    """A function, or a layer that states no geometry: its operations show whether it keeps positions apart.
 
-    Where they cannot be followed, there are others that do the same.
+    ``operations`` are equivalent ones that can be analysed where the layer's own cannot.
     """
     function = layer.function if isinstance(layer, Function) else applied(layer, shape)
     if why_not_positionwise(function, shape, len(axes) + 1) is None:
@@ -267,7 +267,7 @@ def _by_operations(layer: Layer, shape: Shape, axes: Axes, operations: Callable[
 
 
 def _together(reader: Reader, use: Use, inputs: list[Axes]) -> Axes:
-    """A function or layer of several inputs: what its operations make of them together."""
+    """The fields of the output of a function or layer of several inputs, from its operations."""
 
     def run(params: Any, state: Any, *inputs: Any) -> Any:
         return use.layer.run(Context(train=False, plan=False), params, state, inputs)[0]

@@ -1,4 +1,4 @@
-"""How much work a scan takes by patches and by layers."""
+"""The work of a scan by patches and by layers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class ScanReport(Tabular):
 
     Attributes:
         positions: windows along each axis.
-        fragments: interleaved fragments along each axis that strides inside the window leave at the end.
-        by_patches: multiply-adds for one input, every window by itself.
-        by_layers: multiply-adds for one input where windows share their work.
+        fragments: interleaved fragments along each axis at the output, produced by strides inside the window.
+        by_patches: multiply-adds for one input, with every window computed separately.
+        by_layers: multiply-adds for one input, with windows sharing their work.
     """
 
     positions: Shape
@@ -28,7 +28,7 @@ class ScanReport(Tabular):
 
     @property
     def ratio(self) -> float:
-        """How many times fewer multiply-adds the layers take."""
+        """How many times fewer multiply-adds "layers" needs."""
         return self.by_patches / self.by_layers if self.by_layers else float("nan")
 
     def table(self) -> Table:

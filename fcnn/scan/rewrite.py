@@ -1,9 +1,9 @@
 """From a network for one window to a network that computes it at every position.
 
-Every part is asked what it does to a window. A part that slides a window of its own (convolution, pooling) slides
-over the whole field instead, its samples as far apart as the values of one window are there. ``Flatten`` and what
-sees a whole window become a convolution, or pooling, with what is left of the window as kernel. Parts that look at
-every position by itself stay as they are. Anything else is refused, by name and with the reason.
+Each part is rewritten according to what it does to a window. A part that slides a window of its own (convolution,
+pooling) slides over the whole field instead, with the dilation of the field. ``Flatten`` with the dense layer after it,
+and layers over the whole window, become a convolution or pooling whose kernel is the remaining window. Pointwise parts
+are unchanged. Anything else raises an error with the layer's name and the reason.
 
 Source:
     Sermanet et al., "OverFeat", 2014, section 3.5, for dense layers as convolutions;
@@ -37,23 +37,23 @@ def rewrite(net: Layer, shape: Shape, grid: SampleGrid, extent: Shape, options: 
 
     Args:
         net: the network.
-        shape: what it sees, (*window, channels).
+        shape: its input shape, (*window, channels).
         grid: where the samples of the windows lie.
         extent: samples of the image along each axis.
-        options: how the work is shared.
+        options: how positions share their work.
 
     Raises:
-        ValueError: a part that cannot be computed for all positions together; the message names it and says why.
+        ValueError: if a part cannot be computed for all positions together; the message names it and says why.
     """
     part = rewritten(net, ActivationLayout(FIELD, grid, shape, extent), options)
     return Rewritten(part.layer if part.layer is not None else Function(same), part.layout, part.kernels, options)
 
 
 def by_facts(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """What becomes of a layer by what it states of itself; of one that states nothing, by its operations."""
+    """Rewrite a layer by the facts it states, or, if it states none, by its operations."""
     stated = facts.locality(layer, layout.shape)
     if stated is None or (options.train and type(layer).forward_train is not Layer.forward_train):
-        return positions.other(layer, layout, options)  # what is stated is about a layer in use
+        return positions.other(layer, layout, options)  # the stated facts describe inference
     if isinstance(stated, facts.EachPosition):
         return positions.part_wise(layer, layout, options) if stated.vectors else Part(layer, layout)
     if isinstance(stated, facts.SlidingWindow):
@@ -65,11 +65,10 @@ def by_facts(layer: Layer, layout: ActivationLayout, options: RewriteOptions) ->
     return sliding.whole(layer, layout, options)
 
 
-#: what becomes of layers that see a window in a way of their own, and of compositions; :mod:`fcnn.scan.layer` adds its
-#: own
+#: rules for layers that treat a window in a special way, and for compositions; :mod:`fcnn.scan.layer` adds its own
 RULES.update(
     {
-        Layer: by_facts,  # any that is not among the following
+        Layer: by_facts,  # any layer not listed below
         Flatten: sliding.flatten,
         Dense: sliding.dense,
         LayerNorm: positions.layer_norm,

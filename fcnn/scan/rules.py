@@ -1,4 +1,4 @@
-"""One rule for each kind of part: how it is asked what becomes of it, and what all rules use."""
+"""The table of rewriting rules, one for each kind of part, and what all rules use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..layer import Layer
 from .activation_layout import ActivationLayout, Part, RewriteOptions
 from .sample_grid import SampleGrid
 
-#: what becomes of each kind of layer, see :mod:`fcnn.scan.rewrite`
+#: the rule for each kind of layer, see :mod:`fcnn.scan.rewrite`
 RULES: dict[type[Layer], Callable[[Any, ActivationLayout, RewriteOptions], Part]] = {}
 
 #: what to do about a part that cannot share its work, in a scan and in a network that is written as convolutions
@@ -23,10 +23,10 @@ _NO_CONVOLUTION = "it is no convolution; leave it out, or convert the network up
 
 
 def rewritten(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """What becomes of a layer that sees a value.
+    """Rewrite a layer for an input of the given layout.
 
     Raises:
-        ValueError: a layer that cannot be computed for all positions together.
+        ValueError: if the layer cannot be computed for all positions together.
     """
     return RULES[nearest(layer, RULES) or Layer](layer, layout, options)
 
@@ -38,12 +38,12 @@ def refuse(layer: Layer, reason: str, options: RewriteOptions, instead: str = ""
 
 
 def same(x: jax.Array) -> jax.Array:
-    """The value itself, where nothing is left to do."""
+    """The identity, where nothing is left to compute."""
     return x
 
 
 def least(grid: SampleGrid, options: RewriteOptions) -> Shape:
-    """Values along each axis that all windows together hold, in the longest fragment where there are fragments."""
+    """Values along each axis that all windows hold together; with fragments, the length of the longest one."""
     if not options.fragments:
         return grid.count
     return tuple(-(-n // f) for n, f in zip(grid.count, grid.fragments, strict=True))

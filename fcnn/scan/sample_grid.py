@@ -1,12 +1,12 @@
 r"""Where the values inside a scanned network lie, in integers.
 
-Inside one window, value j of a part is taken at every d-th sample; the window stands at every S-th sample. So over the
-whole image the value is wanted at the samples
+Inside one window, the values of a part are d samples apart; the windows are S samples apart. So over the whole image
+the values are needed at the samples
 
 .. math:: p S + j d, \qquad 0 \le p < P, \quad 0 \le j < n
 
-and what one window makes at p S + j d is what its neighbour makes there too: it has to be computed once. All these are
-multiples of the pitch g, the greatest common divisor of S and d.
+and windows that share a sample have the same value there, which is computed once. All these samples are multiples of
+the pitch g, the greatest common divisor of S and d.
 
 Source:
     Giusti et al., "Fast image scanning with deep max-pooling convolutional neural networks", 2013, section 2 (S = 1);
@@ -31,7 +31,7 @@ class SampleGrid:
 
     Attributes:
         positions: windows along each axis, P.
-        stride: samples between neighbouring windows, S; 0 where there is one window and nothing is scanned.
+        stride: samples between neighbouring windows, S; 0 if there is one window and nothing is scanned.
         local: values inside one window, n.
         step: samples between neighbouring values inside a window, d.
     """
@@ -78,16 +78,16 @@ class SampleGrid:
         return all(n == 1 for n in self.local)
 
     def after(self, kernel: Shape, stride: Shape, dilation: Shape, *, fragments: bool) -> tuple[SampleGrid, Shape]:
-        """The grid after a window that slides inside the scanned one, and the stride that makes it.
+        """The grid after a window that slides inside the scanned one, and the stride that produces it.
 
-        Where one value is left in the scanned window, the stride inside it does nothing: it is chosen so that values
-        are computed at the scanned positions alone.
+        If one value is left in the scanned window, the stride inside it has no effect. It is then chosen so that values
+        are computed only at the scanned positions.
 
         Args:
             kernel: samples of the sliding window.
-            stride: its step.
+            stride: its stride.
             dilation: distance between its samples.
-            fragments: whether values are kept as fragments, so that a step stays a multiple of the one before.
+            fragments: whether values are kept as fragments, so that each step remains a multiple of the previous one.
 
         Example:
             >>> SampleGrid((8,), (1,), (6,), (1,)).after((2,), (2,), (1,), fragments=True)
@@ -104,7 +104,7 @@ class SampleGrid:
         return SampleGrid(self.positions, self.stride, tuple(local), tuple(steps)), tuple(strides)
 
     def uses(self, axis: int, held: Shape | None = None) -> np.ndarray:
-        """For every value along an axis, how many windows hold it.
+        """The number of windows that hold each value along an axis.
 
         Args:
             axis: the axis.

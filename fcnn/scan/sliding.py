@@ -1,8 +1,8 @@
-"""Parts that slide a window, and those that see the whole window.
+"""Rules for parts that slide a window, and for those that see the whole window.
 
-A part that slides a window of its own slides over the whole field instead, its samples as far apart as the values of
-one scanned window are there. ``Flatten`` and what sees a whole window become a convolution, or pooling, with what is
-left of the window as kernel.
+A part that slides a window of its own slides over the whole field instead, with the dilation of the field. ``Flatten``
+with the dense layer after it, and layers over the whole window, become a convolution or pooling whose kernel is the
+remaining window.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .rules import refuse
 
 
 def sliding(layer: Any, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """What slides a window without padding slides over the field."""
+    """A layer that slides a window without padding slides over the field."""
     if layout.kind == FIELD and options.whole:
         return as_it_is(layer, layout)
     stated = facts.locality(layer, layout.shape) if layout.kind == FIELD else None
@@ -50,7 +50,7 @@ def _check_border(layer: Layer, windows: geometry.Windows, options: RewriteOptio
 def slid(
     layer: Any, kernel: Any, stride: Any, dilation: Any, layout: ActivationLayout, options: RewriteOptions
 ) -> Part:
-    """Slide a window over a field: its samples lie as far apart as the values of one scanned window."""
+    """Slide a window over a field: its samples are as far apart as the values of one scanned window."""
     before, rank = layout.grid, layout.grid.rank
     k, s, e = (
         geometry.per_axis(n, rank, what) for n, what in ((kernel, "kernel"), (stride, "stride"), (dilation, "dilation"))
@@ -76,13 +76,13 @@ def slid(
 
 
 def window(layer: Any, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """Let a layer see all that is left of the window; what it makes is one value for each."""
+    """Apply a layer to all that is left of the window; it gives one value per window."""
     part = slid(layer, layout.grid.local, 1, 1, layout, options)
     return part._replace(layout=part.layout._replace(kind=POINT, shape=part.layout.shape[-1:]))
 
 
 def whole(layer: Any, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """What sees the whole space: over the window of a field it may be a layer that slides."""
+    """A layer over the whole space: for a window of a field there may be an equivalent sliding layer."""
     stated = facts.locality(layer, layout.shape)
     if not isinstance(stated, facts.WholeSpace) or (layout.kind != FIELD and stated.window is not None):
         return other(layer, layout, options)
@@ -101,7 +101,7 @@ def whole(layer: Any, layout: ActivationLayout, options: RewriteOptions) -> Part
 
 
 def flatten(layer: Flatten, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """Nothing is done to the field, but what follows sees all of a window."""
+    """The field is unchanged, but the next layer sees a whole window."""
     shape = layer.infer_shape(layout.shape)
     if layout.kind == FIELD and len(shape) == 1:
         return Part(None, layout._replace(kind=POINT if layout.grid.single else FLAT, shape=shape))
@@ -111,7 +111,7 @@ def flatten(layer: Flatten, layout: ActivationLayout, options: RewriteOptions) -
 
 
 def dense(layer: Dense, layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """After a flattened field a convolution with all that is left of the window as kernel."""
+    """After a flattened field it becomes a convolution whose kernel is the remaining window."""
     if layout.kind != FLAT:
         return part_wise(layer, layout, options)
     local = layout.grid.local
@@ -123,10 +123,10 @@ def dense(layer: Dense, layout: ActivationLayout, options: RewriteOptions) -> Pa
 
 
 def settled(layout: ActivationLayout, options: RewriteOptions) -> Part:
-    """Leave out what is at no scanned position, where one value of a window is left.
+    """If one value per window is left, drop the values that are not at scanned positions.
 
-    As long as a window holds several, there are values between the positions. :meth:`SampleGrid.after` does the
-    same where a part with a stride leaves one.
+    While a window holds several values, values between the positions are needed. :meth:`SampleGrid.after` does the
+    same where a part with a stride leaves one value.
     """
     grid = layout.grid
     axes = zip(grid.local, grid.stride, grid.pitch, strict=True)

@@ -13,9 +13,9 @@ from ..geometry import Shape
 from ..layer import Layer
 from .receptive_field import ReceptiveField
 
-#: samples along each axis of a tile that is not asked for, by the rank of the space: half a million in all
+#: default samples along each axis of a tile, by the rank of the space: half a million in all
 TILES = {1: 2**19, 2: 768, 3: 80}
-#: such a tile has at least so many receptive fields along each axis; with fewer, most of it would be overlap
+#: the least number of receptive fields along each axis of a default tile; with fewer, most of it would be overlap
 FIELDS = 3
 
 
@@ -24,10 +24,10 @@ class TileLine:
     """The tiles along one axis.
 
     Attributes:
-        tile: samples of each.
-        starts: where each begins.
-        kept: for each, the first output that is taken from it, the first that is not any more, both counted in
-            the tile, and where the first of them lies in the result.
+        tile: samples of each tile.
+        starts: where each tile begins.
+        kept: for each tile, the range [begin, end) of its outputs that are used, and the index of the first of them in
+            the result.
     """
 
     tile: int
@@ -41,11 +41,11 @@ class TilePlan:
 
     Attributes:
         whole: samples of the image.
-        tile: samples of a tile; they differ from ``whole`` by a multiple of the period.
+        tile: samples of a tile; differs from ``whole`` by a multiple of the period.
         step: samples between the fields of neighbouring outputs.
         inside: outputs of a tile.
-        end: how many of them, from the first, have fields that end within the tile.
-        ahead: samples from one tile to the next; 0 where too few outputs have their whole field in a tile.
+        end: number of outputs, from the first, whose fields end within the tile.
+        ahead: samples from one tile to the next; 0 if too few outputs have their whole field in a tile.
     """
 
     whole: int
@@ -88,7 +88,7 @@ class TilePlan:
 
 
 def tile_lines(net: Layer, shape: Shape, seen: ReceptiveField, made: Shape, tile: Shape | None) -> tuple[TileLine, ...]:
-    """The tiles along every axis, as even as they can be."""
+    """The tiles along every axis, as equal in size as possible."""
     space = shape[:-1]
     if tile is None:
         usual = TILES.get(len(space), TILES[3])
@@ -104,7 +104,7 @@ def tile_lines(net: Layer, shape: Shape, seen: ReceptiveField, made: Shape, tile
             continue
         largest = (min(most, whole) - sizes[0]) // period
         fewest = plan(sizes[largest]).count
-        # as many tiles of the smallest size that does: of the largest, the last one would overlap the more
+        # the smallest size that needs no more tiles: with the largest, the last tile would overlap more
         even = bisect_left(range(len(sizes)), True, smallest, largest, key=lambda i: plan(sizes[i]).count <= fewest)
         lines.append(plan(sizes[even]).line())
     if len(lines) < len(space):
@@ -116,8 +116,8 @@ def tile_lines(net: Layer, shape: Shape, seen: ReceptiveField, made: Shape, tile
 
 
 def _fits(net: Layer, shape: Shape, axis: int, size: int, outputs: int) -> bool:
-    """Whether the network takes an image that is shorter along an axis, and makes so many outputs of it."""
+    """Whether the network accepts an image of ``size`` along an axis, and has ``outputs`` outputs there."""
     try:
         return net.out_shape((*shape[:axis], size, *shape[axis + 1 :]))[axis] == outputs
-    except Exception:  # whatever a user's function raises on a space that is too small for it
+    except Exception:  # a user's function may raise anything on a space that is too small for it
         return False

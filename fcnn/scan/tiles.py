@@ -1,4 +1,4 @@
-"""A network over an image of any size: tile by tile, each with the overlap that it needs, joined without seams."""
+"""A network over an image of any size: computed in overlapping tiles that are joined without seams."""
 
 from __future__ import annotations
 
@@ -43,32 +43,32 @@ def scan_tiles(
     .. math:: y_i = f(x)_i = f\bigl(x_{a}, \dots, x_{a + t - 1}\bigr)_{i - a / D}
 
     for every tile of t samples that begins at a and holds the receptive field of output i. D is the step of the network
-    (see :func:`~fcnn.analysis.receptive_field`). Neighbouring tiles overlap by what the field asks for. Every output
-    is computed from a tile that holds its whole field, and is written once. All tiles begin at multiples of the
-    network's period, and their size differs from the image's by such a multiple: strides fall on the same samples, the
-    padding is that of the whole image at its border, and one compiled program serves all tiles.
+    (see :func:`~fcnn.analysis.receptive_field`). Neighbouring tiles overlap as far as the receptive field requires.
+    Every output is computed from a tile that holds its whole field, and is written once. All tiles begin at multiples
+    of the network's period, and their size differs from the image's by such a multiple. So strides fall on the same
+    samples, padding occurs only at the border of the image, and all tiles use one compiled program.
 
-    Outputs are equal up to rounding: by which algorithm and in which order sums are taken may depend on the size of an
-    array. On CPUs they were equal bit for bit in float64, and in float32 within 1e-5 of the largest output, in all that
-    was measured; Winograd's algorithm went farthest.
+    Outputs are equal up to rounding, because the algorithm and the order of summation may depend on the size of an
+    array. In all measurements on CPUs they were equal bit for bit in float64, and in float32 within 1e-5 of the largest
+    output; Winograd's algorithm deviated most.
 
-    Tiles are read, computed and written one batch after another; the next is read and the one before written
-    while the devices compute. Where the call is interrupted, what has been written stays. Of memory maps no more is
-    held in memory than the tiles at work.
+    Tiles are read, computed and written in batches; while the devices compute, the next batch is read and the previous
+    one is written. If the call is interrupted, the outputs already written remain. Of memory maps, only the tiles being
+    processed are held in memory.
 
     Args:
-        net: a network that does the same at every position: convolutions, pooling over windows, norms that do not look
-            at the whole image, functions (of single positions, resizing by a factor, cropping, padding, ...), and
+        net: a network that does the same at every position: convolutions, pooling over windows, norms without
+            statistics of the whole image, functions (pointwise, resizing by a factor, cropping, padding, ...), and
             compositions and graphs of these.
         params: its parameters.
-        image: one image, (*space, channels): a NumPy array or memory map, or anything that has ``shape`` and ``dtype``
-            and gives arrays for slices; never read as a whole.
-        state: the network's state, where it has one.
-        tile: samples of the image along each axis that are computed at once, at most; None: half a million in all,
-            and no fewer than three receptive fields along an axis.
+        image: one image, (*space, channels): a NumPy array or memory map, or any object with ``shape`` and ``dtype``
+            whose slices are arrays; it is never read as a whole.
+        state: the network's state, if it has one.
+        tile: the most samples of the image along each axis that are computed at once; None: half a million in all,
+            and at least three receptive fields along each axis.
         out: where the result is written, an array or memory map of the result's shape and dtype; None: a new array.
-        batch: tiles in one call of the program; None: one for each device.
-        progress: whether to show a bar, by tqdm where it is installed.
+        batch: tiles per call of the program; None: one per device.
+        progress: whether to show a progress bar (of tqdm, if installed).
         mesh: devices that share every batch; None: the default device.
 
     Shapes:
@@ -78,9 +78,9 @@ def scan_tiles(
         The result: a NumPy array, or ``out``.
 
     Raises:
-        ValueError: a network that mixes positions, a tile that is too small (with the smallest that works), an image or
-            an ``out`` that do not suit the network; nothing has been computed then.
-        TypeError: arguments of the wrong kind, such as an image of integers.
+        ValueError: if the network mixes positions, the tile is too small (the message gives the smallest that works),
+            or the image or ``out`` does not fit the network. Nothing has been computed then.
+        TypeError: if an argument has the wrong type, such as an image of integers.
 
     Source:
         Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill, 2019, for
@@ -111,7 +111,7 @@ def scan_tiles(
         lines = tile_lines(net, shape, seen, made.shape, tile)
         out = np.empty(made.shape, made.dtype) if out is None else _check_out(out, made, image)
     whole, divided = _shardings(devices)
-    # arrays of NumPy would be taken to the device again with every batch
+    # NumPy arrays would be copied to the device again with every batch
     params, state = jax.tree.map(jnp.asarray, (params, {} if state is None else state))
     if whole is not None:
         params, state = jax.device_put((params, state), whole)
@@ -125,13 +125,13 @@ def _computed(net: Layer, divided: NamedSharding | None, params: Params, state: 
     return y if divided is None else jax.lax.with_sharding_constraint(y, divided)
 
 
-# What is given.
+# Checks of the arguments.
 
 
 def _check_image(image: Any, params: Any) -> Shape:
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((image, params))):
         raise TypeError(
-            "reads and writes arrays of NumPy, so it cannot be differentiated, compiled or mapped; use net.apply on an "
+            "reads and writes NumPy arrays, so it cannot be differentiated, compiled or mapped; use net.apply on an "
             "image that fits into memory"
         )
     if isinstance(image, (list, tuple)) or not all(hasattr(image, name) for name in ("shape", "dtype", "__getitem__")):
@@ -164,7 +164,7 @@ def _rehearsed(net: Layer, params: Params, state: State | None, image: Any) -> j
 
 
 def _dtype(image: Any) -> Any:
-    """The dtype of the tiles, in the order of bytes of this machine; files may have the other."""
+    """The dtype of the tiles, in native byte order; files may have the other."""
     try:
         return jnp.result_type(jax.dtypes.canonicalize_dtype(np.dtype(image.dtype).newbyteorder("=")))
     except (TypeError, ValueError):
@@ -175,9 +175,7 @@ def _dtype(image: Any) -> Any:
 
 def _check_out(out: Any, made: jax.ShapeDtypeStruct, image: Any) -> Any:
     if not all(hasattr(out, name) for name in ("shape", "dtype", "__setitem__")) or isinstance(out, jax.Array):
-        raise TypeError(
-            f"out must be an array of NumPy or a memory map, which can be written, not a {type(out).__name__}"
-        )
+        raise TypeError(f"out must be a NumPy array or a memory map, which can be written, not a {type(out).__name__}")
     if tuple(out.shape) != made.shape or out.dtype != made.dtype:
         raise ValueError(
             f"out has shape {format_shape(tuple(out.shape))} and dtype {out.dtype}, the result has "
@@ -194,7 +192,7 @@ def _check_out(out: Any, made: jax.ShapeDtypeStruct, image: Any) -> Any:
 
 
 def _check_mesh(mesh: Any) -> list[Any]:
-    """The devices; one that is None where there is no mesh."""
+    """The devices, or [None] without a mesh."""
     if mesh is None:
         return [None]
     if not isinstance(mesh, Mesh):
@@ -209,10 +207,10 @@ def _check_mesh(mesh: Any) -> list[Any]:
 
 
 def _shardings(devices: list[Any]) -> tuple[NamedSharding | None, NamedSharding | None]:
-    """Where parameters lie and where batches lie."""
+    """The shardings of parameters and of batches."""
     if devices == [None]:
         return None, None
-    # the partitioner places what lies between inputs and outputs; meshes are Explicit by default
+    # Auto: the partitioner chooses the sharding of intermediate values; meshes are Explicit by default
     mesh = Mesh(np.array(devices), ("batch",), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
 
@@ -226,7 +224,7 @@ def _stream(
     places = itertools.product(*(range(len(along.starts)) for along in lines))
     count = math.prod(len(along.starts) for along in lines)
     batch = min(batch, count) if divided is None else batch
-    computing, at_work = None, []  # what the devices are at, and where it belongs
+    computing, at_work = None, []  # the output being computed, and its place in the result
     with _Bar(count, progress) as bar:
         try:
             while True:
@@ -248,7 +246,7 @@ def _stream(
 
 
 def _read(image: Any, lines: tuple[TileLine, ...], places: list[Any], batch: int, divided: Any) -> Any:
-    """A batch of tiles on the devices; the last is filled up with copies, which nobody looks at."""
+    """A batch of tiles on the devices; the last batch is filled up with copies, whose outputs are ignored."""
     sizes = tuple(along.tile for along in lines)
     x = np.empty((batch, *sizes, image.shape[-1]), _dtype(image))
     for row, place in zip(x, places, strict=False):
@@ -266,10 +264,10 @@ def _write(out: Any, lines: tuple[TileLine, ...], places: list[Any], y: np.ndarr
 
 
 def _give_back(array: Any) -> None:
-    """Take the pages of a memory map out of this process; they stay in the file, or on their way to it.
+    """Drop the pages of a memory map from this process; they remain in the file or the page cache.
 
-    Else every page that was read or written would count as memory of the process until the end. Not for maps of mode
-    "c", whose changes are in memory alone.
+    Otherwise every page read or written would count as memory of the process until the end. Maps of mode "c" are
+    skipped, because their changes exist in memory only.
     """
     mapped = getattr(array, "_mmap", None) if isinstance(array, np.memmap) and array.mode != "c" else None
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
@@ -277,7 +275,7 @@ def _give_back(array: Any) -> None:
 
 
 class _Bar:
-    """Shows how many tiles are done: a bar where tqdm is installed, else a line for every tenth."""
+    """Shows the number of tiles done: a bar if tqdm is installed, otherwise a line after every tenth of the tiles."""
 
     def __init__(self, count: int, show: bool) -> None:
         self._count, self._show, self._done, self._bar = count, show, 0, None

@@ -1,4 +1,4 @@
-"""Operations that move numbers about: shapes, axes, parts, borders."""
+"""Operations that rearrange entries: reshaping, transposing, slicing, joining, padding."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _slice(params: dict[str, Any], shape: Any) -> Rule:
 
 
 def _window(starts: Any, sizes: Any, shape: Any) -> tuple[slice, ...]:
-    """Where a window of some sizes lies; one that would reach beyond the array is moved inside, as in XLA."""
+    """The slices of a window of given sizes; a window that would extend beyond the array is moved inside, as in XLA."""
     begins = [int(np.clip(start, 0, n - size)) for start, size, n in zip(starts, sizes, shape, strict=True)]
     return tuple(slice(begin, begin + size) for begin, size in zip(begins, sizes, strict=True))
 
@@ -137,9 +137,9 @@ def _dynamic_update_slice(params: dict[str, Any], shape: Any, sizes: Any, *scala
 
 
 def padded(x: Any, fill: Any, config: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """An array with (before, after, between) numbers put in along every axis, and what takes a gradient back to it.
+    """An array padded with (before, after, between) entries along every axis, and the function for its gradient.
 
-    Negative numbers before and after cut off.
+    Negative padding before and after crops.
     """
     sizes, targets, sources = [], [], []
     for n, (before, after, between) in zip(np.shape(x), config, strict=True):
@@ -172,7 +172,7 @@ def _pad(params: dict[str, Any], shape: Any, scalar: Any) -> Rule:
 
 
 def sampled(sizes: Any, window: Any, strides: Any, dilation: Any) -> tuple[list[int], list[tuple[slice, ...]]]:
-    """For windows that slide over an array: how many there are, and what all of them see with each of their samples."""
+    """For windows that slide over an array: their number along each axis, and the slices seen by each window sample."""
     reach = [(n - 1) * d + 1 for n, d in zip(window, dilation, strict=True)]
     out = [max((n - r) // s + 1, 0) for n, r, s in zip(sizes, reach, strides, strict=True)]
     seen = [

@@ -1,4 +1,4 @@
-"""Operations on single numbers."""
+"""Elementwise operations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _whole(x: Any) -> bool:
 
 
 def _divide(a: Any, b: Any) -> Any:
-    """Whole numbers are divided towards zero; by zero, XLA gives -1."""
+    """Division; integers round towards zero, and division by zero gives -1, as in XLA."""
     if not _whole(a):
         return np.divide(a, b)
     down = np.asarray(a // b)
@@ -31,7 +31,7 @@ def _remainder(a: Any, b: Any) -> Any:
 
 
 def _half(a: Any, b: Any) -> Any:
-    """The share of a in the derivative of max(a, b) or min(a, b), where it is the one taken: half of it in a tie."""
+    """The derivative of max(a, b) or min(a, b) with respect to the selected operand: 1, or 0.5 in a tie."""
     return np.where(a == b, 0.5, 1.0)
 
 
@@ -79,7 +79,7 @@ def _logical_shift(x: Any, by: Any) -> Any:
 
 def _special(name: str) -> Any:
     def value(*inputs: Any) -> Any:
-        from scipy import special  # JAX has it; heavy to import, and few functions need it
+        from scipy import special  # a dependency of JAX; slow to import, and few functions need it
 
         return getattr(special, name)(*inputs)
 
@@ -152,7 +152,7 @@ _SMOOTH = {
     "bessel_i1e": (_special("i1e"), _i1e_slope),
 }
 
-#: what gives its input, or all its inputs, back
+#: primitives that return their input, or all their inputs, unchanged
 _SAME = ("copy", "copy_p", "name", "sharding_constraint", "layout_constraint", "mesh_cast", "pvary", "stage")
 _SAME_OF_SEVERAL = ("optimization_barrier", "device_put")
 
@@ -177,7 +177,7 @@ RULES: dict[str, Rule] = {
     "polygamma": (_special("polygamma"), lambda g, y, m, x: (None, g * _special("polygamma")(m + 1, x))),
     "zeta": (_special("zeta"), lambda g, y, x, q: (None, -g * x * _special("zeta")(x + 1, q))),
     "conj": (np.conj, lambda g, y, x: (np.conj(g) if np.iscomplexobj(x) else np.real(g),)),
-    # of complex numbers, JAX hands back the conjugate of the gradient of mathematics: d Re(g y) is Re(x' dx)
+    # for complex numbers, JAX returns the conjugate of the mathematical gradient: d Re(g y) is Re(x' dx)
     "real": (np.real, lambda g, y, x: (g + 0j,)),
     "imag": (np.imag, lambda g, y, x: (-1j * g,)),
     "complex": (lambda a, b: a + 1j * b, lambda g, y, a, b: (np.real(g), -np.imag(g))),
@@ -200,7 +200,7 @@ def _round(params: dict[str, Any], *shapes: Any) -> Rule:
 
 
 def _polynomial(params: dict[str, Any], *shapes: Any) -> Rule:
-    """The polynomial of a number and of the coefficients that follow, that of the lowest power first."""
+    """A polynomial in the first input; the other inputs are the coefficients, lowest power first."""
 
     def value(x: Any, *factors: Any) -> Any:
         y = factors[-1]
@@ -216,7 +216,7 @@ def _polynomial(params: dict[str, Any], *shapes: Any) -> Rule:
 
 
 def _convert(params: dict[str, Any], *shapes: Any) -> Rule:
-    """Floating point of any width stays float64 here; what passes through integers or truth values has no gradient."""
+    """Floating point of any width stays float64 here; conversion to integers or booleans has no gradient."""
     new = params["new_dtype"]
 
     def back(g: Any, y: Any, x: Any) -> tuple[Any]:
@@ -232,7 +232,7 @@ def _convert(params: dict[str, Any], *shapes: Any) -> Rule:
 
 
 def _as_whole(x: Any, dtype: Any) -> Any:
-    """Fractions are cut off; what is too large becomes the largest number, and what is no number 0, as in XLA."""
+    """Truncate to integers; values out of range become the nearest limit, and NaN becomes 0, as in XLA."""
     if dtype.kind == "b" or _whole(x):
         return np.asarray(x).astype(dtype)
     limits = jnp.iinfo(dtype)

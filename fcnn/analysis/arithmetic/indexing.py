@@ -1,4 +1,4 @@
-"""Reading and writing at indices: gather, and the kinds of scatter."""
+"""Reading and writing at indices: gather and the variants of scatter."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from .rule import Maker, Rule
 
 
 def _places(shape: Any, indices: Any, sizes: Any, axes: Any, batching: Any, inner: Any, clip: bool) -> tuple[Any, Any]:
-    """Where each number that is read or written lies in the flattened operand.
+    """The position in the flattened operand of each entry that is read or written.
 
     Args:
         shape: shape of the operand.
         indices: (*batch, number of indexed axes).
-        sizes: of the window along every axis of the operand; 1 for axes that have no axis in the window.
-        axes: the axes of the operand that the indices are along.
-        batching: pairs, an axis of the operand and the axis of the indices that it goes with.
-        inner: the axes of the operand that the window keeps.
-        clip: whether windows that reach beyond the operand are moved inside.
+        sizes: size of the window along every axis of the operand; 1 for axes that the window does not keep.
+        axes: the operand axes that the indices refer to.
+        batching: pairs of an operand axis and the matching axis of the indices.
+        inner: the operand axes that the window keeps.
+        clip: whether windows that extend beyond the operand are moved inside.
 
     Returns:
-        The places (*batch, *window), and which of the windows lie inside.
+        The positions (*batch, *window), and whether each belongs to a window inside the operand.
     """
     batch = indices.shape[:-1]
     window = tuple(sizes[axis] for axis in inner)
@@ -55,7 +55,7 @@ def _clips(mode: Any) -> bool:
 
 
 def _mixed(axes: Any, rank: int) -> list[int]:
-    """The order of axes (*batch, *window) that puts those of the window at some places among ``rank``."""
+    """The permutation of axes (*batch, *window) that puts the window's at the positions ``axes`` among ``rank``."""
     outer = iter(range(rank - len(axes)))
     inner = {axis: rank - len(axes) + i for i, axis in enumerate(axes)}
     return [inner[axis] if axis in inner else next(outer) for axis in range(rank)]
@@ -145,18 +145,18 @@ def _put(y: Any, flat: Any, new: Any) -> None:
 def _put_back(g: Any, y: Any, x: Any, flat: Any, new: Any) -> tuple[Any, Any]:
     kept, order, last = g.copy(), np.arange(flat.size), np.full(g.size, -1)
     kept[flat] = 0
-    last[flat] = order  # of several numbers written to one place, one stays
+    last[flat] = order  # of several values written to one position, the last remains
     return kept, np.where(last[flat] == order, g[flat], 0)
 
 
 def _multiply_back(g: Any, y: Any, x: Any, flat: Any, new: Any) -> tuple[Any, Any]:
     factors = np.ones(g.size, new.dtype)
     np.multiply.at(factors, flat, new)
-    return g * factors, (g * x)[flat]  # JAX has this derivative for different places only
+    return g * factors, (g * x)[flat]  # JAX defines this derivative for distinct positions only
 
 
 def _extreme_back(g: Any, y: Any, x: Any, flat: Any, new: Any) -> tuple[Any, Any]:
-    """What is largest, or smallest, at a place shares its gradient alike: those written, and what was there."""
+    """All values equal to the extreme at a position, written or already there, share its gradient equally."""
     won, stayed = new == y[flat], x == y
     winners = np.zeros(g.size)
     np.add.at(winners, flat, won * 1.0)
@@ -164,8 +164,8 @@ def _extreme_back(g: Any, y: Any, x: Any, flat: Any, new: Any) -> tuple[Any, Any
     return share * stayed, share[flat] * won
 
 
-#: how numbers are put to the places of an operand, in place; and from the gradient of the result, the gradients of
-#: the operand and of what was written
+#: how values are written to positions of an operand, in place; and, from the gradient of the result, the gradients of
+#: the operand and of the written values
 _WRITES: dict[str, tuple[Any, Any]] = {
     "": (_put, _put_back),
     "-add": (np.add.at, lambda g, y, x, flat, new: (g, g[flat])),

@@ -1,4 +1,4 @@
-"""Products of arrays: matrices, convolutions, Fourier transforms."""
+"""Linear operations: matrix products, convolutions, Fourier transforms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _dot_general(params: dict[str, Any], a_shape: Any, b_shape: Any) -> Rule:
     wide = params.get("preferred_element_type")
 
     def value(first: Any, second: Any) -> Any:
-        if wide is not None and jnp.issubdtype(wide, np.integer):  # summed in this type, not made it afterwards
+        if wide is not None and jnp.issubdtype(wide, np.integer):  # the sum is taken in this type, not converted after
             first, second = first.astype(wide), second.astype(wide)
         return np.einsum(f"{x},{w}->{y}", first, second)
 
@@ -38,7 +38,7 @@ def _dot_general(params: dict[str, Any], a_shape: Any, b_shape: Any) -> Rule:
 
 
 def _conv(params: dict[str, Any], x_shape: Any, kernel_shape: Any) -> Rule:
-    """A convolution, by its samples: for each of the kernel's, a product of what it sees with its weights."""
+    """A convolution as a sum over the kernel samples: each multiplies the input samples it sees by its weights."""
     numbers, strides = params["dimension_numbers"], params["window_strides"]
     dilation, parts = params["rhs_dilation"], params["batch_group_count"]
     groups = params["feature_group_count"] * parts
@@ -48,10 +48,10 @@ def _conv(params: dict[str, Any], x_shape: Any, kernel_shape: Any) -> Rule:
     size = [kernel_shape[axis] for axis in numbers.rhs_spec[2:]]
 
     def arranged(x: Any, kernel: Any) -> tuple[Any, Any, Any]:
-        """The input (batch, groups, channels, *space) with its border, the kernel (groups, out, in, *size)."""
+        """The padded input (batch, groups, channels, *space), and the kernel (groups, out, in, *size)."""
         x, kernel = np.transpose(x, numbers.lhs_spec), np.transpose(kernel, numbers.rhs_spec)
         space = x.shape[2:]
-        # groups of the batch are groups of channels that have part of the batch each
+        # batch groups are channel groups, each with its own part of the batch
         x = np.moveaxis(x.reshape(parts, -1, *x.shape[1:]), 0, 1).reshape(-1, groups, kernel.shape[1], *space)
         full, back = padded(x, 0, config)
         return full, kernel.reshape(groups, -1, *kernel.shape[1:]), back
@@ -94,7 +94,7 @@ def _conv(params: dict[str, Any], x_shape: Any, kernel_shape: Any) -> Rule:
 
 
 def _fft(params: dict[str, Any], shape: Any) -> Rule:
-    """Fourier transforms along the last axes; the gradient of a complex number is as in ``elementwise``."""
+    """Fourier transforms along the last axes; gradients of complex numbers follow the convention of ``elementwise``."""
     kind = getattr(params["fft_type"], "name", str(params["fft_type"])).upper()
     lengths = tuple(params["fft_lengths"])
     axes = tuple(range(len(shape) - len(lengths), len(shape)))
@@ -119,7 +119,7 @@ def _fft(params: dict[str, Any], shape: Any) -> Rule:
         return np.fft.irfft(through(np.fft.ifftn, x, whole), lengths[-1], last)
 
     def inverse_back(g: Any, y: Any, x: Any) -> tuple[Any]:
-        # all but the first, and of an even length the last, stand for two: themselves and their conjugates
+        # each coefficient also stands for its conjugate, except the first and, for even lengths, the last
         twice = np.full(shape[last], 2.0)
         twice[0] = 1
         if lengths[-1] % 2 == 0:

@@ -1,4 +1,4 @@
-"""Choices and loops: programs that run as often as the data say, and backward in reverse order."""
+"""Control flow: conditionals and loops, whose backward pass runs in reverse order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _listed(jaxpr: Any, layers: Any) -> Program:
 
 
 class Cond(_Tree):
-    """One of several programs, which a whole number chooses."""
+    """``jax.lax.switch``: one of several programs, selected by an integer."""
 
     def __init__(self, params: dict[str, Any], layers: Any = None) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Cond(_Tree):
 
 
 class Loop(_Tree):
-    """``jax.lax.scan``: a program that hands a carry on from step to step, and takes and gives a slice in each."""
+    """``jax.lax.scan``: a program that passes a carry from step to step, and reads and writes a slice in each."""
 
     def __init__(self, params: dict[str, Any], layers: Any = None) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Loop(_Tree):
 
 
 class While(_Tree):
-    """``jax.lax.while_loop``: a program that runs as long as another says so."""
+    """``jax.lax.while_loop``: a program that runs while a condition holds."""
 
     def __init__(self, params: dict[str, Any], layers: Any = None) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class While(_Tree):
 
     def _goes_on(self, *inputs: Any) -> bool:
         (more,) = self._cond.forward(*inputs)
-        self._cond.backward([np.zeros(())])  # nothing is kept of it
+        self._cond.backward([np.zeros(())])  # discards what forward saved
         return bool(more)
 
     def forward(self, *inputs: Any) -> Any:
@@ -109,7 +109,7 @@ class While(_Tree):
 
 
 class Reduce(_Tree):
-    """``jax.lax.reduce``: arrays are folded in half until one entry is left, by a program of two entries of each."""
+    """``jax.lax.reduce``: arrays are folded in half until one entry is left, by a program that combines two entries."""
 
     def __init__(self, params: dict[str, Any], layers: Any = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A traced function as nodes of the reference: its primitives in order, and what it does over and over."""
+"""A traced function as nodes of the reference: its primitives in order, loops included."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .rule import Maker, Rule, unary, widened
 
 #: rules by the name of their primitive
 RULES: dict[str, Rule] = elementwise.RULES
-#: what makes the rules of primitives with parameters
+#: functions that build the rules of primitives with parameters
 MAKERS: dict[str, Maker] = {
     **elementwise.MAKERS,
     **arrays.MAKERS,
@@ -31,14 +31,14 @@ _ONE = jax.tree.structure(0)
 
 
 class _Tree(reference.Node):
-    """A node whose output may be a tree of arrays; its gradient is a tree of the same form."""
+    """A node whose output may be a tree of arrays; its gradient is a tree of the same structure."""
 
     def shape_of(self, value: Any) -> Any:
         return jax.tree.map(np.shape, value)
 
 
 class Arithmetic(_Tree):
-    """One primitive as a node of the reference; an input that has no gradient gets None."""
+    """One primitive as a node of the reference; the gradient of a non-differentiable input is None."""
 
     def __init__(self, rule: Rule) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Step(NamedTuple):
 
     Attributes:
         node: the node.
-        sources: its inputs: the number of a value, or an array that is constant.
+        sources: its inputs, each the number of a value or a constant array.
         targets: the numbers of its outputs, in the order of ``jax.tree.leaves``.
     """
 
@@ -74,12 +74,12 @@ class Step(NamedTuple):
 
 
 class Program(_Tree):
-    """Nodes run in order on numbered values; backward adds gradients where a value is used several times.
+    """Nodes run in order on numbered values; backward adds up the gradients of a value that is used several times.
 
     Args:
         inputs: numbers of the values that forward takes.
-        steps: the nodes, each with the values it takes and makes.
-        output: what forward returns: the number of a value, or a tree of such numbers, and of arrays that are constant.
+        steps: the nodes, each with its input and output values.
+        output: what forward returns: the number of a value, a constant array, or a tree of these.
     """
 
     def __init__(self, inputs: Sequence[int], steps: Sequence[Step], output: Any) -> None:
@@ -101,7 +101,7 @@ class Program(_Tree):
 
     def backward(self, gradient: Any) -> tuple[np.ndarray, ...]:
         shapes, forms = self.recall(gradient)
-        gradients: dict[int, Any] = {}  # of values that the result depends on
+        gradients: dict[int, Any] = {}  # only for values that the result depends on
 
         def add(source: Any, share: Any) -> None:
             if isinstance(source, int) and share is not None:  # a constant needs none
@@ -114,20 +114,20 @@ class Program(_Tree):
         for (node, sources, targets), form in zip(reversed(self._steps), reversed(forms), strict=True):
             reached = any(target in gradients for target in targets)
             shares = node.backward(jax.tree.unflatten(form, [at(target) for target in targets]))
-            if reached:  # 0 times an infinite slope is no number, where nothing depends on the value
+            if reached:  # otherwise 0 times an infinite slope would give NaN for values without influence
                 for source, share in zip(sources, shares, strict=True):
                     add(source, share)
         return tuple(at(number) for number in self._inputs)
 
 
 class Placed(NamedTuple):
-    """What stands for one use of a layer: its node, and how many of the use's last operands are its inputs."""
+    """The node for one use of a layer, and how many of the use's last operands are its inputs."""
 
     node: reference.Node
     inputs: int
 
 
-#: from the equation of a layer, and the numbers of the running copies in the loops around it, to what stands for it
+#: from the equation of a layer, and the indices of the copies in the loops around it, to its node
 Layers = Callable[[Any, tuple[int, ...]], Placed]
 
 
@@ -136,15 +136,15 @@ def program(jaxpr: Any, form: Any = _ONE, layers: Layers | None = None, fixed: S
 
     Args:
         jaxpr: the function, a closed jaxpr.
-        form: the structure of its output; results beyond it are left out.
-        layers: what stands for the primitive ``layer``; loops with layers inside are written out turn by turn.
-        fixed: the first arguments, where they are constants.
+        form: the structure of its output; further results are dropped.
+        layers: gives the node for a primitive ``layer``; loops that contain layers are unrolled.
+        fixed: constant values for the first arguments.
 
     Returns:
         The node.
 
     Raises:
-        NotImplementedError: a primitive without a derivative here.
+        NotImplementedError: if a primitive has no derivative here.
     """
     writer = _Writer(layers)
     inputs = [next(writer.counter) for _ in body(jaxpr).invars[len(fixed) :]]
@@ -153,7 +153,7 @@ def program(jaxpr: Any, form: Any = _ONE, layers: Layers | None = None, fixed: S
 
 
 class _Writer:
-    """What stays the same from program to inner program: the nodes so far, and the next number of a value."""
+    """The state shared by a program and its inner programs: the nodes so far, and the next value number."""
 
     def __init__(self, layers: Layers | None) -> None:
         self.layers = layers
@@ -161,8 +161,8 @@ class _Writer:
         self.counter = itertools.count()
 
     def run(self, inner: Any, consts: Sequence[Any], arguments: list[Any], copies: tuple[int, ...]) -> list[Any]:
-        """Write out a program; gives its results: numbers of values, or arrays that are constant."""
-        from jax.extend import core  # heavy to import, and only gradient checks need it
+        """Translate a program; returns its results, each the number of a value or a constant array."""
+        from jax.extend import core  # slow to import, and only gradient checks need it
 
         known: dict[Any, Any] = dict(zip(inner.invars, arguments, strict=True))
         known.update(zip(inner.constvars, map(_constant, consts), strict=True))
@@ -200,12 +200,12 @@ class _Writer:
         if self.layers is None:
             raise NotImplementedError("no derivative by hand for a layer inside a function")
         node, inputs = self.layers(equation, copies)
-        state = equation.params["state"]  # of new state a reference node says itself what it is
+        state = equation.params["state"]  # new state is kept by the reference node itself
         made = self._step(node, sources[len(sources) - inputs :], len(equation.outvars) - state)
         return [*made, *(np.zeros(atom.aval.shape) for atom in equation.outvars[len(made) :])]
 
     def _turns(self, equation: Any, sources: list[Any], copies: tuple[int, ...]) -> list[Any]:
-        """A loop, written out turn by turn."""
+        """A loop, unrolled."""
         params, program = equation.params, equation.params["jaxpr"]
         consts, carried = parts_of_scan(params)
         kept, carry, slices = sources[:consts], sources[consts : consts + carried], sources[consts + carried :]
@@ -226,7 +226,7 @@ class _Writer:
 
 
 def _has_layers(program: Any) -> bool:
-    """Whether layers are among the operations of a program, however deep."""
+    """Whether a program contains layers, at any depth."""
     for equation in body(program).eqns:
         if equation.primitive.name == "layer":
             return True
@@ -237,7 +237,7 @@ def _has_layers(program: Any) -> bool:
 
 
 def _item(i: int) -> Rule:
-    """The slice of an array along its first axis."""
+    """The rule for slice i of an array along its first axis."""
 
     def back(g: Any, y: Any, x: Any) -> tuple[Any]:
         whole = np.zeros(np.shape(x), np.asarray(g).dtype)
@@ -247,12 +247,12 @@ def _item(i: int) -> Rule:
     return (lambda x: x[i]), back
 
 
-#: arrays as slices of one
+#: the rule for stacking arrays along a new first axis
 _STACK: Rule = (lambda *xs: np.stack(xs)), (lambda g, y, *xs: tuple(g))
 
 
 def _constant(value: Any) -> Any:
-    """A constant of a function: numbers, or a random key, which only JAX can read."""
+    """A constant of a function: an array, or a random key, which only JAX can handle."""
     return value if _is_key(value) else widened(value)
 
 
@@ -261,7 +261,7 @@ def _is_key(value: Any) -> bool:
 
 
 def _folded(equation: Any, sources: list[Any]) -> list[Any]:
-    """The results of an operation on constants alone: they need no derivative, so what has no rule is left to JAX."""
+    """The results of an operation on constants; no derivative is needed, so JAX computes those without a rule."""
     if any(_is_key(atom.aval) for atom in (*equation.invars, *equation.outvars)):
         return _by_jax(equation)(*sources)
     try:
@@ -283,8 +283,8 @@ def _by_jax(equation: Any) -> Callable[..., list[Any]]:
     return value
 
 
-#: JAX's own functions that have another derivative at their kinks than the operations they are made of: those
-#: operations, each with its second number, and the rule
+#: rules of JAX's own functions whose derivative at a kink differs from that of their operations; the key lists these
+#: operations, each with its constant operand
 _NAMED: dict[tuple[tuple[str, float], ...], Rule] = {
     (("max", 0.0),): unary(lambda x: np.maximum(x, 0), lambda x, y: x > 0),
     (("max", 0.0), ("min", 6.0)): unary(lambda x: np.clip(x, 0, 6), lambda x, y: (x > 0) & (x < 6)),
@@ -292,14 +292,14 @@ _NAMED: dict[tuple[tuple[str, float], ...], Rule] = {
 
 
 def _named(equation: Any) -> Rule | None:
-    """The rule of relu or relu6, which have derivative 0 at 0 and at 6; known by what they compute."""
+    """The rule of relu or relu6, whose derivative is 0 at 0 and at 6; recognised by their operations."""
     if equation.primitive.name != "custom_jvp_call" or len(equation.invars) != 1:
         return None
     return _NAMED.get(_chain(called(equation)) or ())
 
 
 def _chain(program: Any) -> tuple[tuple[str, float], ...] | None:
-    """The operations of a function, if each takes the result of the one before and a number."""
+    """The operations of a function, if each takes the previous result and one constant; otherwise None."""
     from jax.extend import core
 
     found: tuple[tuple[str, float], ...] = ()
@@ -335,7 +335,7 @@ def _node(equation: Any, layers: Layers | None = None) -> reference.Node:
         except NotImplementedError as error:
             raise NotImplementedError(f"no derivative by hand for {error}") from None
     if not any(jax.numpy.issubdtype(out.aval.dtype, np.inexact) for out in equation.outvars):
-        # whole numbers and truth values have no derivative that could be wrong
+        # integers and booleans have no derivative
         several = equation.primitive.multiple_results
         value = _by_jax(equation)
         return Arithmetic(((lambda *xs: value(*xs) if several else value(*xs)[0]), lambda g, y, *xs: (None,) * len(xs)))

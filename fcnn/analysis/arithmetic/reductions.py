@@ -1,4 +1,4 @@
-"""Sums, products and extremes: along axes, running, over sliding windows; and what sorts."""
+"""Sums, products and extremes: along axes, cumulative, over sliding windows; and sorting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _reduce_sum(params: dict[str, Any], shape: Any) -> Rule:
 
 
 def _reduce_extreme(choose: Any, worst: Callable[[Any], Any]) -> Maker:
-    """Equal values share the gradient alike."""
+    """Tied values share the gradient equally."""
 
     def make(params: dict[str, Any], shape: Any) -> Rule:
         axes = _axes(params)
@@ -47,7 +47,7 @@ def _highest(dtype: Any) -> Any:
 
 
 def _reduce_prod(params: dict[str, Any], shape: Any) -> Rule:
-    """Each factor's gradient is the product of all others, formed without a division, which a zero would forbid."""
+    """Each factor's gradient is the product of all others, computed without division, so that zeros are allowed."""
     axes = _axes(params)
     kept = [axis for axis in range(len(shape)) if axis not in axes]
     order = [*kept, *axes]
@@ -75,7 +75,7 @@ def _arg(function: Any) -> Maker:
     return make
 
 
-# Running sums, products and extremes.
+# Cumulative sums, products and extremes.
 
 
 def _log_add(a: Any, b: Any) -> Any:
@@ -83,15 +83,15 @@ def _log_add(a: Any, b: Any) -> Any:
 
 
 def _log_add_back(g: Any, y: Any, a: Any, b: Any) -> tuple[Any, Any]:
-    same = a == b  # both minus infinity, too
+    same = a == b  # includes both being minus infinity
     return tuple(g * np.where(same, 0.5, np.exp(x - y)) for x in (a, b))  # type: ignore[return-value]
 
 
 def _running(combine: Rule, x: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """A running total along the first axis, and what takes a gradient back.
+    """A cumulative reduction along the first axis, and the function for its gradient.
 
-    Pairs are combined, then pairs of pairs, as in ``jax.lax.associative_scan``: equal values in a running maximum
-    share its gradient by the order in which they are compared.
+    Pairs are combined, then pairs of pairs, as in ``jax.lax.associative_scan``: how tied values in a cumulative maximum
+    share its gradient depends on the order of comparison.
     """
     if len(x) < 2:
         return x, lambda g: g
@@ -144,7 +144,7 @@ def _cumulative(combine: Rule) -> Maker:
 
 
 def _sliding(params: dict[str, Any], fill: Any, x: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
-    """What a window sees at each of its samples, an array for every sample, and what takes gradients back from them."""
+    """The input seen by each window sample, one array per sample, and the function for their gradients."""
     config = [(*pair, base - 1) for pair, base in zip(params["padding"], params["base_dilation"], strict=True)]
     full, full_back = padded(x, fill, config)
     sizes = params["window_dimensions"], params["window_strides"], params["window_dilation"]
@@ -171,7 +171,7 @@ def _window_sum(params: dict[str, Any], shape: Any) -> Rule:
 
 
 def _window_extreme(arg: Any, worst: Callable[[Any], Any]) -> Maker:
-    """The first of equal values gets the whole gradient."""
+    """The first of tied values gets the whole gradient."""
 
     def make(params: dict[str, Any], shape: Any) -> Rule:
         def best(x: Any) -> tuple[Any, Any, Any]:
@@ -192,14 +192,14 @@ def _window_extreme(arg: Any, worst: Callable[[Any], Any]) -> Maker:
     return make
 
 
-# Order.
+# Sorting.
 
 
 def _sort(params: dict[str, Any], *shapes: Any) -> Rule:
     axis, keys = params["dimension"], params["num_keys"]
 
     def order(xs: Any) -> Any:
-        return np.lexsort(xs[keys - 1 :: -1], axis)  # the last is the first to be looked at
+        return np.lexsort(xs[keys - 1 :: -1], axis)  # lexsort takes the primary key last
 
     def value(*xs: Any) -> Any:
         found = order(xs)
@@ -216,7 +216,7 @@ def _top_k(params: dict[str, Any], shape: Any) -> Rule:
     k, axis = params["k"], params.get("axis", len(shape) - 1) % max(len(shape), 1)
 
     def places(x: Any) -> Any:
-        # largest first, and of equal values the first first
+        # descending; ties keep their original order
         backward = np.argsort(np.flip(x, axis), axis, kind="stable")
         return np.take(np.flip(shape[axis] - 1 - backward, axis), np.arange(k), axis)
 

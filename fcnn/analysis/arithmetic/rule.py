@@ -1,4 +1,4 @@
-"""What a primitive is by hand: its value, and what takes a gradient back through it."""
+"""The hand-written rule of a primitive: its value and its backward pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 #: forward(*inputs) -> y, and backward(gradient, y, *inputs) -> one gradient for each input, None for no gradient;
 #: for a primitive with several results, y and gradient are lists
 Rule = tuple[Callable[..., Any], Callable[..., tuple[Any, ...]]]
-#: what makes the rule of a primitive with parameters, from them and the shapes of its inputs
+#: builds the rule of a primitive with parameters, from its parameters and the shapes of its inputs
 Maker = Callable[..., Rule]
 
 
@@ -21,12 +21,12 @@ def unary(value: Callable[..., Any], slope: Callable[..., Any]) -> Rule:
 
 
 def without_gradient(value: Callable[..., Any]) -> Rule:
-    """The rule of what has no derivative, or derivative 0 wherever it has one."""
+    """The rule of a function without a derivative, or whose derivative is 0 wherever it exists."""
     return value, lambda g, y, *inputs: (None,) * len(inputs)
 
 
 def widened(value: Any) -> Any:
-    """A value as it is computed with here: floating point of any width in double precision, all else as it is."""
+    """A value in the precision used here: floating point of any width becomes double; other types are unchanged."""
     array = np.asarray(value)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         return array.astype(np.complex128)
