@@ -1,4 +1,4 @@
-"""Data sets as plain arrays, sound as pictures, and augmentation."""
+"""Data sets as plain arrays, spectrograms of sound, and augmentation."""
 
 from . import augment
 from .cifar import cifar10

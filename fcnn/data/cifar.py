@@ -1,4 +1,4 @@
-"""CIFAR-10, in whichever of its forms is at hand."""
+"""CIFAR-10, from any of its forms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHECKSUMS = {
     "cifar10_jpeg.npz": "793e4ede56cf08668e9ec4fe4093dc63e232294dde60bd5242b9cf980d116d97",
     "cifar10_exact_subset.npz": "52142ccd2a221c73a48933c16dc35c4a31c63037ae6d4c7679b69c611792bd68",
 }
-#: MD5 of the batches in cifar-10-batches-py; for the binary ones none is published
+#: MD5 of the batches in cifar-10-batches-py; none is published for the binary ones
 BATCHES = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -47,10 +47,10 @@ Variant = Literal["python", "binary", "jpeg", "subset"]
 
 
 def cifar10(*, variant: Variant | None = None) -> Dataset:
-    """60,000 colour pictures of 32 x 32 pixels in ten classes, 10,000 of them for testing.
+    """60,000 colour images of 32 x 32 pixels in ten classes, 10,000 of them for testing.
 
-    Looked for in the folder ``cifar10`` in the one that the environment variable FCNN_DATA names, in that folder
-    itself, and in ``~/.cache/fcnn/cifar10``. These forms are read, the first that is there:
+    The files are searched in the folder ``cifar10`` inside the folder named by the environment variable FCNN_DATA, in
+    that folder itself, and in ``~/.cache/fcnn/cifar10``. The first of these forms that is found is read:
 
     ==========  ============================================  ==================================================
     variant     file or folder                                content
@@ -63,13 +63,13 @@ def cifar10(*, variant: Variant | None = None) -> Dataset:
     "subset"    cifar10_exact_subset.npz                      8,068 and 1,017 of the images, exact
     ==========  ============================================  ==================================================
 
-    Without any, cifar-10-python.tar.gz (170 MB) is downloaded once into the cache (the binary archive where
-    that variant is asked for). Checksums are checked; archives are read in memory; of a pickle nothing is run.
-    JPEG and exact pixels differ by 5.8 of 255 in the mean: say "CIFAR-10 (JPEG q75 copy)" beside a result;
-    ``licence`` says which form was read.
+    If none is found, cifar-10-python.tar.gz (170 MB) is downloaded once into the cache (for ``variant="binary"`` the
+    binary archive). Checksums are verified, archives are read in memory, and no code in a pickle is run. JPEG pixels
+    differ from the exact ones by 5.8 of 255 on average: report results as "CIFAR-10 (JPEG q75 copy)". ``licence`` says
+    which form was read.
 
     Args:
-        variant: the form; None takes the first in this list that is there.
+        variant: the form; None takes the first in this list that is found.
 
     Shapes:
         train x (50000, 32, 32, 3), test x (10000, 32, 32, 3) in [0, 1], red, green, blue.
@@ -78,10 +78,10 @@ def cifar10(*, variant: Variant | None = None) -> Dataset:
         The data set.
 
     Raises:
-        ValueError: no such variant.
-        DataNotFoundError: neither files nor network; the message says what to put where.
-        DataDamagedError: a file has another checksum, or is not what it should be.
-        ImportError: the JPEG form without Pillow.
+        ValueError: the variant is unknown.
+        DataNotFoundError: the files are missing and cannot be downloaded; the message says which files to put where.
+        DataDamagedError: a file has a wrong checksum or wrong content.
+        ImportError: Pillow, needed for the JPEG form, is not installed.
 
     Source:
         Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
@@ -130,7 +130,7 @@ def _binary_archive(path: Path) -> tuple[Part, Part]:
 
 def _python_folder(path: Path) -> tuple[Part, Part]:
     for file, checksum in BATCHES.items():
-        if (path / file).is_file():  # a missing one is named by the reader
+        if (path / file).is_file():  # the reader reports missing files
             check(path / file, checksum, "md5")
     return read_batches(path, "cifar-10-batches-py")
 
@@ -168,7 +168,7 @@ def _decoded(files: np.ndarray, offsets: np.ndarray, split: str, path: Path) -> 
             raise DataDamagedError(f"{path} is damaged: image {i} of {split} has the shape {pixels.shape}")
         out[i] = pixels
     if hashlib.sha256(out.data).hexdigest() != DECODED[split]:
-        # the file itself was right: another decoder may round otherwise, which is no damage, but should be known
+        # the file itself is intact, but another decoder may round differently, so only warn
         warnings.warn(
             f"the JPEG images of {split} in {path} are decoded otherwise here than by libjpeg-turbo, "
             "probably by one step in 255; results may differ slightly from those of other machines",
@@ -177,7 +177,7 @@ def _decoded(files: np.ndarray, offsets: np.ndarray, split: str, path: Path) -> 
     return out
 
 
-#: in the order in which they are preferred
+#: in order of preference
 _FORMS = (
     _Form("python", "cifar-10-python.tar.gz", _python_archive, "CIFAR-10"),
     _Form("binary", "cifar-10-binary.tar.gz", _binary_archive, "CIFAR-10"),

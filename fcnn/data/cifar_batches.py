@@ -1,7 +1,7 @@
-"""The six batches of CIFAR-10 in its two official layouts, out of an archive or a folder.
+"""The six batches of CIFAR-10 in its two official layouts, from an archive or a folder.
 
-Both hold an image as 3,072 bytes: 1,024 of red, then green, then blue, each row by row. In the binary layout
-the label stands before them as one more byte; in the Python layout a batch is a pickled dict of "data" and "labels".
+Both store an image as 3,072 bytes: 1,024 of red, then green, then blue, each row by row. In the binary layout each
+image is preceded by its label, one byte; in the Python layout a batch is a pickled dict of "data" and "labels".
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read_batches(path: Path, folder: str) -> tuple[Part, Part]:
 
     Args:
         path: the archive (.tar.gz) or the folder.
-        folder: the folder's name in the archive, which says the layout: "cifar-10-batches-py" or "...-bin".
+        folder: the folder's name in the archive, which determines the layout: "cifar-10-batches-py" or "...-bin".
 
     Shapes:
         images (50000, 32, 32, 3) and (10000, 32, 32, 3), labels (50000,) and (10000,), all uint8.
@@ -42,7 +42,7 @@ def read_batches(path: Path, folder: str) -> tuple[Part, Part]:
         ((training images, labels), (test images, labels)).
 
     Raises:
-        DataDamagedError: a batch is missing, broken off, or not of this layout.
+        DataDamagedError: a batch is missing, truncated, or in another layout.
     """
     names, read = (PYTHON, python_batch) if folder.endswith("-py") else (BINARY, binary_batch)
     content = _from_folder(path, names) if path.is_dir() else _from_archive(path, folder, names)
@@ -52,10 +52,10 @@ def read_batches(path: Path, folder: str) -> tuple[Part, Part]:
 
 
 def python_batch(raw: bytes) -> Part:
-    """Images and labels of a batch in the Python layout; nothing that the pickle names is run.
+    """Images and labels of a batch in the Python layout; no code named in the pickle is run.
 
     Raises:
-        ValueError: not such a batch.
+        ValueError: the bytes are not such a batch.
     """
     try:
         batch = plain_dict(raw)
@@ -75,7 +75,7 @@ def binary_batch(raw: bytes) -> Part:
     """Images and labels of a batch in the binary layout.
 
     Raises:
-        ValueError: not such a batch.
+        ValueError: the bytes are not such a batch.
 
     Example:
         >>> image, label = binary_batch(bytes([7]) + bytes([1]) * 1024 + bytes([2]) * 1024 + bytes([3]) * 1024)
@@ -121,7 +121,7 @@ def _from_archive(path: Path, folder: str, names: tuple[str, ...]) -> Mapping[st
                 if member.isfile() and (name := wanted.get(member.name.removeprefix("./"))):
                     source = archive.extractfile(member)
                     content[name] = source.read() if source else b""
-            while whole.read(1 << 20):  # to the end, where gzip keeps its own checksum
+            while whole.read(1 << 20):  # read to the end, so that gzip verifies its checksum
                 pass
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise DataDamagedError(

@@ -1,4 +1,4 @@
-"""What a data set is here: plain arrays."""
+"""The type of all data sets: plain arrays."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Dataset(NamedTuple):
     Attributes:
         train: (x, y); x (examples, *space, channels) float32, y (examples,) int32.
         test: likewise.
-        classes: the labels' names.
-        licence: where the data are from and under which terms, in a line.
+        classes: the names of the classes.
+        licence: source and licence of the data, in one line.
     """
 
     train: tuple[np.ndarray, np.ndarray]
@@ -24,7 +24,7 @@ class Dataset(NamedTuple):
 
 
 def unit(images: np.ndarray) -> np.ndarray:
-    """Bytes as float32 in [0, 1]: divided by 255.
+    """Convert bytes to float32 in [0, 1], by dividing by 255.
 
     Example:
         >>> unit(np.array([0, 255], np.uint8)).tolist()

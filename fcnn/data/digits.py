@@ -1,4 +1,4 @@
-"""Handwritten digits of 8 x 8 pixels, which come with scikit-learn."""
+"""Handwritten digits of 8 x 8 pixels, included in scikit-learn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .dataset import Dataset
 def digits() -> Dataset:
     """1,797 handwritten digits of 8 x 8 pixels; every fifth is for testing.
 
-    No file is read and nothing is downloaded: scikit-learn (``pip install 'fcnn[data]'``) brings them along.
+    Nothing is downloaded: the data are included in scikit-learn (``pip install 'fcnn[data]'``).
 
     Shapes:
         train x (1438, 8, 8, 1), test x (359, 8, 8, 1); 0 is background, 1 is ink.
@@ -36,7 +36,7 @@ def digits() -> Dataset:
     images, labels = load_digits(return_X_y=True)
     x = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
     y = labels.astype(np.int32)
-    # the set runs writer by writer: every fifth example leaves some of each writer to both sides
+    # the set is ordered by writer: taking every fifth example puts each writer into both parts
     test = np.arange(len(y)) % 5 == 4
     return Dataset(
         (x[~test], y[~test]),

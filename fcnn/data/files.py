@@ -1,4 +1,4 @@
-"""Files of data sets: found in a folder, or downloaded into a cache; checked by their checksum either way."""
+"""Files of data sets: found in a folder or downloaded into a cache, and verified by their checksums."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TIMEOUT = 20.0
 
 
 class DataNotFoundError(FileNotFoundError):
-    """A data set is neither on disk nor to be had from the network."""
+    """A data set is not on disk and cannot be downloaded."""
 
 
 class DataDamagedError(ValueError):
-    """A file of a data set is not what it should be."""
+    """A file of a data set has wrong content."""
 
 
 def cache_folder() -> Path:
@@ -31,10 +31,10 @@ def cache_folder() -> Path:
 
 
 def places(*names: str) -> Iterator[Path]:
-    """The folders in which a data set may lie, the first choice first.
+    """The folders that are searched for a data set, in order.
 
-    The folders of its name in the one that the environment variable FCNN_DATA names, that folder itself, and
-    the folder of its (first) name in the cache.
+    These are the data set's folders inside the folder named by the environment variable FCNN_DATA, that folder itself,
+    and the folder with the data set's (first) name in the cache.
 
     Args:
         names: names of the data set's folder.
@@ -47,7 +47,7 @@ def places(*names: str) -> Iterator[Path]:
 
 
 def find(file: str, *names: str) -> Path | None:
-    """The first file or folder called ``file`` in the places of a data set; None if there is none.
+    """The first file or folder called ``file`` in the :func:`places` of a data set; None if there is none.
 
     Args:
         file: name of the file or folder.
@@ -59,8 +59,8 @@ def find(file: str, *names: str) -> Path | None:
 def locate(name: str, checksums: Mapping[str, str], mirrors: Sequence[str]) -> dict[str, Path]:
     """Find the files of a data set.
 
-    Looked for in its :func:`places`. What is missing there is downloaded into the cache: to a temporary file,
-    which takes its name only after its checksum was right.
+    Files missing from its :func:`places` are downloaded into the cache, to a temporary file that is renamed only after
+    its checksum has been verified.
 
     Args:
         name: name of the data set, and of its folder.
@@ -71,8 +71,8 @@ def locate(name: str, checksums: Mapping[str, str], mirrors: Sequence[str]) -> d
         The path of every file.
 
     Raises:
-        DataNotFoundError: a file is not there and no mirror answered.
-        DataDamagedError: a file has another checksum.
+        DataNotFoundError: a file is missing and could not be downloaded from any mirror.
+        DataDamagedError: a file has a wrong checksum.
     """
     return {file: _locate(name, file, checksum, mirrors, checksums) for file, checksum in checksums.items()}
 
@@ -87,7 +87,7 @@ def _locate(name: str, file: str, checksum: str, mirrors: Sequence[str], checksu
         try:
             check(path, checksum)
         except DataDamagedError as error:
-            # data sets share names of files: what lies in FCNN_DATA itself may belong to another set
+            # data sets share file names: a file in FCNN_DATA itself may belong to another set
             if not given or place != path_of(given, "FCNN_DATA"):
                 raise
             doubtful = error
@@ -102,15 +102,15 @@ def _locate(name: str, file: str, checksum: str, mirrors: Sequence[str], checksu
 
 
 def check(path: Path, checksum: str, algorithm: str = "sha256") -> None:
-    """Raise unless a file has the checksum that it should have.
+    """Raise unless a file has the expected checksum.
 
     Args:
         path: the file.
-        checksum: its checksum in hexadecimal digits.
-        algorithm: what computes it: "sha256" or, where nothing better is published, "md5".
+        checksum: the expected checksum in hexadecimal digits.
+        algorithm: "sha256" or, where nothing better is published, "md5".
 
     Raises:
-        DataDamagedError: it has another.
+        DataDamagedError: the checksum differs.
     """
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
@@ -123,12 +123,12 @@ def check(path: Path, checksum: str, algorithm: str = "sha256") -> None:
 
 
 def not_found(name: str, wanted: str, reasons: Sequence[str] = ()) -> DataNotFoundError:
-    """The error that says what to put where.
+    """The error that says which files to put where.
 
     Args:
         name: name of the data set, and of its folder.
-        wanted: the files that would do, in words.
-        reasons: why the mirrors did not help; none for a set that is not downloaded.
+        wanted: the files that are needed, in words.
+        reasons: why each mirror failed; empty for a set that is not downloaded.
     """
     tried = f"no mirror could be reached ({'; '.join(reasons)})" if reasons else "it is not downloaded by itself"
     return DataNotFoundError(

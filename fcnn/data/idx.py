@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, each from its four original files in idx form."""
+"""MNIST and Fashion-MNIST, each from its four original files in idx format."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ FASHION_CLASSES = (
 def mnist() -> Dataset:
     """70,000 handwritten digits of 28 x 28 pixels, 10,000 of them for testing.
 
-    The four files come from the folder ``mnist`` in the one that the environment variable FCNN_DATA names, or
-    are downloaded once into ``~/.cache/fcnn/mnist``. Their SHA-256 is checked either way. Licence: commonly
-    given as CC BY-SA 3.0.
+    The four files are read from the folder ``mnist`` inside the folder named by the environment variable FCNN_DATA, or
+    downloaded once into ``~/.cache/fcnn/mnist``. Their SHA-256 is verified in both cases. Licence: commonly given as
+    CC BY-SA 3.0.
 
     Shapes:
         train x (60000, 28, 28, 1), test x (10000, 28, 28, 1); 0 is background, 1 is ink.
@@ -62,8 +62,8 @@ def mnist() -> Dataset:
         The data set.
 
     Raises:
-        DataNotFoundError: neither files nor network; the message says what to put where.
-        DataDamagedError: a file has another checksum.
+        DataNotFoundError: the files are missing and cannot be downloaded; the message says which files to put where.
+        DataDamagedError: a file has a wrong checksum.
 
     Source:
         LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998.
@@ -82,10 +82,10 @@ def mnist() -> Dataset:
 
 
 def fashion_mnist() -> Dataset:
-    """70,000 grey pictures of clothes of 28 x 28 pixels, 10,000 of them for testing.
+    """70,000 grey images of clothes of 28 x 28 pixels, 10,000 of them for testing.
 
-    The four files come from the folder ``fashion_mnist`` in the one that the environment variable FCNN_DATA
-    names, or are downloaded once into ``~/.cache/fcnn/fashion_mnist``. Their SHA-256 is checked either way.
+    The four files are read from the folder ``fashion_mnist`` inside the folder named by the environment variable
+    FCNN_DATA, or downloaded once into ``~/.cache/fcnn/fashion_mnist``. Their SHA-256 is verified in both cases.
     Licence: MIT, copyright Zalando SE.
 
     Shapes:
@@ -95,8 +95,8 @@ def fashion_mnist() -> Dataset:
         The data set.
 
     Raises:
-        DataNotFoundError: neither files nor network; the message says what to put where.
-        DataDamagedError: a file has another checksum.
+        DataNotFoundError: the files are missing and cannot be downloaded; the message says which files to put where.
+        DataDamagedError: a file has a wrong checksum.
 
     Source:
         Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
@@ -139,7 +139,7 @@ def read_idx(path: Path) -> np.ndarray:
         The array, uint8.
 
     Raises:
-        DataDamagedError: not such a file, or shorter or longer than its sizes say.
+        DataDamagedError: the file is not in this format, or its length does not match its sizes.
 
     Source:
         LeCun, Cortes and Burges 1998, "File formats for the MNIST database".

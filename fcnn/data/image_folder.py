@@ -1,4 +1,4 @@
-"""Your own pictures: a folder for each class."""
+"""Your own pictures, one folder per class."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ ENDINGS = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
     ".pnm", ".jp2",
 )  # fmt: skip
-#: pictures that Pillow does not read; others beside the pictures, such as notes, are none of ours
+#: pictures that Pillow does not read; any other files, such as notes, are ignored without a warning
 UNREAD = (".heic", ".heif", ".jxl", ".svg", ".psd", ".exr", ".hdr", ".dng", ".cr2", ".nef", ".arw", ".raw", ".eps")
-#: names that folders of a split have, in any case
+#: names of the folders of a split, in upper or lower case
 TRAINING = ("train", "training")
 HELD_OUT = ("test", "testing", "val", "valid", "validation")
 
@@ -38,44 +38,45 @@ def load_image_folder(
     skip_damaged: bool = False,
     held_out: str | None = None,
 ) -> Dataset:
-    """Pictures from a folder that holds a folder for each class: ``folder/cat/1.png``, ``folder/dog/old/7.jpg``.
+    """Load pictures from a folder with one subfolder per class: ``folder/cat/1.png``, ``folder/dog/old/7.jpg``.
 
-    Where the folder holds ``train`` (or ``training``) and one of ``test``, ``testing``, ``val``, ``valid`` and
-    ``validation``, in upper or lower case, each with the classes' folders, that is the split: the second part is the
-    one that ``held_out`` names, else the test, else the validation pictures; anything else is left alone.
-    Otherwise a picture is for testing if the SHA-256 of ``class/path``, as a number from 0 to 1, is below
-    ``test``: pictures that are added later move no other. A class whose pictures all fell to the test keeps the
-    one with the greatest number for training.
+    If the folder contains ``train`` (or ``training``) and one of ``test``, ``testing``, ``val``, ``valid`` and
+    ``validation``, in upper or lower case, each with subfolders for the classes, these define the split. The second
+    part is the one named by ``held_out``, otherwise the test pictures, otherwise the validation pictures; other folders
+    are ignored. Without such folders, a picture is for testing if the SHA-256 of ``class/path``, as a number from 0 to
+    1, is below ``test``. So adding pictures later does not move any other. If all pictures of a class would be for
+    testing, the one with the largest number is kept for training.
 
-    Each picture is turned as its EXIF orientation says, scaled until it just covers ``size`` (a triangle filter that
-    averages where it shrinks), and cut around its middle. Transparent parts lie on white. Grey pictures have three
-    equal channels in colour; colours become grey by ITU-R 601 (0.299 R + 0.587 G + 0.114 B). Grey pictures of 16 bits
-    keep all their levels, 65,535 is 1. Of a moving picture the first is taken. Read are pictures whose names end in
-    .png, .jpg (.jpeg, .jpe, .jfif), .webp, .avif, .bmp, .gif, .tif (.tiff), .ppm (.pgm, .pbm, .pnm) and .jp2, in
-    folders within a class's folder and behind links too; names that begin with a dot are ignored. For pictures of
-    other kinds there is a warning.
+    Each picture is rotated according to its EXIF orientation, scaled until it just covers ``size`` (with a triangle
+    filter, which averages when shrinking), and cropped around its centre. Transparent parts are put on white. With
+    ``colour``, grey pictures get three equal channels; without, colours are converted by ITU-R 601 (0.299 R + 0.587 G +
+    0.114 B). Grey pictures with 16 bits keep all their levels; 65,535 becomes 1. Of an animation the first frame is
+    used. Pictures with the endings .png, .jpg (.jpeg, .jpe, .jfif), .webp, .avif, .bmp, .gif, .tif (.tiff), .ppm (.pgm,
+    .pbm, .pnm) and .jp2 are read, also in nested folders and through links; names that begin with a dot are ignored.
+    Picture formats that Pillow does not read cause a warning.
 
     Args:
         folder: the folder.
         size: height and width in pixels, or one number for both.
-        test: share of the pictures that is for testing, in the mean; not used where train and test are given.
+        test: expected share of the pictures for testing; not used if the folder defines the split.
         colour: True for three channels (red, green, blue), False for one.
-        skip_damaged: True leaves out pictures that cannot be read, with a warning for each.
-        held_out: name of the folder with the second part of a split, such as "val" where there is a "test" too.
+        skip_damaged: whether to skip pictures that cannot be read, with a warning for each.
+        held_out: name of the folder with the second part of a split, such as "val" if there is also a "test".
 
     Shapes:
-        x (pictures, height, width, 3 or 1) float32 in [0, 1]; y counts the classes in the order of their names.
+        x (pictures, height, width, 3 or 1) float32 in [0, 1]; y (pictures,) indexes the classes, sorted by name.
 
     Returns:
-        The data set. Its classes are the folders' names, its pictures are ordered by class and path.
+        The data set. Its classes are the folders' names; its pictures are ordered by class and path.
 
     Raises:
         ImportError: Pillow is not installed.
-        TypeError: ``size`` is no integer or two, ``test`` no number.
-        ValueError: ``size`` below 1 or ``test`` not from 0 to below 1; no folders of classes, a class without
-            pictures, a class in ``test`` that ``train`` lacks; one part of a split alone, or no folder ``held_out``.
+        TypeError: ``size`` is not one or two integers, or ``test`` is not a number.
+        ValueError: ``size`` is below 1, or ``test`` is not from 0 to below 1; there are no folders of classes, a class
+            has no pictures, or ``test`` has a class that ``train`` lacks; one part of a split is missing, or there is
+            no folder ``held_out``.
         DataDamagedError: a picture cannot be read; the message names it.
-        FileNotFoundError: no such folder.
+        FileNotFoundError: the folder does not exist.
         NotADirectoryError: it is a file.
 
     Example:
@@ -95,7 +96,7 @@ def load_image_folder(
         raise TypeError(f"{where}: test is {test!r}, it must be a number")
     if not 0 <= test < 1:
         raise ValueError(f"{where}: test is {test}, it must be a share from 0 to below 1")
-    image_module("pictures")  # before any file is looked at
+    image_module("pictures")  # raise before any file is read
     root = path_of(folder, "folder")
     if not root.exists():
         raise FileNotFoundError(f"{where}: there is no folder {root}")
@@ -121,7 +122,7 @@ def load_image_folder(
 
 
 def load_image(path: str | os.PathLike[str], *, size: int | Sequence[int], colour: bool = True) -> np.ndarray:
-    """One picture from a file, made as :func:`load_image_folder` makes them.
+    """Load one picture from a file, processed as by :func:`load_image_folder`.
 
     Args:
         path: the file.
@@ -136,10 +137,10 @@ def load_image(path: str | os.PathLike[str], *, size: int | Sequence[int], colou
 
     Raises:
         ImportError: Pillow is not installed.
-        TypeError: ``size`` is no integer or two.
-        ValueError: ``size`` below 1.
-        FileNotFoundError: no such file.
-        DataDamagedError: it cannot be read.
+        TypeError: ``size`` is not one or two integers.
+        ValueError: ``size`` is below 1.
+        FileNotFoundError: the file does not exist.
+        DataDamagedError: the picture cannot be read.
 
     Example:
         >>> import tempfile
@@ -175,7 +176,7 @@ class _Part(NamedTuple):
 
 
 def _split(root: Path, held_out: str | None, where: str) -> tuple[Path, Path] | None:
-    """The folders of training and held-out pictures; None where the folders are classes."""
+    """The folders of training and held-out pictures; None if the folders are classes."""
     if held_out is not None and not isinstance(held_out, str):
         raise TypeError(f"{where}: held_out is {held_out!r}, it must be the name of a folder, such as 'val'")
     folders = [entry for entry in _folders(root) if entry.name.lower() in (*TRAINING, *HELD_OUT)]
@@ -186,7 +187,7 @@ def _split(root: Path, held_out: str | None, where: str) -> tuple[Path, Path] | 
     others = [parts[name] for name in HELD_OUT if name in parts]
     if held_out is not None and held_out.lower() not in parts:
         raise ValueError(f"{where}: there is no folder {root / held_out}; {root} holds {_listed(_folders(root))}")
-    alone = len(folders) == len(_folders(root))  # else a class may be called train
+    alone = len(folders) == len(_folders(root))  # otherwise a class may be called train
     if not folders or not (alone or all(_folders(entry) and not _direct(entry) for entry in folders)):
         return None
     if len(training) > 1:
@@ -206,7 +207,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _direct(folder: Path) -> bool:
-    """Whether a folder holds pictures itself."""
+    """Whether a folder directly contains pictures."""
     return any(entry.suffix.lower() in ENDINGS for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
@@ -215,8 +216,8 @@ def _listed(folders: list[Path]) -> str:
 
 
 def _pictures(root: Path, known: tuple[str, ...] | None, where: str) -> tuple[tuple[str, ...], list[_Picture]]:
-    """The classes in a folder and their pictures, ordered; ``known`` are the classes that there may be."""
-    # one and the same name may be spelt in two ways, é or e and an accent, depending on the file system
+    """The classes in a folder and their pictures, ordered; ``known`` are the allowed classes, None for any."""
+    # depending on the file system, the same name may be encoded in two ways: é, or e and an accent
     folders: dict[str, list[Path]] = {}
     for entry in _folders(root):
         folders.setdefault(unicodedata.normalize("NFC", entry.name), []).append(entry)
@@ -235,11 +236,11 @@ def _pictures(root: Path, known: tuple[str, ...] | None, where: str) -> tuple[tu
 
 
 def _files(folder: Path) -> list[tuple[str, Path]]:
-    """The pictures below a folder, each with its path within, spelt alike on every system."""
+    """The pictures below a folder, each with its relative path, encoded the same on every system."""
     found, unread, seen = [], [], set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         here = os.path.realpath(parent)
-        if here in seen:  # a link to a folder around it
+        if here in seen:  # a link to an enclosing folder
             folders[:] = []
             continue
         seen.add(here)
@@ -263,7 +264,7 @@ def _files(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _number(name: str) -> float:
-    # 53 bits, as many as a float holds, so that the number stays below 1; a name that is no text keeps its bytes
+    # 53 bits, as many as a float holds, so that the number stays below 1; undecodable names keep their bytes
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
@@ -288,7 +289,7 @@ def _read(found: list[_Picture], classes: int, height: int, width: int, mode: st
                 raise
             warnings.warn(f"left out: {error}", stacklevel=3)
         else:
-            if pixels.dtype != images.dtype:  # bytes as long as they do: they take a quarter of the memory
+            if pixels.dtype != images.dtype:  # keep bytes as long as possible: they take a quarter of the memory
                 images, pixels = _as_numbers(images), _as_numbers(pixels)
             images[len(kept)] = pixels.reshape(images.shape[1:])
             kept.append(picture)
@@ -300,18 +301,18 @@ def _read(found: list[_Picture], classes: int, height: int, width: int, mode: st
 
 
 def _as_numbers(images: np.ndarray) -> np.ndarray:
-    """Values from 0 to 1, float32, of bytes or of what is that already."""
+    """Values from 0 to 1, float32; bytes are converted, float32 is returned unchanged."""
     return unit(images) if images.dtype == np.uint8 else images
 
 
 def _pixels(path: Path, height: int, width: int, mode: str) -> np.ndarray:
-    """A picture in its size: bytes, or float32 from 0 to 1 where it has 16 bits; in colour (height, width, 3)."""
+    """A picture scaled and cropped: bytes, or float32 from 0 to 1 if it has 16 bits; in colour (height, width, 3)."""
     module = image_module("pictures")
     try:
         with module.open(path) as opened:
             opened.load()
             image = _plain(_upright(opened, module), mode, module)
-    except Exception as error:  # a decoder given garbage fails in any way there is: SyntaxError, struct.error, ...
+    except Exception as error:  # decoders may raise anything on bad data: SyntaxError, struct.error, ...
         raise DataDamagedError(f"the picture {path} cannot be read ({type(error).__name__}: {error})") from None
     scale = min(image.width / width, image.height / height)
     across, down = width * scale, height * scale
@@ -326,7 +327,7 @@ def _pixels(path: Path, height: int, width: int, mode: str) -> np.ndarray:
 
 
 def _upright(image: Any, module: Any) -> Any:
-    """A picture turned as its EXIF orientation says; no other tag is looked at, as one may be faulty."""
+    """Rotate a picture according to its EXIF orientation; other tags are not read, because they may be faulty."""
     turns = module.Transpose
     ways = {
         2: turns.FLIP_LEFT_RIGHT,
@@ -339,16 +340,16 @@ def _upright(image: Any, module: Any) -> Any:
     }
     try:
         way = ways.get(image.getexif().get(0x0112, 1))
-    except Exception:  # no EXIF that can be read
+    except Exception:  # no readable EXIF data
         return image
     return image if way is None else image.transpose(way)
 
 
 def _plain(image: Any, mode: str, module: Any) -> Any:
-    """A picture of 8 bits in one or three channels, or one of 16 bits as numbers from 0 to 1, from any other."""
+    """Convert a picture to 8 bits and one or three channels; 16 bits become floats from 0 to 1."""
     if image.mode == "F":
         raise ValueError("it holds floating-point numbers, whose range is not known; read it into an array yourself")
-    if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion would cut off at 255
+    if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion would clip at 255
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
             raise ValueError(f"its values go from {grey.min()} to {grey.max()}, which are not 16 bits")

@@ -23,12 +23,12 @@ def read_npz(path: Path, checksum: str, *names: str) -> tuple[np.ndarray, ...]:
         The arrays, in the order of ``names``.
 
     Raises:
-        DataDamagedError: another checksum, no such archive, or an array is missing or no plain array.
+        DataDamagedError: the checksum is wrong, the file is not an archive, or an array is missing or pickled.
     """
     check(path, checksum)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return tuple(archive[name] for name in names)
     except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        # np.load gives a bare array for a .npy file, which is no context manager: TypeError
+        # for a .npy file np.load returns an array, which is not a context manager: TypeError
         raise DataDamagedError(f"{path} is not the archive of {', '.join(names)} that it should be ({error})") from None

@@ -1,4 +1,4 @@
-"""Pillow, which reads pictures, where it is needed and only there."""
+"""Pillow, which reads pictures, imported only where it is needed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from types import ModuleType
 
 
 def image_module(purpose: str) -> ModuleType:
-    """``PIL.Image``, or an error that says how to get it.
+    """``PIL.Image``, or an error that says how to install it.
 
     Args:
         purpose: what needs it, for the message.

@@ -1,4 +1,4 @@
-"""Sound as pictures: power over time and frequency, and its logarithm in mel bands."""
+"""Spectrograms: power over time and frequency, and its logarithm in mel bands."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ if TYPE_CHECKING:
 def spectrogram(
     x: Float[Array, "batch samples channels"], *, window: int = 256, hop: int = 80
 ) -> Float[Array, "batch frames bins channels"]:
-    r"""The power of each frequency in each short stretch of sound.
+    r"""The power of each frequency in each frame of a sound.
 
     .. math:: S_{t, f} = \Bigl| \sum_{n=0}^{N-1} w_n\, x_{t h + n}\, e^{-2 \pi i f n / N} \Bigr|^2
         \Big/ \Bigl( \sum_n w_n \Bigr)^2, \quad w_n = \tfrac12 - \tfrac12 \cos \frac{2 \pi n}{N}
 
-    with the window's length N and the hop h. Only whole stretches count: nothing is padded. A sine of amplitude
-    a in the middle of a bin has the power a² / 4 there, whatever the window.
+    with the window length N and the hop h. Only complete frames are used; nothing is padded. A sine of amplitude a in
+    the middle of a bin has the power a² / 4 there, for any window length.
 
     Args:
-        x: sound; channels are kept apart.
-        window: length N of a stretch, in samples.
-        hop: samples from the start of one stretch to that of the next.
+        x: sound; channels are processed separately.
+        window: length N of a frame, in samples.
+        hop: samples from the start of one frame to that of the next.
 
     Shapes:
         x (batch, samples, channels).
 
     Returns:
-        (batch, 1 + (samples - window) // hop, 1 + window // 2, channels), dtype of x: a picture for 2-D layers.
+        (batch, 1 + (samples - window) // hop, 1 + window // 2, channels), dtype of x: an image for 2-D layers.
 
     Raises:
-        TypeError: x holds no floating-point numbers; ``window`` or ``hop`` is no integer.
-        ValueError: x has not three axes or is shorter than the window; ``window`` below 2, ``hop`` below 1.
+        TypeError: x is not floating point, or ``window`` or ``hop`` is not an integer.
+        ValueError: x does not have three axes or is shorter than the window, ``window`` is below 2, or ``hop`` below 1.
 
     Source:
         Allen, "Short term spectral analysis, synthesis, and modification by discrete Fourier transform", 1977;
-        the window is von Hann's, the scale the "spectrum" of SciPy.
+        the window is the Hann window, the scaling SciPy's "spectrum".
 
     Example:
         >>> tone = jnp.sin(2 * jnp.pi * 1000 * jnp.linspace(0, 0.1, 801))[None, :, None]
@@ -72,35 +72,36 @@ def log_mel(
     high: float | None = None,
     floor: float = 1e-10,
 ) -> Float[Array, "batch frames bands channels"]:
-    r"""The logarithm of a :func:`spectrogram` in bands as wide as the ear's.
+    r"""The logarithm of a :func:`spectrogram` in mel bands, whose widths approximate those of the ear.
 
     .. math:: y_{t, b} = \ln \Bigl( \epsilon + \sum_f M_{f, b} S_{t, f} \Bigr), \quad
         m(\nu) = 2595 \log_{10} (1 + \nu / 700)
 
     The bands' edges are equally spaced on the mel scale m, from m(low) to m(high). Band b is a triangle over the
-    frequency in hertz: 0 at the centre of the band before, 1 at its own, 0 at that of the band after.
-    The defaults are stretches of 32 ms every 10 ms at 8,000 samples a second.
+    frequency in hertz: 0 at the centre of the previous band, 1 at its own centre, 0 at that of the next band.
+    The defaults are frames of 32 ms every 10 ms at 8,000 samples per second.
 
     Args:
-        x: sound; channels are kept apart.
+        x: sound; channels are processed separately.
         rate: samples per second.
-        window: length of a stretch, in samples.
-        hop: samples from the start of one stretch to that of the next.
+        window: length of a frame, in samples.
+        hop: samples from the start of one frame to that of the next.
         bands: number of bands.
         low: lower edge of the first band, in hertz.
         high: upper edge of the last band, in hertz; half the rate by default.
-        floor: ε, the power that is taken for silence; by default about what rounding to 16 bits adds, 2⁻³⁰ / 12.
+        floor: ε, the power of silence; by default about the noise power of rounding to 16 bits, 2⁻³⁰ / 12.
 
     Shapes:
         x (batch, samples, channels).
 
     Returns:
-        (batch, 1 + (samples - window) // hop, bands, channels), dtype of x: a picture for 2-D layers.
+        (batch, 1 + (samples - window) // hop, bands, channels), dtype of x: an image for 2-D layers.
 
     Raises:
-        TypeError: as :func:`spectrogram`; ``bands`` is no integer.
-        ValueError: as :func:`spectrogram`; ``low`` and ``high`` not in order within half the rate, ``floor`` or
-            ``rate`` not above 0, or a band so narrow that no frequency of the spectrogram falls into it.
+        TypeError: as for :func:`spectrogram`, or ``bands`` is not an integer.
+        ValueError: as for :func:`spectrogram`; also if ``low`` and ``high`` are not in order within half the rate,
+            ``floor`` or ``rate`` is not above 0, or a band is so narrow that it contains no frequency of the
+            spectrogram.
 
     Source:
         O'Shaughnessy, "Speech Communication: Human and Machine", 1987, p. 150 (the scale, as in the HTK Book);
@@ -134,12 +135,12 @@ def log_mel(
 
 
 def _power(x: Array, window: int, hop: int) -> Array:
-    wide = x.dtype if x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)  # Fourier transforms know no shorter numbers
+    wide = x.dtype if x.dtype.itemsize >= 4 else jnp.dtype(jnp.float32)  # FFTs do not support half precision
     weights = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     starts = hop * np.arange(1 + (x.shape[1] - window) // hop)
     stretches = x.astype(wide)[:, starts[:, None] + np.arange(window)]  # (batch, frames, window, channels)
     waves = jnp.fft.rfft(stretches * jnp.asarray(weights / weights.sum(), wide)[:, None], axis=2)
-    # not |z|², whose square root has no derivative in silence
+    # not abs(z)², because abs has no derivative at 0, in silence
     return jnp.square(waves.real) + jnp.square(waves.imag)
 
 

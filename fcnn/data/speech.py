@@ -1,4 +1,4 @@
-"""The Free Spoken Digit Dataset: six people say the digits in English."""
+"""The Free Spoken Digit Dataset: the digits spoken in English by six speakers."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Recordings(NamedTuple):
     """Recordings of unequal length, in the order of digit, speaker and take.
 
     Attributes:
-        samples: one array (length,) float32 in [-1, 1] for each recording.
-        labels: the digit said, (recordings,) int32.
-        speakers: who said it, (recordings,) str.
-        takes: the recording's own number among those of its speaker and digit, (recordings,) int32.
+        samples: one array (length,) float32 in [-1, 1] per recording.
+        labels: the spoken digit, (recordings,) int32.
+        speakers: name of the speaker, (recordings,) str.
+        takes: number of the recording among those of its speaker and digit, (recordings,) int32.
         rate: samples per second.
-        licence: where the data are from and under which terms, in a line.
+        licence: source and licence of the data, in one line.
     """
 
     samples: tuple[np.ndarray, ...]
@@ -43,15 +43,16 @@ class Recordings(NamedTuple):
 
 
 def spoken_digits(*, seconds: float = 1.0, held_out: str | Sequence[str] | None = None) -> Dataset:
-    """3,000 recordings of spoken digits as waves of equal length, 8,000 samples a second.
+    """3,000 recordings of spoken digits as waveforms of equal length, at 8,000 samples per second.
 
-    The recordings are cut close to the speech, so that each begins where the word does: the start is kept, and
-    zeros follow. Of the 3,000 only 20 are longer than a second, and none loses more than 0.8% of its energy.
+    The recordings are trimmed to the speech, so each begins with the word. Longer recordings are cut at the end,
+    shorter ones are followed by zeros. Only 20 of the 3,000 are longer than a second, and none loses more than 0.8% of
+    its energy.
 
     Args:
         seconds: length of each example.
-        held_out: None splits by the data set's own rule: takes 0 to 4 are for testing (300 of 3,000). Names of
-            speakers, such as ``("theo",)``, keep all of theirs, and only theirs, for testing.
+        held_out: None splits by the data set's own rule: takes 0 to 4 are for testing (300 of 3,000). With one or more
+            names of speakers, such as ``("theo",)``, all their recordings, and only these, are for testing.
 
     Shapes:
         train x (2700, seconds * 8000, 1), test x (300, seconds * 8000, 1) float32 in [-1, 1].
@@ -60,10 +61,10 @@ def spoken_digits(*, seconds: float = 1.0, held_out: str | Sequence[str] | None 
         The data set.
 
     Raises:
-        TypeError: ``seconds`` is no number.
-        ValueError: ``seconds`` is shorter than a sample; no such speaker, or nobody left to train on.
-        DataNotFoundError: the files are not there; the message says what to put where.
-        DataDamagedError: a file has another checksum, or is not what it should be.
+        TypeError: ``seconds`` is not a number.
+        ValueError: ``seconds`` is shorter than a sample, a speaker does not exist, or no speaker is left for training.
+        DataNotFoundError: the files are missing; the message says which files to put where.
+        DataDamagedError: a file has a wrong checksum or wrong content.
 
     Source:
         Jackson and others, "Free Spoken Digit Dataset", https://github.com/Jakobovski/free-spoken-digit-dataset.
@@ -97,11 +98,11 @@ def spoken_digits(*, seconds: float = 1.0, held_out: str | Sequence[str] | None 
 
 
 def spoken_digit_recordings() -> Recordings:
-    """The recordings of the Free Spoken Digit Dataset at their own lengths, with who said them.
+    """The recordings of the Free Spoken Digit Dataset at their original lengths, with their speakers.
 
-    Read from ``fsdd.npz``, whose SHA-256 is checked, or from ``recordings/``, the folder of WAV files in a clone of
-    the original repository. Either may lie in the folder ``fsdd`` or ``free-spoken-digit-dataset`` in the one
-    that the environment variable FCNN_DATA names, in that folder itself, or in ``~/.cache/fcnn/fsdd``.
+    They are read from ``fsdd.npz``, whose SHA-256 is verified, or from ``recordings/``, the folder of WAV files in a
+    clone of the original repository. Either may be in a folder ``fsdd`` or ``free-spoken-digit-dataset`` inside the
+    folder named by the environment variable FCNN_DATA, in that folder itself, or in ``~/.cache/fcnn/fsdd``.
 
     Shapes:
         3,000 arrays of 1,148 to 18,262 samples; labels, speakers and takes (3000,).
@@ -110,8 +111,8 @@ def spoken_digit_recordings() -> Recordings:
         The recordings.
 
     Raises:
-        DataNotFoundError: the files are not there; the message says what to put where.
-        DataDamagedError: a file has another checksum, or is not what it should be.
+        DataNotFoundError: the files are missing; the message says which files to put where.
+        DataDamagedError: a file has a wrong checksum or wrong content.
 
     Source:
         Jackson and others, "Free Spoken Digit Dataset", https://github.com/Jakobovski/free-spoken-digit-dataset.

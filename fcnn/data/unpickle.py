@@ -1,7 +1,7 @@
-"""Arrays, lists and words out of a pickle, without running anything that the pickle names.
+"""Arrays, lists and strings from a pickle, without running any code that the pickle names.
 
-A pickle is a program: it may name any function, and :func:`pickle.load` calls it. Here the few names that
-arrays need stand for classes below that only keep what they are given. Every other name is refused.
+A pickle is a program: it may name any function, and :func:`pickle.load` calls it. Here the few names that arrays need
+are mapped to the classes below, which only store their arguments. Every other name is rejected.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import numpy as np
 
 
 class _Name:
-    """Stands for ``numpy.ndarray`` where a pickle says of which class the array is; does nothing."""
+    """Replaces ``numpy.ndarray`` where a pickle names the class of an array; does nothing."""
 
     def __init__(self, *arguments: Any) -> None:
         raise pickle.UnpicklingError("a class is called that stands for itself alone")
 
 
 class _Type:
-    """Stands for ``numpy.dtype``."""
+    """Replaces ``numpy.dtype``."""
 
     def __init__(self, code: Any = b"", *flags: Any) -> None:
         self.code = code if isinstance(code, bytes) else str(code).encode()
 
     def __setstate__(self, state: Any) -> None:
-        """Byte order and the like: bytes have none."""
+        """Ignore byte order and similar settings, which do not matter for bytes."""
 
 
 class _Array:
-    """Stands for what ``numpy.core.multiarray._reconstruct`` returns: an array without content, filled later."""
+    """Replaces the result of ``numpy.core.multiarray._reconstruct``: an empty array, filled later."""
 
     def __init__(self, *arguments: Any) -> None:
         self.value: np.ndarray | None = None
@@ -47,7 +47,7 @@ class _Array:
 
 
 class _Encoded:
-    """Stands for ``_codecs.encode``, with which Python 3 writes bytes into pickles that Python 2 can read."""
+    """Replaces ``_codecs.encode``, with which Python 3 writes bytes into pickles that Python 2 can read."""
 
     def __new__(cls, text: Any, coding: Any) -> Any:
         if not isinstance(text, str) or coding not in ("latin1", b"latin1"):
@@ -64,7 +64,7 @@ _STANDS_FOR = {
 }
 
 
-# Python's own and not the one in C: a damaged file can ask that one for a memo of many gigabytes
+# the unpickler in Python, not the one in C: a damaged file can make the latter allocate a memo of many gigabytes
 class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -74,16 +74,16 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
 
 
 def plain_dict(raw: bytes) -> dict[str, Any]:
-    """Read a pickled dict of arrays of bytes, lists, numbers and words.
+    """Read a pickled dict of byte arrays, lists, numbers and strings.
 
     Args:
-        raw: the pickle, of Python 2 or 3.
+        raw: the pickle, from Python 2 or 3.
 
     Returns:
-        The dict, its keys as words, its arrays as uint8.
+        The dict, with strings as keys and uint8 arrays.
 
     Raises:
-        pickle.UnpicklingError: broken off, no dict, or it asks for anything else; nothing of it was run.
+        pickle.UnpicklingError: the pickle is truncated, not a dict, or names anything else; none of it was run.
 
     Example:
         >>> plain_dict(pickle.dumps({"data": np.array([[1, 2]], np.uint8), "labels": [7]}, protocol=2))
@@ -99,5 +99,5 @@ def plain_dict(raw: bytes) -> dict[str, Any]:
         }
     except pickle.UnpicklingError:
         raise
-    except Exception as error:  # a broken program fails in any way there is
+    except Exception as error:  # a damaged pickle may raise anything
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None

@@ -1,7 +1,7 @@
-"""Augmentation on the device: functions (key, batch) to batch that become a part of the compiled training step.
+"""Augmentation on the device: functions (key, batch) to batch that become part of the compiled training step.
 
-An augmentation is a value, such as ``compose(Crop(4), Flip())``. What it does under its random numbers is there as a
-plain function too: ``shift``, ``affine``, ``displace``, ``erase``, ``brightness`` and others, for one image.
+An augmentation is a value, such as ``compose(Crop(4), Flip())``. The deterministic operations behind the augmentations
+are also plain functions of one image: ``shift``, ``affine``, ``displace``, ``erase``, ``brightness`` and others.
 """
 
 from .augmentation import Augmentation, PerExample

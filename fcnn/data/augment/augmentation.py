@@ -1,4 +1,4 @@
-"""What an augmentation is: a value, called with a key and a batch, that gives a batch of the same shape."""
+"""The base classes of augmentations: values that are called with a key and a batch, and return a batch."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Batch = tuple[Any, Any]
 class Augmentation(Value):
     """A function (key, batch) to batch, as a frozen dataclass of plain numbers.
 
-    It is hashable and compares by its numbers, so a training step compiled with it is found again; its ``repr``
-    is code that makes it again. Subclass it as ``@dataclass(frozen=True)`` and write ``__call__``; where each
-    example is changed by itself, subclass :class:`PerExample` instead.
+    It is hashable and compares by value, so a training step compiled with it is reused; its ``repr`` is code that
+    recreates it. Subclass it as ``@dataclass(frozen=True)`` and write ``__call__``. To change each example separately,
+    subclass :class:`PerExample` instead.
 
     Attributes:
         by_example: whether the call takes ``examples`` (batch,), the positions of the examples in the data set, and
-            ``epoch``, an integer, beside the key and the batch.
-        moves: whether it moves samples of the first input over the space, so that masks have to follow (see
+            ``epoch``, an integer, in addition to the key and the batch.
+        moves: whether it moves samples of the first input in space, so that masks must be moved too (see
             ``together``).
-        mixes: whether what becomes of an example depends on others in the batch.
+        mixes: whether the result for an example depends on others in the batch.
     """
 
     by_example: ClassVar[bool] = False
@@ -70,16 +70,16 @@ class Augmentation(Value):
         return moved
 
     def check_values(self, x: Any) -> None:
-        """Raise where the values of the first input, an array that is not traced, do not suit."""
+        """Raise if the values of the first input, an array that is not traced, are unsuitable."""
 
 
 class PerExample(Augmentation):
-    r"""An augmentation that draws numbers for each example and alters it by them.
+    r"""An augmentation that draws random numbers for each example and alters the example accordingly.
 
     .. math:: x'_i = \text{alter}(x_i, \text{draw}(k_i)), \quad k_1, \dots, k_n = \text{split}(k, n)
 
-    It works on the first input; the other inputs and the targets stay. What becomes of an example does not depend
-    on the others in the batch.
+    It changes the first input only; the other inputs and the targets are unchanged. The result for an example does not
+    depend on the others in the batch.
 
     Example:
         >>> from dataclasses import dataclass
@@ -95,9 +95,9 @@ class PerExample(Augmentation):
         ((4, 8, 8, 1), True)
     """
 
-    #: whether x must be of floating point, because its values are computed with
+    #: whether x must be floating point, because arithmetic is done on its values
     floating: ClassVar[bool] = True
-    #: how many space axes x has at least
+    #: the least number of space axes of x
     rank: ClassVar[int] = 1
 
     def __call__(self, key: jax.Array, batch: Batch) -> Batch:
@@ -114,19 +114,19 @@ class PerExample(Augmentation):
         return pack((x, *inputs[1:]), targets, alone)
 
     def check_rank(self, shape: tuple[int, ...]) -> None:
-        """Raise where x, of this shape with the batch, is nothing to work on."""
+        """Raise if the shape of x, including the batch, is unsuitable."""
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> Any:
-        """The random numbers for one example of this shape, (*space, channels)."""
+        """Draw the random numbers for one example of this shape, (*space, channels)."""
         raise NotImplementedError(f"{type(self).__name__} has no draw(key, shape)")
 
     def alter(self, x: jax.Array, drawn: Any) -> jax.Array:
-        """One example x (*space, channels) changed by what ``draw`` returned."""
+        """Change one example x (*space, channels), given the result of ``draw``."""
         raise NotImplementedError(f"{type(self).__name__} has no alter(x, drawn)")
 
 
 def check_targets_stay(targets: Any, x: tuple[int, ...]) -> None:
-    """Raise where targets lie over the space of x (batch, *space, channels), which is about to move without them."""
+    """Raise if targets have the space of x (batch, *space, channels), which is about to be moved without them."""
     space = tuple(x[1:-1])
     for leaf in jax.tree.leaves(targets):
         shape = tuple(getattr(leaf, "shape", ()))
@@ -152,16 +152,16 @@ def unpack(batch: Any) -> tuple[tuple[Any, ...], Any, bool]:
 
 
 def pack(inputs: tuple[Any, ...], targets: Any, alone: bool) -> Batch:
-    """The batch in the form in which it came."""
+    """The batch in the form in which it was given."""
     return (inputs[0] if alone else inputs, targets)
 
 
 def check_input(x: Any, *, floating: bool, rank: int = 1) -> jax.Array:
-    """An input as a JAX array (batch, *space, channels) with at least so many space axes.
+    """An input as a JAX array (batch, *space, channels) with at least ``rank`` space axes.
 
     Raises:
-        TypeError: no array, or integers where values are computed with.
-        ValueError: too few axes.
+        TypeError: if it is not an array, or not floating point where that is required.
+        ValueError: if it has too few axes.
     """
     if not isinstance(x, np.ndarray | jax.Array):
         raise TypeError(f"x must be an array (batch, *space, channels), not {kind(x)}")
@@ -182,8 +182,8 @@ def real(value: Any, name: str, low: float = -math.inf, high: float = math.inf) 
     """A finite number from low to high, as a Python float.
 
     Raises:
-        TypeError: not a number; a bool does not count as one.
-        ValueError: out of range.
+        TypeError: if it is not a number; a bool does not count as one.
+        ValueError: if it is out of range.
     """
     if isinstance(value, bool | str) or not hasattr(value, "__float__") or getattr(value, "ndim", 0):
         raise TypeError(f"{name} must be a number, not {value!r}")
@@ -195,7 +195,7 @@ def real(value: Any, name: str, low: float = -math.inf, high: float = math.inf) 
 
 
 def pair(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
-    """A range (low, high), both within limits and in order."""
+    """A range (low, high) as floats, checked to be within limits and in order."""
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise TypeError(f"{name} must be a pair (low, high), not {value!r}")
     first, last = real(value[0], name, low, high), real(value[1], name, low, high)
@@ -212,12 +212,12 @@ def space_axis(axis: int, rank: int) -> int:
 
 
 def wide(dtype: Any) -> Any:
-    """The dtype that is computed in: float32 for halves, else the dtype itself."""
+    """The dtype used for computing: float32 for half precision, otherwise the dtype itself."""
     return jnp.dtype(jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype)
 
 
 def kind(value: Any) -> str:
-    """A value in words, for errors."""
+    """A description of a value for error messages."""
     if hasattr(value, "shape"):
         return f"an array of {format_shape(tuple(value.shape))}"
     return f"a {'dict' if isinstance(value, Mapping) else type(value).__name__}"

@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import format_shape
 from .augmentation import PerExample, pair, real, wide
 
-#: how bright red, green and blue look (ITU-R BT.601, as torchvision rounds them)
+#: luminance weights of red, green and blue (ITU-R BT.601, rounded as in torchvision)
 GREY = (0.2989, 0.587, 0.114)
 
 
@@ -23,7 +23,7 @@ def brightness(image: jax.Array, factor: Any) -> jax.Array:
 
     Args:
         image: (height, width, channels), values from 0 to 1.
-        factor: f; 0 is black, 1 the image.
+        factor: f; 0 gives black, 1 the original image.
 
     Returns:
         The image, from 0 to 1.
@@ -39,13 +39,13 @@ def brightness(image: jax.Array, factor: Any) -> jax.Array:
 
 
 def contrast(image: jax.Array, factor: Any) -> jax.Array:
-    r"""Move the values of an image away from its mean grey, or towards it.
+    r"""Move the values of an image away from its mean grey value, or towards it.
 
     .. math:: y = \text{clip}(f x + (1 - f) m, 0, 1), \quad m = \text{mean}(0.2989 r + 0.587 g + 0.114 b)
 
     Args:
         image: (height, width, 1 or 3), values from 0 to 1.
-        factor: f; 0 is all grey, 1 the image.
+        factor: f; 0 gives a uniform grey, 1 the original image.
 
     Returns:
         The image, from 0 to 1.
@@ -67,7 +67,7 @@ def saturation(image: jax.Array, factor: Any) -> jax.Array:
 
     Args:
         image: (height, width, 3), values from 0 to 1.
-        factor: f; 0 is grey, 1 the image.
+        factor: f; 0 gives a grey image, 1 the original one.
 
     Returns:
         The image, from 0 to 1.
@@ -83,9 +83,9 @@ def saturation(image: jax.Array, factor: Any) -> jax.Array:
 
 
 def hue(image: jax.Array, turns: Any) -> jax.Array:
-    r"""Turn the colours of an image round the circle of hues.
+    r"""Rotate the colours of an image around the hue circle.
 
-    With hue H (in sixths of the circle), V the largest and C the largest less the smallest of r, g, b,
+    With the hue H (in sixths of the circle), the maximum V of r, g, b, and C their maximum minus their minimum,
 
     .. math::
         H' = H + 6 t, \quad
@@ -93,10 +93,10 @@ def hue(image: jax.Array, turns: Any) -> jax.Array:
 
     Args:
         image: (height, width, 3), values from 0 to 1.
-        turns: t; 1/3 makes red green, 1/2 gives complementary colours.
+        turns: t, as a fraction of the circle; 1/3 turns red into green, 1/2 gives complementary colours.
 
     Returns:
-        The image; greys stay.
+        The image; grey values are unchanged.
 
     Source:
         Smith, "Color gamut transform pairs", 1978; ``torchvision.transforms.functional.adjust_hue``.
@@ -106,7 +106,7 @@ def hue(image: jax.Array, turns: Any) -> jax.Array:
         [0.0, 1.0, 0.0]
     """
     dtype = wide(image.dtype)
-    # channels first in here, and floor for the remainder: ten times as fast on the CPU
+    # channels first, and floor for the remainder: ten times as fast on the CPU
     red, green, blue = jnp.moveaxis(image.astype(dtype), -1, 0)
     most = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = most - jnp.minimum(jnp.minimum(red, green), blue)
@@ -124,7 +124,7 @@ def hue(image: jax.Array, turns: Any) -> jax.Array:
 
 
 def grey(image: jax.Array) -> jax.Array:
-    """How bright an image looks, (height, width, 1); an image of one channel is its own.
+    """The luminance of an image, (height, width, 1); an image with one channel is returned as it is.
 
     Example:
         >>> round(grey(jnp.ones((1, 1, 3))).item(), 4)
@@ -133,7 +133,7 @@ def grey(image: jax.Array) -> jax.Array:
     x = image.astype(wide(image.dtype))
     if image.shape[-1] == 1:
         return x
-    # slice by slice: sums over a last axis of three are slow on the CPU
+    # slice by slice: sums over a last axis of size 3 are slow on the CPU
     return GREY[0] * x[..., :1] + GREY[1] * x[..., 1:2] + GREY[2] * x[..., 2:]
 
 
@@ -146,24 +146,24 @@ def _blend(image: jax.Array, other: jax.Array, factor: Any) -> jax.Array:
 class ColourJitter(PerExample):
     r"""Change brightness, contrast, saturation and hue of each image, in this order.
 
-    Factors are drawn evenly from :math:`\max(0, 1 - a)` to :math:`1 + a`, the hue's turn from -a to a. Values have to
-    be from 0 to 1, so this comes before a normalisation.
+    Factors are drawn uniformly from :math:`\max(0, 1 - a)` to :math:`1 + a`, the rotation of the hue from -a to a.
+    Values must be from 0 to 1, so apply this before normalisation.
 
     Args:
         brightness: a, or a range (low, high) of the factor.
         contrast: likewise.
-        saturation: likewise; for images of three channels.
-        hue: a, at most 0.5, or a range within -0.5 to 0.5; for images of three channels.
+        saturation: likewise; for images with three channels.
+        hue: a, at most 0.5, or a range within -0.5 to 0.5; for images with three channels.
 
     Shapes:
-        x (batch, height, width, 1 or 3) stays.
+        x (batch, height, width, 1 or 3); the shape is unchanged.
 
     Raises:
-        ValueError: a number out of range, or channels that have no colour.
-        TypeError: x is not of floating point.
+        ValueError: a number out of range, or saturation or hue for images with one channel.
+        TypeError: x is not floating point.
 
     Source:
-        ``torchvision.transforms.ColorJitter``, which draws the order too.
+        ``torchvision.transforms.ColorJitter``, which also draws the order.
 
     Example:
         >>> (x,), _ = ColourJitter(brightness=0.2)(jax.random.key(0), ((jnp.full((8, 32, 32, 3), 0.5),), None))
@@ -207,7 +207,7 @@ class ColourJitter(PerExample):
             )
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, jax.Array]:
-        """The factors by name; those that change nothing are left out."""
+        """The factors by name; those without effect are left out."""
         keys = jax.random.split(key, 4)
         drawn = {}
         for place, (name, middle) in enumerate({"brightness": 1, "contrast": 1, "saturation": 1, "hue": 0}.items()):

@@ -1,4 +1,4 @@
-"""Augmentations of augmentations: one after another, sometimes, on another input."""
+"""Augmentations built from augmentations: in sequence, with a probability, on another input."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .augmentation import Augmentation, Batch, pack, real, unpack
 
 
 def compose(*augmentations: Callable[..., Batch]) -> Augmentation:
-    """One augmentation after another.
+    """Apply augmentations in sequence.
 
-    The i-th gets the key ``jax.random.fold_in(key, i)``, so no two share their random numbers. Those that ask for
-    the examples' positions and the epoch (``by_example``) get them.
+    The i-th gets the key ``jax.random.fold_in(key, i)``, so no two share random numbers. Those that need the examples'
+    positions and the epoch (``by_example``) get them.
 
     Args:
         augmentations: functions (key, batch) to batch: those of this package, or your own.
@@ -27,7 +27,7 @@ def compose(*augmentations: Callable[..., Batch]) -> Augmentation:
         The composition, itself an augmentation.
 
     Raises:
-        TypeError: something that cannot be called.
+        TypeError: an argument that is not callable.
 
     Example:
         >>> from .moving import Crop, Flip
@@ -40,7 +40,7 @@ def compose(*augmentations: Callable[..., Batch]) -> Augmentation:
 def sometimes(p: float, augmentation: Callable[..., Batch]) -> Augmentation:
     """Augment each example with probability p.
 
-    Where the augmentation turns labels into shares of the classes, the labels of the other examples become shares too.
+    If the augmentation turns labels into class probabilities, the labels of the other examples become one-hot.
 
     Args:
         p: probability.
@@ -51,7 +51,7 @@ def sometimes(p: float, augmentation: Callable[..., Batch]) -> Augmentation:
 
     Raises:
         ValueError: p is not from 0 to 1.
-        TypeError: something that cannot be called.
+        TypeError: an argument that is not callable.
 
     Example:
         >>> from .erasing import Cutout
@@ -63,7 +63,7 @@ def sometimes(p: float, augmentation: Callable[..., Batch]) -> Augmentation:
 
 
 def on_input(position: int, augmentation: Callable[..., Batch]) -> Augmentation:
-    """Augment another input than the first, for networks with several.
+    """Augment an input other than the first, for networks with several inputs.
 
     Args:
         position: which input, counted from 0.
@@ -74,7 +74,7 @@ def on_input(position: int, augmentation: Callable[..., Batch]) -> Augmentation:
 
     Raises:
         ValueError: a negative position, or a batch without such an input.
-        TypeError: something that cannot be called.
+        TypeError: an argument that is not callable.
 
     Example:
         >>> from .moving import Flip
@@ -106,7 +106,7 @@ class _Composition(Augmentation):
 
     @property
     def moves(self) -> bool:  # type: ignore[override]
-        said = [moves(part) is not None for part in self.parts]  # all are asked: one may not say
+        said = [moves(part) is not None for part in self.parts]  # check all parts: any of them may raise
         return any(said)
 
     def move(self, key: jax.Array, x: jax.Array, known: dict[str, Any]) -> jax.Array:
@@ -160,7 +160,7 @@ class _Sometimes(Augmentation):
         check_values(self.part, x)
 
     def draw(self, key: jax.Array, batch: int) -> jax.Array:
-        """Which examples are augmented, (batch,) bool."""
+        """Draw which examples are augmented, (batch,) bool."""
         return jax.vmap(lambda k: jax.random.bernoulli(k, self.p))(jax.random.split(key, batch))
 
     def __repr__(self) -> str:
@@ -195,12 +195,12 @@ class _OnInput(Augmentation):
 
 
 def asks(part: Any) -> bool:
-    """Whether an augmentation asks for the examples' positions and the epoch."""
+    """Whether an augmentation needs the examples' positions and the epoch."""
     return bool(getattr(part, "by_example", False))
 
 
 def check_values(part: Any, x: Any) -> None:
-    """Raise where the values of an input do not suit an augmentation."""
+    """Raise if the values of an input are unsuitable for an augmentation."""
     if isinstance(part, Augmentation):
         part.check_values(x)
 
@@ -211,8 +211,8 @@ def moves(part: Any) -> Callable[[jax.Array, jax.Array, dict[str, Any]], jax.Arr
     None for an augmentation that moves nothing.
 
     Raises:
-        ValueError: one that mixes examples.
-        TypeError: one that does not say whether it moves samples.
+        ValueError: if the augmentation mixes examples.
+        TypeError: if it does not say whether it moves samples.
     """
     if getattr(part, "mixes", False):
         raise ValueError(f"{named(part)} mixes examples, so masks and boxes cannot follow it; put it outside together")
@@ -229,19 +229,19 @@ def moves(part: Any) -> Callable[[jax.Array, jax.Array, dict[str, Any]], jax.Arr
 
 
 def call(part: Callable[..., Batch], key: jax.Array, batch: Batch, known: dict[str, Any]) -> Batch:
-    """Call an augmentation, with what is known of the examples where it asks for that."""
+    """Call an augmentation, with the examples' positions and the epoch if it needs them."""
     return part(key, batch, **known) if asks(part) else part(key, batch)
 
 
 def check_callable(part: Any) -> None:
-    """Raise unless it is an augmentation."""
+    """Raise unless the argument is callable like an augmentation."""
     if isinstance(part, type) or not callable(part):
         way_out = f"write {part.__name__}(...)" if isinstance(part, type) else "such as Flip()"
         raise TypeError(f"an augmentation is a function (key, batch) to batch, not {part!r}; {way_out}")
 
 
 def named(part: Any) -> str:
-    """An augmentation as code, as far as there is some."""
+    """An augmentation as code, or its name."""
     return repr(part) if isinstance(part, Augmentation) else getattr(part, "__name__", None) or repr(part)
 
 

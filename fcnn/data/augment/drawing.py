@@ -1,4 +1,4 @@
-"""Many random numbers at half the price."""
+"""Many random numbers at half the cost."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import jax.numpy as jnp
 
 
 def even(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Numbers spread evenly between -1 and 1, on 65,536 levels.
+    """Uniformly distributed numbers between -1 and 1, on 65,536 levels.
 
-    Two are made of each word of 32 random bits, because making the bits is what costs.
+    Each word of 32 random bits gives two numbers, because generating the bits dominates the cost.
 
     Args:
         key: random key.
-        shape: of the result.
+        shape: shape of the result.
 
     Returns:
-        The numbers, float32; the mean of all levels is 0, and neither -1 nor 1 is among them.
+        The numbers, float32; the levels have mean 0 and exclude -1 and 1.
 
     Example:
         >>> numbers = even(jax.random.key(0), (1000,))

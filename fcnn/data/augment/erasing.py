@@ -1,4 +1,4 @@
-"""Augmentations that hide a part of an example."""
+"""Augmentations that mask a part of an example."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .augmentation import PerExample, pair, real
 
 
 def box(space: Sequence[int], start: Any, stop: Any) -> jax.Array:
-    """Which samples lie in a box: start <= i < stop along every axis.
+    """The mask of the samples in a box: start <= i < stop along every axis.
 
     Args:
         space: size of each space axis.
@@ -55,7 +55,7 @@ def erase(image: jax.Array, start: Any, stop: Any, fill: float = 0.0) -> jax.Arr
         image (*space, channels) to (*space, channels).
 
     Returns:
-        The image without the box.
+        The image with the box filled.
 
     Example:
         >>> erase(jnp.ones((5, 1)), [1], [3])[:, 0].tolist()
@@ -67,14 +67,16 @@ def erase(image: jax.Array, start: Any, stop: Any, fill: float = 0.0) -> jax.Arr
 
 @dataclass(frozen=True)
 class Cutout(PerExample):
-    """Fill a box of each example, whose middle is any sample; a part of the box may lie outside.
+    """Fill a box at a random place of each example.
+
+    The centre of the box is any sample, with equal probability; part of the box may lie outside.
 
     Args:
-        size: samples along each side of the box, one number or one for each space axis.
-        fill: value, best the mean of the data; 0 where they are normalised.
+        size: samples along each side of the box, one number or one per space axis.
+        fill: value, preferably the mean of the data; 0 for normalised data.
 
     Shapes:
-        x (batch, *space, channels), of any dtype, stays.
+        x (batch, *space, channels), of any dtype; the shape is unchanged.
 
     Raises:
         ValueError: a size below 1.
@@ -100,7 +102,7 @@ class Cutout(PerExample):
         per_axis(self.size, len(shape) - 2, "size")
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-        """Start and stop of the box, (rank,) int32 each; they may lie outside."""
+        """Draw start and stop of the box, (rank,) int32 each; they may lie outside."""
         size = jnp.asarray(per_axis(self.size, len(shape) - 1, "size"), jnp.int32)
         middle = jax.random.randint(key, (len(shape) - 1,), 0, jnp.asarray(shape[:-1], jnp.int32), jnp.int32)
         start = middle - size // 2
@@ -112,12 +114,12 @@ class Cutout(PerExample):
 
 @dataclass(frozen=True)
 class RandomErasing(PerExample):
-    r"""Fill a rectangle of each image, of random area and shape, that lies inside it.
+    r"""Fill a rectangle of random area and aspect ratio inside each image.
 
     .. math:: h = \sqrt{S H W r}, \quad w = \sqrt{S H W / r}
 
-    rounded, at least 1 and at most H and W, with the share S drawn evenly and the ratio r evenly in its logarithm.
-    The paper does so with probability 1/2: ``sometimes(0.5, RandomErasing())``.
+    rounded, at least 1 and at most H and W, with the share S drawn uniformly and the ratio r log-uniformly.
+    The paper applies it with probability 1/2: ``sometimes(0.5, RandomErasing())``.
 
     Args:
         share: range of S.
@@ -125,14 +127,14 @@ class RandomErasing(PerExample):
         fill: value.
 
     Shapes:
-        x (batch, height, width, channels), of any dtype, stays.
+        x (batch, height, width, channels), of any dtype; the shape is unchanged.
 
     Raises:
-        ValueError: a range out of order or out of limits, or x is no image.
+        ValueError: a range out of order or out of limits, or x is not an image.
 
     Source:
-        Zhong et al., "Random erasing data augmentation", 2017, algorithm 1 (which draws again where a rectangle does
-        not fit; here it is made to fit).
+        Zhong et al., "Random erasing data augmentation", 2017, algorithm 1 (which draws again if a rectangle does not
+        fit; here its sides are clipped).
 
     Example:
         >>> (x,), _ = RandomErasing()(jax.random.key(0), ((jnp.ones((8, 32, 32, 3)),), None))
@@ -157,7 +159,7 @@ class RandomErasing(PerExample):
             raise ValueError(f"it is for images (batch, height, width, channels), x has shape {format_shape(shape)}")
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-        """Start and stop of the rectangle, (2,) int32 each."""
+        """Draw start and stop of the rectangle, (2,) int32 each."""
         keys = jax.random.split(key, 3)
         space = jnp.asarray(shape[:2], jnp.float32)
         area = jax.random.uniform(keys[0], (), jnp.float32, *self.share) * space[0] * space[1]

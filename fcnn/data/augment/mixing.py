@@ -17,10 +17,10 @@ from .erasing import box
 
 @dataclass(frozen=True)
 class _Mixing(Augmentation):
-    """What mixing has in common: a partner for each example, and targets as shares of the classes.
+    """The base of mixing augmentations: a partner for each example, and targets as class probabilities.
 
-    The partner is the example before it in the batch, the last one for the first: batches are drawn at random, so
-    any neighbour is a random example.
+    The partner is the previous example in the batch, and the last one for the first. Batches are drawn at random, so
+    a neighbour is a random example.
     """
 
     alpha: float
@@ -47,35 +47,35 @@ class _Mixing(Augmentation):
         return pack((x, *inputs[1:]), targets, alone)
 
     def least_rank(self) -> int:
-        """How many space axes x has at least."""
+        """The least number of space axes of x."""
         return 0
 
     def mix(self, key: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The mixed inputs, and the share (batch,) that each example kept of itself, float32."""
+        """The mixed inputs, and each example's share (batch,) in its mixture, float32."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Mixup(_Mixing):
-    r"""The weighted mean of each example and another, and of their targets.
+    r"""Replace each example by a weighted mean with another, and the targets likewise.
 
     .. math::
         x'_i = \lambda_i x_i + (1 - \lambda_i) x_j, \quad y'_i = \lambda_i y_i + (1 - \lambda_i) y_j,
         \quad \lambda_i \sim \text{Beta}(\alpha, \alpha)
 
-    with j the example before i in the batch. Labels become shares of the classes, for a cross-entropy with
-    distributions.
+    with j the example before i in the batch. Labels become class probabilities, for a cross-entropy with soft targets.
 
     Args:
-        alpha: above 0; small numbers mix little, 1 draws shares evenly.
-        classes: number of classes, needed where the targets are labels.
+        alpha: above 0; small values mix little, 1 draws shares uniformly.
+        classes: number of classes, needed if the targets are labels.
 
     Shapes:
-        x (batch, *space, channels) stays; labels (batch,) to (batch, classes); targets of floating point stay.
+        x (batch, *space, channels), shape unchanged; labels (batch,) to (batch, classes); floating-point targets keep
+        their shape.
 
     Raises:
         ValueError: alpha not above 0, or labels without ``classes``.
-        TypeError: x is not of floating point.
+        TypeError: x is not floating point.
 
     Source:
         Zhang et al., "mixup: beyond empirical risk minimization", 2018, equation in section 1.
@@ -94,29 +94,31 @@ class Mixup(_Mixing):
         return (own * x.astype(dtype) + (1 - own) * partner(x).astype(dtype)).astype(x.dtype), share
 
     def draw(self, key: jax.Array, batch: int) -> jax.Array:
-        """The share that each example keeps of itself, (batch,) float32."""
+        """Draw each example's share in its mixture, (batch,) float32."""
         return jax.random.beta(key, self.alpha, self.alpha, (batch,), jnp.float32)
 
 
 @dataclass(frozen=True)
 class CutMix(_Mixing):
-    r"""Put a box of another example into each, and mix their targets by the share of the samples.
+    r"""Paste a box of another example into each, and mix their targets in proportion to the samples.
 
     .. math:: x'_i = M_i \odot x_i + (1 - M_i) \odot x_j, \quad y'_i = \bar{M}_i y_i + (1 - \bar{M}_i) y_j
 
     with j the example before i in the batch. The box has sides :math:`\lfloor W_d (1 - \lambda)^{1/rank} \rfloor`,
-    :math:`\lambda \sim \text{Beta}(\alpha, \alpha)`, its middle is any sample, and what lies outside is cut off.
+    :math:`\lambda \sim \text{Beta}(\alpha, \alpha)`. Its centre is any sample, with equal probability, and the part
+    outside the image is cut off.
 
     Args:
-        alpha: above 0; 1, as in the paper, draws areas evenly.
-        classes: number of classes, needed where the targets are labels.
+        alpha: above 0; 1, as in the paper, draws areas uniformly.
+        classes: number of classes, needed if the targets are labels.
 
     Shapes:
-        x (batch, *space, channels) stays; labels (batch,) to (batch, classes); targets of floating point stay.
+        x (batch, *space, channels), shape unchanged; labels (batch,) to (batch, classes); floating-point targets keep
+        their shape.
 
     Raises:
         ValueError: alpha not above 0, or labels without ``classes``.
-        TypeError: x is not of floating point.
+        TypeError: x is not floating point.
 
     Source:
         Yun et al., "CutMix: regularization strategy to train strong classifiers with localizable features", 2019,
@@ -140,7 +142,7 @@ class CutMix(_Mixing):
         return jnp.where(inside[..., None], partner(x), x), share
 
     def draw(self, key: jax.Array, batch: int, space: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-        """Start and stop of each box, (batch, rank) int32; they may lie outside."""
+        """Draw start and stop of each box, (batch, rank) int32; they may lie outside."""
         area_key, place_key = jax.random.split(key)
         kept = jax.random.beta(area_key, self.alpha, self.alpha, (batch, 1), jnp.float32)
         sizes = jnp.asarray(space, jnp.int32)
@@ -151,12 +153,12 @@ class CutMix(_Mixing):
 
 
 def partner(array: jax.Array) -> jax.Array:
-    """For each example the one before it in the batch."""
+    """For each example, the previous one in the batch."""
     return jnp.roll(array, 1, axis=0)
 
 
 def soft(targets: Any, classes: int | None, x: jax.Array) -> jax.Array:
-    """Targets that can be mixed: labels as shares of the classes, floating point as it is."""
+    """Targets that can be mixed: labels as class probabilities, floating-point targets unchanged."""
     if not hasattr(targets, "dtype"):
         raise TypeError(f"targets must be one array, labels (batch,) or shares (batch, classes), not {targets!r}")
     targets = jnp.asarray(native(targets, "targets"))

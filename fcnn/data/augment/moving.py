@@ -1,4 +1,4 @@
-"""Augmentations that put every value at another place and compute nothing: flips, shifts and crops."""
+"""Augmentations that move values without interpolation: flips, shifts and crops."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Flip(PerExample):
     """Mirror each example with probability p.
 
     Args:
-        axis: the space axis that is reversed; the last, -1, is left and right of an image.
+        axis: the space axis to reverse; the last, -1, swaps left and right of an image.
         p: probability.
 
     Shapes:
-        x (batch, *space, channels), of any dtype, stays.
+        x (batch, *space, channels), of any dtype; the shape is unchanged.
 
     Raises:
         ValueError: p is not from 0 to 1, or x has no such axis.
@@ -60,7 +60,7 @@ class Flip(PerExample):
         space_axis(self.axis, len(shape) - 2)
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Whether to flip, a bool."""
+        """Draw whether to flip, a bool."""
         return jax.random.bernoulli(key, self.p)
 
     def alter(self, x: jax.Array, drawn: jax.Array) -> jax.Array:
@@ -73,15 +73,15 @@ class AlternatingFlip(Augmentation):
 
     .. math:: \text{flip}_i(e) = (h(i) + e) \bmod 2
 
-    where h(i) is 0 or 1, drawn from the seed and the position i in the data set, and e counts epochs from 0. Any
-    two epochs in a row show both sides of every example, where random flips show the same side again half the time.
+    where h(i) is 0 or 1, drawn from the seed and the position i in the data set, and e counts epochs from 0. Any two
+    successive epochs show both sides of every example, whereas random flips repeat a side half the time.
 
     Args:
-        axis: the space axis that is reversed; the last, -1, is left and right of an image.
-        seed: chooses which half is flipped first.
+        axis: the space axis to reverse; the last, -1, swaps left and right of an image.
+        seed: determines which half is flipped first.
 
     Shapes:
-        x (batch, *space, channels), of any dtype, stays; examples (batch,).
+        x (batch, *space, channels), of any dtype; the shape is unchanged; examples (batch,).
 
     Raises:
         TypeError: called without ``examples`` and ``epoch``.
@@ -136,14 +136,14 @@ class AlternatingFlip(Augmentation):
 
 @dataclass(frozen=True)
 class Shift(PerExample):
-    r"""Move each example by whole samples, drawn evenly from -n to n for each axis.
+    r"""Shift each example by whole samples, drawn uniformly from -n to n for each axis.
 
     Args:
-        pixels: n, one number or one for each space axis.
-        mode: what comes in over the border: "zeros", "edge", "reflect" or "wrap".
+        pixels: n, one number or one per space axis.
+        mode: how the vacated samples are filled: "zeros", "edge", "reflect" or "wrap".
 
     Shapes:
-        x (batch, *space, channels), of any dtype, stays.
+        x (batch, *space, channels), of any dtype; the shape is unchanged.
 
     Raises:
         ValueError: a negative number, an unknown mode, or more samples to reflect than there are.
@@ -167,7 +167,7 @@ class Shift(PerExample):
         check_reach(per_axis(self.pixels, len(shape) - 2, "pixels", 0), shape, self.mode)
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """The offset for each space axis, (rank,) int32."""
+        """Draw the offset for each space axis, (rank,) int32."""
         return draw_offset(key, per_axis(self.pixels, len(shape) - 1, "pixels", 0))
 
     def alter(self, x: jax.Array, drawn: jax.Array) -> jax.Array:
@@ -176,21 +176,21 @@ class Shift(PerExample):
 
 @dataclass(frozen=True)
 class Crop(PerExample):
-    """Pad each example on every side, and cut the original size out of it at a random place.
+    """Pad each example on every side, and crop the original size at a random place.
 
     Args:
-        padding: samples added on each side, one number or one for each space axis.
-        mode: what they hold: "reflect" (mirrored, the border not repeated), "zeros", "edge" or "wrap".
+        padding: samples added on each side, one number or one per space axis.
+        mode: how the padding is filled: "reflect" (mirrored, the border not repeated), "zeros", "edge" or "wrap".
 
     Shapes:
-        x (batch, *space, channels), of any dtype, stays.
+        x (batch, *space, channels), of any dtype; the shape is unchanged.
 
     Raises:
         ValueError: a negative number, an unknown mode, or more samples to reflect than there are.
 
     Source:
-        He et al. 2016, section 4.2 (4 zeros on each side of 32 x 32 images); reflected: Zagoruyko and Komodakis 2016,
-        section 3.
+        He et al. 2016, section 4.2 (4 zeros on each side of 32 x 32 images); Zagoruyko and Komodakis 2016, section 3
+        (with reflection).
 
     Example:
         >>> (x,), _ = Crop(4)(jax.random.key(0), ((jnp.ones((8, 32, 32, 3)),), None))
@@ -211,21 +211,21 @@ class Crop(PerExample):
         check_reach(per_axis(self.padding, len(shape) - 2, "padding", 0), shape, self.mode)
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """The offset for each space axis, (rank,) int32: how far the window lies before the middle."""
+        """Draw the offset for each space axis, (rank,) int32: how far the window lies before the middle."""
         return draw_offset(key, per_axis(self.padding, len(shape) - 1, "padding", 0))
 
     def alter(self, x: jax.Array, drawn: jax.Array) -> jax.Array:
-        return shift(x, drawn, self.mode)  # a window of the padded image is the image moved: nothing is padded
+        return shift(x, drawn, self.mode)  # a crop of the padded image is a shift, so no padding is needed
 
 
 def draw_offset(key: jax.Array, reach: tuple[int, ...]) -> jax.Array:
-    """Whole numbers, evenly from -n to n for each n of the reach."""
+    """Integers drawn uniformly from -n to n, for each n of the reach."""
     most = jnp.asarray(reach, jnp.int32)
     return jax.random.randint(key, (len(reach),), -most, most + 1, jnp.int32)
 
 
 def check_reach(reach: tuple[int, ...], shape: tuple[int, ...], mode: str) -> None:
-    """Raise where an example would be moved further than there are samples to copy."""
+    """Raise if an example would be shifted further than there are samples to copy."""
     for most, size in zip(reach, shape[1:-1], strict=True):
         if (mode == "reflect" and most >= size) or (mode == "wrap" and most > size):
             raise ValueError(

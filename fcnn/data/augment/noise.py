@@ -14,7 +14,7 @@ from .drawing import even
 
 @dataclass(frozen=True)
 class Noise(PerExample):
-    r"""Add normally distributed noise to every value, on 65,536 levels up to 4.3 deviations.
+    r"""Add normally distributed noise to every value, on 65,536 levels up to 4.3 standard deviations.
 
     .. math:: y = x + \sigma \epsilon, \quad \epsilon \sim \mathcal{N}(0, 1)
 
@@ -22,11 +22,11 @@ class Noise(PerExample):
         deviation: sigma, in units of x.
 
     Shapes:
-        x (batch, ..., channels) stays.
+        x (batch, ..., channels); the shape is unchanged.
 
     Raises:
         ValueError: a negative deviation.
-        TypeError: x is not of floating point.
+        TypeError: x is not floating point.
 
     Source:
         Sietsma and Dow, "Creating artificial neural networks that generalize", 1991.
@@ -44,7 +44,7 @@ class Noise(PerExample):
         return {"deviation": real(self.deviation, "deviation", 0)}
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """The noise, of the example's shape, float32."""
+        """Draw the noise, of the example's shape, float32."""
         return self.deviation * (2**0.5 * jax.scipy.special.erfinv(even(key, shape)))
 
     def alter(self, x: jax.Array, drawn: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
-"""Reading an image at other places: whole steps, any coordinates, an affine map, a field of displacements.
+"""Resampling an image: by whole-sample shifts, at any coordinates, by an affine map, by a displacement field.
 
-These are the deterministic operations under the augmentations. Each takes one image (*space, channels) with any
-number of space axes; ``jax.vmap`` makes it a batch. Coordinates count samples from 0 at the centre of the first.
+These are the deterministic operations behind the augmentations. Each takes one image (*space, channels) with any
+number of space axes; use ``jax.vmap`` for a batch. Coordinates are in samples, with 0 at the centre of the first.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ import jax.numpy as jnp
 
 from .augmentation import wide
 
-#: a number that stands beyond the border, or "edge": the nearest sample
+#: the value beyond the border, or "edge": the nearest sample
 Fill = float | Literal["edge"]
 MODES = ("zeros", "edge", "reflect", "wrap")
 
 
 def shift(image: jax.Array, offset: Any, mode: str = "zeros") -> jax.Array:
-    r"""Move an image by whole samples.
+    r"""Shift an image by whole samples.
 
     .. math:: y_i = x_{i - o}
 
     Args:
         image: (*space, channels), of any dtype.
-        offset: o, one integer for each space axis; positive moves to the right and down.
-        mode: what comes in over the border: "zeros", "edge" (the nearest sample), "reflect" (mirrored about the
-            outermost sample, which is not repeated) or "wrap" (the other end).
+        offset: o, one integer per space axis; positive values shift to the right and down.
+        mode: how the vacated samples are filled: "zeros", "edge" (the nearest sample), "reflect" (mirrored about the
+            outermost sample, which is not repeated) or "wrap" (from the other end).
 
     Shapes:
         image (*space, channels), offset (rank,) to (*space, channels).
 
     Returns:
-        The moved image.
+        The shifted image.
 
     Raises:
         ValueError: an unknown mode.
@@ -55,13 +55,13 @@ def shift(image: jax.Array, offset: Any, mode: str = "zeros") -> jax.Array:
         along[axis] = size
         inside = inside & ((place >= 0) & (place < size)).reshape(along)
         places.append(_fold(place, size, mode).reshape(along))
-    # one gather over all axes: on the CPU faster than a slice or a product with a selection matrix for each example
+    # one gather over all axes: on the CPU faster than a slice or a selection matrix for each example
     moved = image.at[tuple(places)].get(mode="promise_in_bounds")
     return jnp.where(inside[..., None], moved, jnp.zeros((), image.dtype)) if mode == "zeros" else moved
 
 
 def _fold(place: jax.Array, size: int, mode: str) -> jax.Array:
-    """Indices from 0 to size - 1 for places that may lie outside."""
+    """Map places that may lie outside to indices from 0 to size - 1."""
     if mode == "wrap":
         return place % size
     if mode == "reflect":
@@ -72,27 +72,27 @@ def _fold(place: jax.Array, size: int, mode: str) -> jax.Array:
 
 
 def check_mode(mode: Any) -> str:
-    """Raise unless mode is a known way to fill the border."""
+    """Raise unless the mode is known."""
     if mode not in MODES:
         raise ValueError(f"mode {mode!r} is unknown; use one of {', '.join(MODES)}")
     return mode
 
 
 def sample(image: jax.Array, coordinates: Sequence[jax.Array], fill: Fill = 0.0) -> jax.Array:
-    r"""Read an image at any coordinates, linear between samples (bilinear for images).
+    r"""Sample an image at any coordinates by linear interpolation (bilinear for 2-D images).
 
     .. math:: y_q = \sum_p x_p \prod_d \max(0, 1 - |q_d - p_d|)
 
     Args:
         image: (*space, channels), floating point.
-        coordinates: one array for each space axis, in samples; they broadcast together.
+        coordinates: one array per space axis, in samples; they are broadcast against each other.
         fill: value of all samples beyond the border, or "edge": the nearest sample.
 
     Shapes:
         image (*space, channels), coordinates rank arrays (*out,) to (*out, channels).
 
     Returns:
-        The values; differentiable in the image and in the coordinates.
+        The values; differentiable with respect to the image and the coordinates.
 
     Example:
         >>> sample(jnp.array([[0.0], [10.0]]), [jnp.array([0.25, 1.5])])[:, 0].tolist()
@@ -107,7 +107,7 @@ def sample(image: jax.Array, coordinates: Sequence[jax.Array], fill: Fill = 0.0)
         padded = jnp.pad(image, ring, constant_values=jnp.asarray(fill, image.dtype))
     below, shares = [], []
     for axis, size in enumerate(space):
-        # all that is beyond the ring looks like the ring, so coordinates end there and no index is out of bounds
+        # everything beyond the ring has the ring's value, so clipping to it is exact and keeps indices in bounds
         place = jnp.clip(coordinates[axis].astype(dtype), -1, size)
         low = jnp.minimum(jnp.floor(place), size - 1)
         below.append(low.astype(jnp.int32) + 1)
@@ -124,13 +124,13 @@ def sample(image: jax.Array, coordinates: Sequence[jax.Array], fill: Fill = 0.0)
 
 
 def affine(image: jax.Array, matrix: Any, offset: Any = 0.0, *, fill: Fill = 0.0) -> jax.Array:
-    r"""Read an image through an affine map, with one linear interpolation.
+    r"""Resample an image by an affine map, with one linear interpolation.
 
     .. math:: y_q = x(A q + b)
 
     Args:
         image: (*space, channels), floating point.
-        matrix: A (rank, rank), from places of the output to places of the input, axes in the order of the image.
+        matrix: A (rank, rank), from output coordinates to input coordinates, axes in the order of the image.
         offset: b (rank,), or one number.
         fill: value beyond the border, or "edge".
 
@@ -138,7 +138,7 @@ def affine(image: jax.Array, matrix: Any, offset: Any = 0.0, *, fill: Fill = 0.0
         image (*space, channels) to (*space, channels).
 
     Returns:
-        The image read.
+        The resampled image.
 
     Source:
         The convention of ``scipy.ndimage.affine_transform``.
@@ -163,7 +163,7 @@ def affine(image: jax.Array, matrix: Any, offset: Any = 0.0, *, fill: Fill = 0.0
 
 
 def displace(image: jax.Array, field: jax.Array, *, fill: Fill = 0.0) -> jax.Array:
-    r"""Read each sample of an image from a place beside it, linear between samples.
+    r"""Resample an image by a displacement field, with linear interpolation.
 
     .. math:: y_q = x(q + f_q)
 
@@ -176,7 +176,7 @@ def displace(image: jax.Array, field: jax.Array, *, fill: Fill = 0.0) -> jax.Arr
         image (*space, channels), field (rank, *space) to (*space, channels).
 
     Returns:
-        The image read.
+        The resampled image.
 
     Source:
         Simard, Steinkraus and Platt 2003, section 2.
@@ -194,9 +194,9 @@ def displace(image: jax.Array, field: jax.Array, *, fill: Fill = 0.0) -> jax.Arr
 def affine_matrix(
     space: Sequence[int], *, degrees: Any = 0.0, scale: Any = 1.0, shear: Any = 0.0, translate: Any = 0.0
 ) -> tuple[jax.Array, jax.Array]:
-    r"""The matrix and offset that shear, then enlarge, then turn an image about its centre, then move it.
+    r"""The matrix and offset that shear, then scale, then rotate an image about its centre, then translate it.
 
-    With c the centre, t the way moved and, for images as (row, column), the factors
+    With the centre c, the translation t and, for images as (row, column), the factors
 
     .. math::
         R = \begin{pmatrix} \cos\theta & -\sin\theta \\ \sin\theta & \cos\theta \end{pmatrix}, \quad
@@ -204,11 +204,11 @@ def affine_matrix(
         A = (R\, s\, H)^{-1}, \quad b = c - A (c + t)
 
     Args:
-        space: size of each space axis; two of them where ``degrees`` or ``shear`` is used.
-        degrees: angle by which the image turns, anticlockwise as it is seen with row 0 on top.
+        space: size of each space axis; two axes if ``degrees`` or ``shear`` is used.
+        degrees: rotation angle, anticlockwise when row 0 is on top.
         scale: factor s; above 1 enlarges.
-        shear: angle by which vertical lines lean; the lower half moves to the right.
-        translate: samples moved, one number or one for each axis.
+        shear: angle by which vertical lines are tilted; the lower half moves to the right.
+        translate: translation in samples, one number or one per axis.
 
     Returns:
         A (rank, rank) and b (rank,) for ``affine``, float32.
@@ -233,18 +233,18 @@ def affine_matrix(
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """A small matrix product by multiplications and additions: accelerators would round the factors of a matmul."""
+    """A small matrix product by elementwise operations; in a matmul, accelerators would round the factors."""
     return (a[:, :, None] * b[None]).sum(1)
 
 
 def smooth(field: jax.Array, deviation: float) -> jax.Array:
-    r"""Smooth along every axis but the first with a Gaussian, cut off at four deviations; zeros lie beyond the border.
+    r"""Smooth along every axis but the first by a Gaussian, truncated at four standard deviations, with zero padding.
 
     .. math:: y_i = \frac{\sum_j e^{-(i - j)^2 / 2 \sigma^2} x_j}{\sum_{|j| \le 4 \sigma} e^{-j^2 / 2 \sigma^2}}
 
     Args:
         field: (fields, *space), floating point.
-        deviation: sigma, in samples; 0 changes nothing.
+        deviation: sigma, in samples; 0 has no effect.
 
     Shapes:
         field (fields, *space) to (fields, *space).
@@ -267,7 +267,7 @@ def smooth(field: jax.Array, deviation: float) -> jax.Array:
         place = jnp.arange(field.shape[axis])
         apart = (place[:, None] - place).astype(field.dtype)
         weights = jnp.where(jnp.abs(apart) <= reach, jnp.exp(-0.5 * (apart / deviation) ** 2), 0) / whole
-        # products with a matrix of weights: spaces are small, and convolutions for each example are slow
+        # products with a matrix of weights: spaces are small, and per-example convolutions are slow
         if axis == field.ndim - 1:
             field = jnp.matmul(field, weights, precision="highest")
         else:
@@ -277,7 +277,7 @@ def smooth(field: jax.Array, deviation: float) -> jax.Array:
 
 
 def _grid(space: Sequence[int], dtype: Any) -> list[jax.Array]:
-    """The coordinates of all samples, one array for each axis, of a shape that broadcasts to the space."""
+    """The coordinates of all samples, one array per axis, each broadcastable to the space."""
     grid = []
     for axis, size in enumerate(space):
         along = [1] * len(space)

@@ -18,15 +18,15 @@ from .resampling import shift
 
 @dataclass(frozen=True)
 class TimeShift(PerExample):
-    """Move each recording in time by whole samples, drawn evenly from -n to n.
+    """Shift each recording in time by whole samples, drawn uniformly from -n to n.
 
     Args:
         samples: n.
-        circular: what leaves at one end comes in at the other; otherwise silence comes in.
-        axis: the space axis that is time: the first one.
+        circular: whether samples shifted out at one end re-enter at the other; otherwise silence does.
+        axis: the space axis that is time; by default the first one.
 
     Shapes:
-        x (batch, samples, channels) or (batch, time, frequencies, channels), of any dtype, stays.
+        x (batch, samples, channels) or (batch, time, frequencies, channels), of any dtype; the shape is unchanged.
 
     Raises:
         ValueError: a negative number, or no such axis.
@@ -53,7 +53,7 @@ class TimeShift(PerExample):
         check_reach(self._reach(shape[1:]), shape, self._mode())
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """The offset for each space axis, (rank,) int32, 0 but for time."""
+        """Draw the offset for each space axis, (rank,) int32, 0 except for time."""
         return draw_offset(key, self._reach(shape))
 
     def alter(self, x: jax.Array, drawn: jax.Array) -> jax.Array:
@@ -77,11 +77,11 @@ class Gain(PerExample):
         decibels: d; 6 is about a factor of 2.
 
     Shapes:
-        x (batch, ..., channels) stays.
+        x (batch, ..., channels); the shape is unchanged.
 
     Raises:
         ValueError: a negative number.
-        TypeError: x is not of floating point.
+        TypeError: x is not floating point.
 
     Example:
         >>> (x,), _ = Gain(20)(jax.random.key(0), ((jnp.ones((8, 8000, 1)),), None))
@@ -106,7 +106,7 @@ class Gain(PerExample):
 
 @dataclass(frozen=True)
 class _Masking(PerExample):
-    """What both masks of spectrograms have in common."""
+    """The base of both masks for spectrograms."""
 
     size: int
     _: KW_ONLY
@@ -135,7 +135,7 @@ class _Masking(PerExample):
             )
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-        """Start and stop of each mask, (masks,) int32."""
+        """Draw start and stop of each mask, (masks,) int32."""
         width_key, start_key = jax.random.split(key)
         samples = shape[space_axis(self.axis, 2)]
         width = jax.random.randint(width_key, (self.masks,), 0, self.size + 1, jnp.int32)
@@ -154,23 +154,23 @@ class _Masking(PerExample):
 
 @dataclass(frozen=True)
 class MaskTime(_Masking):
-    r"""Fill stretches of time of each spectrogram.
+    r"""Fill time intervals of each spectrogram with a constant.
 
     .. math:: w \sim \mathcal{U}\{0, \dots, T\}, \quad t_0 \sim \mathcal{U}\{0, \dots, \tau - w\}
 
-    and all of :math:`t_0 \le t < t_0 + w`, of the axis' :math:`\tau` samples, gets the value.
+    and the samples :math:`t_0 \le t < t_0 + w`, of :math:`\tau` along the axis, are set to the value.
 
     Args:
-        size: T, the most samples of one mask.
-        masks: how many.
-        fill: value, best the mean of the data.
+        size: T, the largest width of a mask in samples.
+        masks: number of masks.
+        fill: value, preferably the mean of the data.
         axis: the space axis that is time.
 
     Shapes:
-        x (batch, time, frequencies, channels), of any dtype, stays.
+        x (batch, time, frequencies, channels), of any dtype; the shape is unchanged.
 
     Raises:
-        ValueError: a number out of range, or x is no spectrogram.
+        ValueError: a number out of range, or x is not a spectrogram.
 
     Source:
         Park et al., "SpecAugment: a simple data augmentation method for automatic speech recognition", 2019,
@@ -185,23 +185,23 @@ class MaskTime(_Masking):
 
 @dataclass(frozen=True)
 class MaskFrequencies(_Masking):
-    r"""Fill bands of frequencies of each spectrogram.
+    r"""Fill frequency bands of each spectrogram with a constant.
 
     .. math:: w \sim \mathcal{U}\{0, \dots, F\}, \quad f_0 \sim \mathcal{U}\{0, \dots, \nu - w\}
 
-    and all of :math:`f_0 \le f < f_0 + w`, of the axis' :math:`\nu` samples, gets the value.
+    and the samples :math:`f_0 \le f < f_0 + w`, of :math:`\nu` along the axis, are set to the value.
 
     Args:
-        size: F, the most frequencies of one mask.
-        masks: how many.
-        fill: value, best the mean of the data.
+        size: F, the largest width of a mask in samples.
+        masks: number of masks.
+        fill: value, preferably the mean of the data.
         axis: the space axis that is frequency.
 
     Shapes:
-        x (batch, time, frequencies, channels), of any dtype, stays.
+        x (batch, time, frequencies, channels), of any dtype; the shape is unchanged.
 
     Raises:
-        ValueError: a number out of range, or x is no spectrogram.
+        ValueError: a number out of range, or x is not a spectrogram.
 
     Source:
         Park et al. 2019, section 2.

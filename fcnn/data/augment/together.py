@@ -1,4 +1,4 @@
-"""An augmentation that moves masks, boxes and further inputs as it moves the image."""
+"""An augmentation that moves masks, boxes and further inputs together with the image."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ from .augmentation import Augmentation, Batch, kind, pack, real, unpack
 from .compose import asks, call, check_callable, check_values, moves, named
 from .resampling import sample
 
-#: what can be moved along: sampled linearly, by the nearest sample, or as boxes; None stays
+#: the kinds that can be moved: sampled linearly, sampled at the nearest position, boxes; None is left unchanged
 KINDS = ("image", "mask", "boxes", None)
 
 
 def together(
     augmentation: Callable[..., Batch], *, targets: Any = None, inputs: tuple[Any, ...] = (), fill: float = 0.0
 ) -> Augmentation:
-    r"""Move masks, boxes and further inputs as an augmentation moves the first input.
+    r"""Move masks, boxes and further inputs together with the first input.
 
-    The augmentation is also applied to the coordinates of the samples, with the same random numbers. So each output
-    sample q knows from where it came, :math:`c(q)`, and what else lies over the image follows:
+    The augmentation is also applied to the coordinates of the samples, with the same random numbers. This gives the
+    source :math:`c(q)` of each output sample q, by which the other arrays are moved:
 
     .. math::
         \text{image: } y_q = x(c(q)) \text{ (linear)}, \quad \text{mask: } y_q = x(\text{round}(c(q))), \quad
         \text{boxes: the bounds of } \{q : c(q) \in \text{box}\}
 
-    What alters values alone (noise, colours, erasing) leaves all of these as they are.
+    Augmentations that alter only values (noise, colours, erasing) leave all of these unchanged.
 
     Args:
-        augmentation: an augmentation of this package, also ``compose(...)`` and ``sometimes(...)``, or your own with an
-            attribute ``moves`` that says whether it moves samples.
-        targets: what the targets are: "mask" (batch, \*space) or (batch, \*space, channels), "image" (batch, \*space,
-            channels), "boxes" (batch, count, 2 rank), each the first row, column, ..., then the last of each, not
-            included, in samples; None for what stays, such as labels. A dict or tuple of these where the targets are
-            one.
-        inputs: likewise for the inputs after the first, as many as there are; (): they stay.
-        fill: the value of images and masks where nothing lies, such as the ignored label 255. Boxes that leave the
+        augmentation: an augmentation of this package, including ``compose(...)`` and ``sometimes(...)``, or your own
+            with an attribute ``moves`` that says whether it moves samples.
+        targets: the kind of the targets: "mask" (batch, \*space) or (batch, \*space, channels), "image" (batch,
+            \*space, channels), "boxes" (batch, count, 2 rank), each the first row, column, ..., then the end row,
+            column, ... (exclusive), in samples; None for targets that are not moved, such as labels. If the targets are
+            a dict or tuple, give a dict or tuple of these.
+        inputs: likewise for the inputs after the first, one entry each; (): they are not moved.
+        fill: the value of images and masks outside the source, such as the ignored label 255. Boxes that leave the
             image become zeros.
 
     Shapes:
-        x (batch, \*space, channels), and what follows it as ``targets`` and ``inputs`` say; all shapes stay.
+        x (batch, \*space, channels), the others as described for ``targets`` and ``inputs``; all shapes are unchanged.
 
     Returns:
         The augmentation.
 
     Raises:
         ValueError: an unknown kind, an augmentation that mixes examples, or targets over another space than x.
-        TypeError: something that cannot be called, or that does not say whether it moves samples.
+        TypeError: an argument that is not callable, or that does not say whether it moves samples.
 
     Source:
         Ronneberger, Fischer and Brox, "U-Net: Convolutional networks for biomedical image segmentation", 2015, section
-        3.1, for images and masks deformed alike; ``torchvision.transforms.v2`` for masks and boxes beside an image.
+        3.1, for deforming images and masks together; ``torchvision.transforms.v2`` for masks and boxes with an image.
 
     Example:
         >>> from .moving import Flip
@@ -79,7 +79,7 @@ class _Together(Augmentation):
 
     def check(self) -> dict[str, Any]:
         check_callable(self.part)
-        moves(self.part)  # raises where it is not known
+        moves(self.part)  # raises if it is not known
         for place in (*_leaves(self.targets), *self.inputs):
             if place not in KINDS:
                 raise ValueError(f"{place!r} cannot be moved along; use one of {', '.join(map(repr, KINDS))}")
@@ -106,7 +106,7 @@ class _Together(Augmentation):
         return pack((first, *moved), targets, alone)
 
     def _coordinates(self, key: jax.Array, count: int, space: tuple[int, ...], known: dict[str, Any]) -> jax.Array:
-        """The coordinates of the samples, a one and a zero, moved as the image is: (batch, *space, rank + 2)."""
+        """The coordinates of the samples, a one and a zero, moved like the image: (batch, *space, rank + 2)."""
         axes = jnp.meshgrid(*(jnp.arange(n, dtype=jnp.float32) for n in space), indexing="ij")
         grid = jnp.stack([*axes, jnp.ones(space, jnp.float32), jnp.zeros(space, jnp.float32)], -1)
         grid = jnp.broadcast_to(grid, (count, *grid.shape))
@@ -135,7 +135,7 @@ class _Follower:
 
     def __init__(self, space: tuple[int, ...], fill: float, coordinates: jax.Array) -> None:
         self.space, self.rank, self.fill = space, len(space), fill
-        # at a border a sample is mixed with a share of what the augmentation fills in, which is all of a moved zero
+        # at a border a sample is mixed with the augmentation's fill value; the moved zero shows how much of it
         filled = coordinates[..., -1:]
         within = coordinates[..., -2:-1] - filled
         self.places = (coordinates[..., :-2] - filled) / jnp.maximum(within, 0.5)
@@ -176,7 +176,7 @@ class _Follower:
         lows, highs = boxes[:, : self.rank], boxes[:, self.rank :]
 
         def one(low: jax.Array, high: jax.Array) -> jax.Array:
-            middle = places + 0.5  # of a sample, which spans from its number to the next
+            middle = places + 0.5  # sample i covers the interval from i to i + 1
             inside = ((middle >= low.astype(middle.dtype)) & (middle < high.astype(middle.dtype))).all(-1) & within
             bounds: list[jax.Array] = []
             for last in (False, True):
@@ -189,7 +189,7 @@ class _Follower:
         return jax.vmap(one)(lows, highs)
 
 
-# Trees of kinds, in a form that can be hashed.
+# Trees of kinds in a hashable form.
 
 
 class _Dict(tuple[tuple[str, Any], ...]):

@@ -1,4 +1,4 @@
-"""Augmentations that bend images: turned, enlarged, leaning, moved, and elastic like rubber."""
+"""Augmentations that warp images: rotation, scaling, shearing, translation, elastic deformation."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .resampling import Fill, affine, affine_matrix, displace, smooth
 
 @dataclass(frozen=True)
 class _Placed(PerExample):
-    """What affine augmentations have in common: a map for each example, and one linear interpolation."""
+    """The base of affine augmentations: a random map for each example, and one linear interpolation."""
 
     moves: ClassVar[bool] = True
 
     def ranges(self) -> dict[str, Any]:
-        """Which of rotate, scale, shear and translate are drawn, and how far they go."""
+        """The ranges of those of rotate, scale, shear and translate that are drawn."""
         raise NotImplementedError
 
     def check_rank(self, shape: tuple[int, ...]) -> None:
@@ -36,7 +36,7 @@ class _Placed(PerExample):
             )
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-        """The matrix (rank, rank) and the offset (rank,) for ``affine``."""
+        """Draw the matrix (rank, rank) and the offset (rank,) for ``affine``."""
         space, ranges = shape[:-1], self.ranges()
         rotate, shear = ranges.get("rotate", 0.0), ranges.get("shear", 0.0)
         low, high = ranges.get("scale", (1.0, 1.0))
@@ -56,25 +56,25 @@ class _Placed(PerExample):
 
 @dataclass(frozen=True)
 class Affine(_Placed):
-    r"""Shear, enlarge, turn and move each example, in one linear interpolation.
+    r"""Shear, scale, rotate and translate each example, in one linear interpolation.
 
     .. math:: y_q = x(A q + b), \quad A, b \text{ as in } \texttt{affine\_matrix}
 
-    Every number is drawn evenly from its range. Images are turned about their centre.
+    All parameters are drawn uniformly from their ranges. Images are rotated about their centre.
 
     Args:
         rotate: degrees; the angle is from -rotate to rotate.
         scale: range (low, high) of the factor; above 1 enlarges.
-        shear: degrees; the angle by which vertical lines lean is from -shear to shear.
-        translate: samples, one number or one for each space axis; the way along each axis is from -t to t.
+        shear: degrees; the angle by which vertical lines are tilted is from -shear to shear.
+        translate: t in samples, one number or one per space axis; the translation along each axis is from -t to t.
         fill: value beyond the border, or "edge": the nearest sample.
 
     Shapes:
-        x (batch, *space, channels) stays; ``rotate`` and ``shear`` are for two space axes.
+        x (batch, *space, channels), shape unchanged; ``rotate`` and ``shear`` are for two space axes.
 
     Raises:
-        ValueError: a number out of range, or x is no image.
-        TypeError: x is not of floating point.
+        ValueError: a number out of range, or x is not an image.
+        TypeError: x is not floating point.
 
     Source:
         Simard, Steinkraus and Platt 2003, section 2.
@@ -108,18 +108,18 @@ class Affine(_Placed):
 
 @dataclass(frozen=True)
 class Rotate(_Placed):
-    """Turn each image about its centre by an angle drawn evenly from -degrees to degrees.
+    """Rotate each image about its centre by an angle drawn uniformly from -degrees to degrees.
 
     Args:
         degrees: the largest angle.
         fill: value beyond the border, or "edge": the nearest sample.
 
     Shapes:
-        x (batch, height, width, channels) stays.
+        x (batch, height, width, channels); the shape is unchanged.
 
     Raises:
-        ValueError: an angle out of range, or x is no image.
-        TypeError: x is not of floating point.
+        ValueError: an angle out of range, or x is not an image.
+        TypeError: x is not floating point.
 
     Source:
         Simard, Steinkraus and Platt 2003, section 2.
@@ -143,7 +143,7 @@ class Rotate(_Placed):
 
 @dataclass(frozen=True)
 class Scale(_Placed):
-    """Enlarge or shrink each example about its centre by a factor drawn evenly from low to high.
+    """Enlarge or shrink each example about its centre by a factor drawn uniformly from low to high.
 
     Args:
         low: smallest factor; below 1 shrinks.
@@ -151,11 +151,11 @@ class Scale(_Placed):
         fill: value beyond the border, or "edge": the nearest sample.
 
     Shapes:
-        x (batch, *space, channels) stays.
+        x (batch, *space, channels); the shape is unchanged.
 
     Raises:
-        ValueError: a factor that is not above 0, or out of order.
-        TypeError: x is not of floating point.
+        ValueError: a factor that is not above 0, or low above high.
+        TypeError: x is not floating point.
 
     Source:
         Simard, Steinkraus and Platt 2003, section 2.
@@ -181,18 +181,18 @@ class Scale(_Placed):
 
 @dataclass(frozen=True)
 class Shear(_Placed):
-    """Let vertical lines of each image lean by an angle drawn evenly from -degrees to degrees.
+    """Tilt the vertical lines of each image by an angle drawn uniformly from -degrees to degrees.
 
     Args:
         degrees: the largest angle, below 90.
         fill: value beyond the border, or "edge": the nearest sample.
 
     Shapes:
-        x (batch, height, width, channels) stays.
+        x (batch, height, width, channels); the shape is unchanged.
 
     Raises:
-        ValueError: an angle out of range, or x is no image.
-        TypeError: x is not of floating point.
+        ValueError: an angle out of range, or x is not an image.
+        TypeError: x is not floating point.
 
     Source:
         Simard, Steinkraus and Platt 2003, section 2.
@@ -216,18 +216,18 @@ class Shear(_Placed):
 
 @dataclass(frozen=True)
 class Translate(_Placed):
-    """Move each example by distances drawn evenly from -pixels to pixels; they need not be whole, as in ``Shift``.
+    """Translate each example by distances drawn uniformly from -pixels to pixels, not only whole ones as in ``Shift``.
 
     Args:
-        pixels: the largest distance in samples, one number or one for each space axis.
+        pixels: the largest distance in samples, one number or one per space axis.
         fill: value beyond the border, or "edge": the nearest sample.
 
     Shapes:
-        x (batch, *space, channels) stays.
+        x (batch, *space, channels); the shape is unchanged.
 
     Raises:
         ValueError: a negative distance.
-        TypeError: x is not of floating point.
+        TypeError: x is not floating point.
 
     Source:
         Simard, Steinkraus and Platt 2003, section 2.
@@ -251,23 +251,23 @@ class Translate(_Placed):
 
 @dataclass(frozen=True)
 class Elastic(PerExample):
-    r"""Bend each example by a random smooth field of displacements.
+    r"""Deform each example by a random smooth displacement field.
 
     .. math:: y_q = x(q + \alpha\, (G_\sigma * u)_q), \quad u_q \sim \mathcal{U}(-1, 1)^{rank}
 
-    with G the Gaussian of ``smooth``, which sums to 1. Beyond the border u is 0, so displacements are smaller there.
+    with G the Gaussian of ``smooth``, which sums to 1. Beyond the border u is 0, so displacements near it are smaller.
 
     Args:
         alpha: factor of the displacements, in samples.
-        sigma: deviation of the Gaussian, in samples; the larger, the smoother and the smaller displacements are.
+        sigma: s.d. of the Gaussian, in samples; larger values give smoother and smaller displacements.
         fill: value beyond the border, or "edge": the nearest sample.
 
     Shapes:
-        x (batch, *space, channels) stays.
+        x (batch, *space, channels); the shape is unchanged.
 
     Raises:
         ValueError: a negative number.
-        TypeError: x is not of floating point.
+        TypeError: x is not floating point.
 
     Source:
         Simard, Steinkraus and Platt, "Best practices for convolutional neural networks applied to visual document
@@ -293,7 +293,7 @@ class Elastic(PerExample):
         }
 
     def draw(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """The displacements (rank, *space), float32."""
+        """Draw the displacements (rank, *space), float32."""
         space = shape[:-1]
         return self.alpha * smooth(even(key, (len(space), *space)), self.sigma)
 
