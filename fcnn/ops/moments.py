@@ -44,7 +44,7 @@ def moments(x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
     """
     x = jnp.asarray(native(x))
     x, axes = x.astype(wide(x.dtype)), tuple(axis % x.ndim for axis in axes)
-    _, s, mean, square = _deviations(x, axes, 1.0)  # small deviations need no scaling here
+    _, s, mean, square = _deviations(x, axes, 1.0)  # 1.0: small deviations are not scaled up
     return mean, square / s / s
 
 

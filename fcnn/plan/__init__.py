@@ -1,4 +1,4 @@
-"""How a network is executed: what runs together, by which algorithm, in which order of axes."""
+"""Execution plans of networks: which layers run together, by which algorithm, in which layout."""
 
 from .decide import planned
 from .value import Plan, Segment, Step

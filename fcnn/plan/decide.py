@@ -1,15 +1,15 @@
-"""Deciding what is computed together, from the trace of a network.
+"""Decide from the trace of a network which layers are computed together.
 
-Two kinds of runs are known:
+There are two kinds of runs:
 
-- A convolution of few channels, functions of single numbers, and max pooling. The convolution is computed in blocks of
-  positions; pooling would have to pick the blocks apart again. In the polyphase layout, the positions of every window
-  stand one after another in memory, and the maximum needs no gathering.
-- Convolutions by Winograd's algorithm and what lies between them: functions of single numbers, pooling, batch
-  normalisation, sums and concatenations of paths. Winograd's products are laid out as HWNC, the space first and (batch,
-  channels) last; so are all parts of the run, and nothing is transposed in between.
+- A convolution of few channels, elementwise functions, and max pooling. The convolution is computed in blocks of
+  positions, which pooling would have to take apart again. In the polyphase layout, the positions of every window lie
+  along an axis of phases, and the maximum needs no gathering.
+- Convolutions by Winograd's algorithm and the operations between them: elementwise functions, pooling, batch
+  normalisation, sums and concatenations of paths. Winograd's products have the layout HWNC, with the space first and
+  (batch, channels) last. All parts of the run use this layout, so nothing is transposed in between.
 
-Parameters, results, gradients, names and errors are those of the layers one by one.
+Parameters, results, gradients, names and errors are the same as for separate layers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from .value import BATCH_FIRST, HWNC, POLYPHASE, Plan, Segment, Step, no_plan
 
 
 def planned(net: Any, train: bool, inputs: tuple[Any, ...]) -> Plan:
-    """The plan of a network for its inputs; every layer as it stands where nothing is known of the network."""
+    """The plan of a network for its inputs; where no plan applies, every layer is run by itself."""
     first = inputs[0]
     shapes = tuple(tuple(x.shape[1:]) for x in inputs)
     sizes = [n for shape in shapes for n in shape]
@@ -51,14 +51,14 @@ def planned(net: Any, train: bool, inputs: tuple[Any, ...]) -> Plan:
 
 
 def plan(net: Any, *shapes: Shape, batch: int = 128, dtype: Any = "float32", train: bool = False) -> Plan:
-    """Say which layers of a network are computed together, by which algorithm and in which order of axes, and why.
+    """Report which layers of a network are computed together, by which algorithm and in which layout, and why.
 
     Args:
         net: the network.
         shapes: shape of one example of each input.
         batch: number of examples at once.
-        dtype: of the inputs.
-        train: whether the network is trained.
+        dtype: dtype of the inputs.
+        train: whether to plan for training mode.
 
     Returns:
         The plan; it prints as a table.
@@ -78,7 +78,7 @@ def plan(net: Any, *shapes: Shape, batch: int = 128, dtype: Any = "float32", tra
 
 @cached(maxsize=256)
 def may_run_together(net: Any) -> bool:
-    """Whether a network has a convolution at all."""
+    """Whether a network contains a convolution."""
     return nearest(net, (Conv,)) is not None or any(
         may_run_together(part) for value in vars(net).values() for part in _layers(value)
     )
@@ -91,7 +91,7 @@ def _layers(value: Any) -> list[Any]:
 
 
 def _settings() -> Any:
-    """What else the choice of an algorithm depends on."""
+    """The settings that the choice of an algorithm also depends on."""
     limits = tuple(value for value in vars(choice).values() if isinstance(value, (int, float, tuple)))
     return choice.forced(), limits
 
@@ -100,7 +100,7 @@ def _settings() -> Any:
 def _plan(net: Any, train: bool, shapes: Any, batch: Any, dtype: str, backend: str, settings: Any) -> Plan:
     try:
         return _decided(net, trace(net, *shapes, train=train), batch, dtype)
-    except Exception:  # what cannot be traced is computed as it stands, and says itself what is wrong
+    except Exception:  # without a plan, the layers run by themselves and raise their own errors
         return no_plan(batch, dtype)
 
 
@@ -113,13 +113,13 @@ def _decided(net: Any, traced: Trace, batch: Any, dtype: str) -> Plan:
 
 
 class _Decider:
-    """What stays the same at all levels of a trace.
+    """Decides for a network; holds what is the same at all levels of its trace.
 
     Args:
         net: the network.
         traced: its trace.
         batch: number of examples.
-        dtype: of the inputs.
+        dtype: dtype of the inputs.
     """
 
     def __init__(self, net: Any, traced: Trace, batch: Any, dtype: str) -> None:
@@ -146,19 +146,19 @@ class _Decider:
                     self.level(inner)
 
     def _plain(self, node: Node, traced: Trace) -> bool:
-        """Whether a use of a layer takes one array of the batch and stands at a path of its own."""
+        """Whether a use of a layer maps one batched array to one output, and its path is unique."""
         known = node.layer is not None and self.counts[node.path] == 1 and self.ownership.part(node) == node.layer
         return known and len(node.inputs) == len(node.outputs) == 1 and traced.batched[node.inputs[0]]
 
     def _next(self, node: Node, consumers: dict[int, list[Node]]) -> Node | None:
-        """The only consumer of a node's output, where nothing but compositions of the library lies between."""
+        """The only consumer of a node's output, if only compositions that pass the value on are in between."""
         following = consumers.get(node.outputs[0], [])
         if len(following) != 1 or following[0] is _OUTSIDE or following[0].layer is None:
             return None
         return following[0] if self.ownership.handed_on(node, following[0]) else None
 
     def _polyphase(self, traced: Trace, consumers: dict[int, list[Node]]) -> dict[int, Node]:
-        """Find the runs in the polyphase layout; gives the pooling at the end of each by the number of its output."""
+        """Find the runs in the polyphase layout; return the pooling at the end of each by the number of its output."""
         ends = {}
         for conv in traced.nodes:
             if conv.layer is None or not nearest(conv.layer, (Conv,)) or not self._plain(conv, traced):
@@ -180,7 +180,7 @@ class _Decider:
             problem = self._problem(conv.layer, x, windows.kernel)
             if refusal("blocks", problem) is not None or choose(problem).algorithm != "blocks":
                 continue
-            # the largest of rectified numbers is the largest of them, rectified; the same holds with a bias added
+            # ReLU and adding a bias are monotonic, so they commute with the maximum
             early = all(f.layer.function is jax.nn.relu for f in functions)
             run = {"layout": POLYPHASE, "leave": True, "early": early, "run": conv.path}
             self.steps[conv.path] = Step(conv.path, shapes=(x,), phases=windows.kernel, **run)
@@ -202,13 +202,13 @@ class _Decider:
         conv = node.layer
         if not nearest(conv, (Conv,)) or not self._plain(node, traced) or node.path in self.steps:
             return False
-        if geometry.split(conv.padding)[0] is not None:  # padding that copies samples is no matter of geometry alone
+        if geometry.split(conv.padding)[0] is not None:  # padding by copies of samples
             return False
         x = traced.shapes[node.inputs[0]]
         return choose(self._problem(conv, x, (1,) * (len(x) - 1))).algorithm == "winograd"
 
     def _follows(self, node: Node, traced: Trace) -> bool:
-        """Whether a layer computes in whatever order of axes its input has."""
+        """Whether a layer computes in the layout of its input, whatever it is."""
         if node.layer is None or not self._plain(node, traced) or node.path in self.steps:
             return False
         if nearest(node.layer, (MaxPool, AvgPool)):
@@ -218,7 +218,7 @@ class _Decider:
         return of_numbers(node.layer, node.shapes[0])
 
     def _hwnc(self, traced: Trace, consumers: dict[int, list[Node]], ends: dict[int, Node]) -> None:
-        """Find the values that are handed on in HWNC, and the steps that make and take them."""
+        """Find the values that are passed on in HWNC, and the steps that produce and consume them."""
         convolutions = {id(node): node for node in traced.nodes if self._by_winograd(node, traced)}
         if not convolutions:
             return
@@ -227,7 +227,7 @@ class _Decider:
         makers = {n: node for node in traced.nodes for n in node.outputs}
         carried = {node.outputs[0] for node in traced.nodes if id(node) in {*convolutions, *follow, *joins}}
         carried |= set(ends)
-        # what goes into a sum beside a run is turned once, where it is made
+        # a value from outside that joins a run is transposed once, by the layer that computes it
         turned = {
             node.outputs[0]
             for node in traced.nodes
@@ -252,7 +252,7 @@ class _Decider:
                     return False
             return True
 
-        # what cannot be handed on in HWNC takes others with it
+        # removing a value may make others impossible in HWNC, so repeat until nothing changes
         while left := {number for number in carried if not stays(number)}:
             carried -= left
         for number in carried:
@@ -275,14 +275,14 @@ class _Decider:
                     self.steps[path] = Step(**{**vars(step), "leave": False})
 
     def _crosses(self, maker: Node, taker: Node, form: str) -> None:
-        """Note the compositions that a value enters or leaves on its way, and the form that it has there."""
+        """Record the compositions that a value enters or leaves on its way, and its layout there."""
         one, other = composition_of(maker), composition_of(taker)
         within = [{"/".join(steps[:n]) for n in range(1, len(steps) + 1)} for steps in (one, other)]
         self.outputs.update(dict.fromkeys(within[0] - within[1], form))
         self.inputs.update(dict.fromkeys(within[1] - within[0], form))
 
     def _joins(self, node: Node, traced: Trace) -> bool:
-        """Whether an operation joins paths in whatever order of axes they have."""
+        """Whether an operation joins paths in the layout of its inputs, whatever it is."""
         if node.layer is not None or not node.inputs or not all(traced.batched[n] for n in node.inputs):
             return False
         shapes = {traced.shapes[n] for n in node.inputs}
@@ -291,10 +291,10 @@ class _Decider:
         last = len(next(iter(shapes)))
         return node.primitive == "concatenate" and dict(node.settings)["dimension"] == last
 
-    # as a table
+    # The plan as a table.
 
     def segments(self, traced: Trace) -> list[Segment]:
-        """All layers of a trace, those that are computed together as one segment."""
+        """All layers of a trace; layers that are computed together form one segment."""
         found: list[Segment] = []
         run: list[Node] = []
 
@@ -341,5 +341,5 @@ class _Decider:
         return Segment(paths, "", BATCH_FIRST, "as they stand")
 
 
-#: stands for whoever takes a result of the network
+#: represents the consumer of a result of the network
 _OUTSIDE: Any = object()

@@ -1,4 +1,4 @@
-"""Executing a step of a plan: a layer in another order of axes than the usual one."""
+"""Execution of a step of a plan: a layer in a layout other than the usual one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .value import BATCH_FIRST, HWNC, POLYPHASE, Plan, Step
 def execute(
     step: Step, layer: Any, context: Any, params: Params, state: State, inputs: tuple[Any, ...]
 ) -> tuple[Any, State]:
-    """Run a layer by its step, and let the observer see its output in the usual order of axes."""
+    """Run a layer by its step; the observer sees its output in the usual layout."""
     (x,) = inputs
     if step.layout == POLYPHASE:
         y, new_state = _polyphase(step, layer, context, params, state, x)
@@ -43,7 +43,7 @@ def execute(
 def watch(
     plan: Plan, layer: Any, context: Any, params: Params, state: State, inputs: tuple[Any, ...]
 ) -> tuple[Any, State]:
-    """Run a composition, or a layer as it stands; the observer sees arrays in the usual order of axes."""
+    """Run a composition, or a layer without a step; the observer sees arrays in the usual layout."""
     given, made = dict(plan.inputs).get(context.planned), dict(plan.outputs).get(context.planned)
     usual = inputs
     if given is not None:
@@ -72,7 +72,7 @@ def to_batch_first(y: jax.Array) -> jax.Array:
 
 
 def _check(step: Step, layer: Any, params: Params, state: State, x: Any, batch: int) -> None:
-    """The checks that a layer's own ``run`` makes, on the shape that x has in the usual order of axes."""
+    """The checks of a layer's own ``run``, on the shape of x in the usual layout."""
     usual = jax.ShapeDtypeStruct((batch, *step.shapes[0]), x.dtype)
     shapes = checked_shapes((usual,), layer.inputs, layer.floating)
     layer.check_given(params, (usual,))
@@ -90,19 +90,19 @@ def _hwnc(step: Step, layer: Any, context: Any, params: Params, state: State, x:
         return conv_hwnc(x, params["kernel"], params.get("bias"), **_options(layer)), state
     if nearest(layer, (MaxPool, AvgPool)):
         _check(step, layer, params, state, x, x.shape[-2])
-        # examples and channels are pooled alike, so they are channels together
+        # pooling treats examples and channels alike, so both are merged into channels
         *space, batch, channels = x.shape
         y = layer.forward(params, x.reshape(1, *space, batch * channels))
         return y.reshape(*y.shape[1:-1], batch, channels), state
-    # functions of single numbers, and norms over all axes but the last: the order of the others is no matter to them
+    # elementwise functions, and norms over all axes but the last: the order of the other axes does not matter
     return layer.run(dataclasses.replace(context, observer=None), params, state, (x,))
 
 
 def _polyphase(step: Step, layer: Any, context: Any, params: Params, state: State, x: Any) -> tuple[Any, State]:
     """A layer of a run in the polyphase layout.
 
-    Where somebody observes, the layers are computed as they stand as well, and what is seen comes from there; if an
-    output is replaced, the run goes on from that.
+    With an observer, the layers are also computed separately, in the usual layout, for the observer to see; if it
+    replaces an output, the run continues from the replacement.
     """
     plain = None
     if context.observer is not None:
@@ -128,9 +128,9 @@ def _polyphase_part(step: Step, layer: Any, context: Any, params: Params, state:
             return conv_polyphase(x, kernel, bias, step.phases, **_options(layer))
         largest = conv_polyphase(x, kernel, None, step.phases, **_options(layer))
         return plus(max_of_polyphase(largest, hwnc=not step.leave), bias)
-    if not nearest(layer, (MaxPool,)):  # a function of single numbers
+    if not nearest(layer, (MaxPool,)):  # an elementwise function
         return layer.run(dataclasses.replace(context, observer=None), params, state, (x,))[0]
     check_entries("params", params, {}, step.shapes)
     check_entries("state", state, {}, step.shapes)
-    # the largest of rectified numbers is the largest of them, rectified; the same holds with a bias added
+    # ReLU and adding a bias are monotonic, so they commute with the maximum
     return x if step.early else max_of_polyphase(x, hwnc=not step.leave)

@@ -1,4 +1,4 @@
-"""Which compositions an array passes through between two layers, and whether they only hand it on."""
+"""The compositions that an array passes through between two layers, and whether they only pass it on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Ownership:
         if parts is None and inner is None:
             return
         self._hands_on[path] = self._hands_on.get(path, True) and facts.hands_on(layer)
-        if inner is not None and hasattr(inner, "check_shapes"):  # a wrapper, which has no level of its own
+        if inner is not None and hasattr(inner, "check_shapes"):  # a wrapper without its own level of names
             self._walk(inner, path)
             return
         for name, part in parts() if parts is not None else ():
@@ -35,11 +35,11 @@ class Ownership:
             self._walk(part, inside)
 
     def part(self, node: Node) -> Any:
-        """The part of a composition that has a node's path."""
+        """The part of the network with a node's path."""
         return self._parts.get(node.home)
 
     def handed_on(self, maker: Node, taker: Node) -> bool:
-        """Whether a value goes from one node to another through compositions that do nothing else with it."""
+        """Whether all compositions between two nodes only pass the value on."""
         one, other = composition_of(maker), composition_of(taker)
         shared = 0
         while shared < min(len(one), len(other)) and one[shared] == other[shared]:
@@ -49,6 +49,6 @@ class Ownership:
 
 
 def composition_of(node: Node) -> tuple[str, ...]:
-    """The path of the composition in which a node stands."""
+    """The path of the composition that contains a node."""
     steps = tuple(node.path.split("/")) if node.path else ()
     return steps if node.layer is None else steps[:-1]

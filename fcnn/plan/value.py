@@ -1,4 +1,4 @@
-"""A plan: which layers are computed together, and how; it prints."""
+"""A plan: the layers that are computed together, and how; it prints as a table."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from ..tables import Table, Tabular
 
 HEADER = ("layers", "algorithm", "layout", "why")
 
-#: orders of axes: the usual one; space first, as Winograd's products have it; the positions of every pooling window
-#: one after another
+#: layouts: the usual one; space first, as in Winograd's products; the positions of every pooling window along an axis
+#: of phases
 BATCH_FIRST, HWNC, POLYPHASE = "NHWC", "HWNC", "polyphase"
 
 
 @dataclass(frozen=True)
 class Step:
-    """How one use of a layer is executed.
+    """The execution of one use of a layer.
 
     Attributes:
         path: the path of the use.
-        layout: the order of axes that it computes in; of a step in the usual one, the output is turned to HWNC.
-        shapes: shape of one example of its inputs, in the usual order of axes.
-        enter: whether its input is brought into that order.
-        leave: whether its output is brought back.
-        phases: of a convolution in the polyphase layout, the pooling window that follows.
-        early: whether the pooling is done by the convolution, before bias and ReLU.
-        run: which run of layers in that layout it belongs to: the path of their convolution.
+        layout: the layout that it computes in; for a step in the usual layout, the output is transposed to HWNC.
+        shapes: shape of one example of its inputs, in the usual layout.
+        enter: whether its input is converted to that layout.
+        leave: whether its output is converted back.
+        phases: for a convolution in the polyphase layout, the size of the following pooling windows.
+        early: whether the convolution does the pooling, before bias and ReLU.
+        run: the run of layers in the polyphase layout that it belongs to: the path of its convolution.
     """
 
     path: str
@@ -46,9 +46,9 @@ class Segment:
 
     Attributes:
         paths: their paths, in the order of computation.
-        algorithm: of their convolutions; "" where there are none.
-        layout: the order of axes that they compute in.
-        reason: why.
+        algorithm: the algorithm of their convolutions; "" where there are none.
+        layout: the layout that they compute in.
+        reason: the reason for this choice.
     """
 
     paths: tuple[str, ...]
@@ -59,15 +59,15 @@ class Segment:
 
 @dataclass(frozen=True, repr=False)
 class Plan(Tabular):
-    """What is computed together in a network, for inputs of one shape.
+    """The layers of a network that are computed together, for inputs of one shape.
 
     Attributes:
         segments: all layers, in the order of computation.
-        steps: the layers that are not computed as they stand.
+        steps: the layers that are not simply run by themselves.
         batch: number of examples.
-        dtype: of the inputs.
-        inputs: paths of compositions whose input is not in the usual order of axes: "HWNC", or the polyphase run.
-        outputs: likewise of their outputs.
+        dtype: dtype of the inputs.
+        inputs: paths of compositions whose input is not in the usual layout, with "HWNC" or the polyphase run.
+        outputs: likewise for their outputs.
     """
 
     segments: tuple[Segment, ...]
@@ -82,7 +82,7 @@ class Plan(Tabular):
         object.__setattr__(self, "_by_path", {step.path: step for step in self.steps})
 
     def step(self, path: str) -> Step | None:
-        """How a use of a layer is executed; None: as it stands."""
+        """The step of a use of a layer; None: it is run by itself."""
         return self._by_path.get(path)
 
     def execute(self, step: Step, layer: Any, *given: Any) -> Any:
@@ -92,7 +92,7 @@ class Plan(Tabular):
         return execute(step, layer, *given)
 
     def watch(self, layer: Any, *given: Any) -> Any:
-        """Run a composition, or a layer as it stands, and let the observer see it: (output, new state)."""
+        """Run a composition, or a layer without a step, and show the output to the observer: (output, new state)."""
         from .execute import watch
 
         return watch(self, layer, *given)
@@ -110,5 +110,5 @@ def _listed(paths: tuple[str, ...], width: int = 48) -> str:
 
 
 def no_plan(batch: Any = 0, dtype: str = "") -> Plan:
-    """A plan in which every layer is computed as it stands."""
+    """A plan in which every layer is run by itself."""
     return Plan((), (), batch, dtype)

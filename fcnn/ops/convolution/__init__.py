@@ -1,4 +1,4 @@
-"""Convolution with derivatives and a choice of algorithm of its own."""
+"""Convolution with its own derivatives and choice of algorithm."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALGORITHMS", "Choice", "Geometry", "Problem", "choose", "convolve", "explain", "refusal", "use_algorithm"]
 
-#: loaded with the first convolution: the primitives bring a part of JAX along that takes long to import
+#: loaded with the first convolution: the primitives import a part of JAX that is slow to import
 _LATER = {
     **dict.fromkeys(("ALGORITHMS", "Choice", "Problem", "choose", "refusal", "use_algorithm"), ".choice"),
     **dict.fromkeys(("convolve", "explain"), ".primitive"),

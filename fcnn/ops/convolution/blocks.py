@@ -1,10 +1,11 @@
 """Convolution of few channels as a matrix product over blocks of positions.
 
-With few channels the rows of a patch are short and copying them costs more than the product. So two neighbouring
-positions along every axis are computed together: what the block sees overlaps, and (in two dimensions, kernel 5) 36
-samples serve four positions that would copy 25 each. The kernel of a block is the kernel at each of its places, zeros
-elsewhere: the band of a small Toeplitz matrix. Zeros times samples are exact while those are finite; ``locality`` sees
-to the others. Channels come first and the batch last, so that copies are long runs.
+With few channels the rows of a patch are short, and copying them costs more than the product. So two neighbouring
+positions along every axis form a block and are computed together. Their windows overlap: in two dimensions with kernel
+5, 36 samples serve four positions, which as patches would copy 25 each. The kernel of a block is the kernel at each of
+its positions and zeros elsewhere: the band of a small Toeplitz matrix. Products of zeros and samples are exact while
+the samples are finite; ``locality`` handles the others. Channels come first and the batch last, so that copies are
+long contiguous runs.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def input_gradient(g: jax.Array, kernel: jax.Array, geometry: Geometry, space: Shape) -> jax.Array:
-    """The gradient of x: the gradients of what blocks see, added up where blocks overlap."""
+    """The gradient of x: the gradients of the blocks' samples, added up where blocks overlap."""
     plan = _Plan((g.shape[-1 if geometry.polyphase else 0], *space, kernel.shape[-2]), kernel.shape, geometry)
     (y,) = jax.linear_transpose(plan.result, plan.of_result(g.dtype))(g)
     return plan.laid_back(plan.weights(kernel).T @ y)
 
 
 def kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shape) -> jax.Array:
-    """The gradient of the kernel: that of the blocks' matrix, its bands added up."""
+    """The gradient of the kernel: the gradient of the block matrix, with its bands added up."""
     shape = (*kernel, x.shape[-1], g.shape[0 if geometry.polyphase else -1])
     plan = _Plan(x.shape, shape, geometry)
     (y,) = jax.linear_transpose(plan.result, plan.of_result(g.dtype))(g)
@@ -47,7 +48,7 @@ def kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shap
 
 
 class _Plan:
-    """Sizes of one problem: b positions a block, blocks along each axis, and cells of b samples that a block sees."""
+    """Sizes of one problem: b positions per block, the blocks along each axis, and the cells of b samples they read."""
 
     def __init__(self, x: Shape, kernel: Shape, geometry: Geometry) -> None:
         self.batch, *space, self.channels = x
@@ -64,7 +65,7 @@ class _Plan:
         return jax.ShapeDtypeStruct((self.features * prod(self.b), prod(self.blocks) * self.batch), dtype)
 
     def pads(self) -> list[tuple[int, int, int]]:
-        """Padding that makes whole cells; it crops where the last samples are not seen."""
+        """Padding to whole cells; it crops where the last samples are not read."""
         axes = zip(self.geometry.pads, self.grid, self.b, self.space, strict=True)
         return [(0, 0, 0), *((lo, cells * b - n - lo, 0) for (lo, _), cells, b, n in axes), (0, 0, 0)]
 
@@ -81,7 +82,7 @@ class _Plan:
         return x.reshape(self.depth, *self.grid, self.batch)
 
     def seen(self, x: jax.Array) -> jax.Array:
-        """What blocks see: (cells * b * channels, blocks * batch)."""
+        """The samples that each block reads: (cells * b * channels, blocks * batch)."""
         cells = self.cells_of(x)
         parts = []
         for place in product(*map(range, self.cells)):
@@ -91,9 +92,10 @@ class _Plan:
         return wide.reshape(len(parts) * self.depth, -1)
 
     def laid_back(self, share: jax.Array) -> jax.Array:
-        """The transpose of :meth:`seen`: shares of what blocks see, added up at their samples.
+        """The transpose of :meth:`seen`: contributions of the blocks, added up at their samples.
 
-        One addition in place after another: a sum of padded arrays would look at every border for every sample.
+        The additions are done in place, one after another; a sum of padded arrays would test every border for every
+        sample.
         """
         parts = share.reshape(prod(self.cells), self.depth, *self.blocks, self.batch)
         cells = jnp.zeros((self.depth, *self.grid, self.batch), share.dtype)

@@ -1,4 +1,4 @@
-"""Which algorithm computes a convolution or one of its gradients, and why: a function of platform, shapes and dtype.
+"""The choice of algorithm for a convolution or one of its gradients, with the reason, by platform, shapes and dtype.
 
 The thresholds were measured on two cores with AVX-512 (jax 0.10.2); ``benchmarks/thresholds.py`` derives them.
 """
@@ -20,22 +20,22 @@ from .conv_geometry import Geometry
 
 ALGORITHMS = ("direct", "patches", "depthwise", "blocks", "winograd", "fourier")
 
-#: Winograd's products are fast from this many channels and features on, and its transforms pay from this many samples
-#: of channels, features and positions
+#: Winograd's algorithm is faster from this many channels and features on, by the size of the kernel
 WINOGRAD_CHANNELS = {3: 64, 4: 32, 5: 8}
-#: ... up to so many samples along an axis of the image, because every one of them takes part in the transform of every
-#: tile; the products of many channels are worth more
+#: ... up to this many samples along an axis of the image, because every sample of the axis enters the transform of
+#: every tile; from MANY_CHANNELS channels and features on, the limit is larger
 WINOGRAD_SIDE, WINOGRAD_SIDE_MANY, MANY_CHANNELS = 48, 96, 128
-#: blocks beat XLA's convolution where a patch has at most so many samples and pooling follows
+#: blocks beat XLA's convolution where a patch has at most this many samples and pooling follows
 BLOCKS_PATCH = 160
-#: Fourier transforms beat a convolution where an output takes so many times the multiplications of a sample of the
-#: transforms, and so many over all examples, for which the kernel is transformed once ...
+#: Fourier transforms beat a convolution where its multiplications per number of the transform are at least this many
+#: for one example, and this many over all examples, for which the kernel is transformed once ...
 FOURIER_KERNEL, FOURIER_EXAMPLES = 40, 500
-#: ... up to so many numbers of the transformed kernel, which has the size of an image for every channel and feature
+#: ... and the transformed kernel, which has the size of an image for every channel and feature, at most this many
+#: numbers
 FOURIER_NUMBERS = 20_000_000
-#: groups are computed one after another where they are at most so many and have at least so many channels
+#: groups are computed one after another if there are at most this many and each has at least this many channels
 MOST_GROUPS, GROUP_CHANNELS = 16, 8
-#: without pooling after it, where besides channels are at most so many: blocks up to so many features, else patches
+#: without pooling afterwards, if there are at most this many channels: blocks up to this many features, else patches
 FEW_CHANNELS, FEW_FEATURES = 8, 16
 
 
@@ -48,16 +48,16 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """A convolution or one of its gradients, as far as the choice depends on it.
+    """The properties of a convolution or one of its gradients that the choice depends on.
 
     Args:
-        operation: "forward", "input" or "kernel": what is computed, the result or a gradient.
+        operation: "forward", "input" or "kernel": the result, or a gradient.
         x: shape (batch, *space, channels).
         kernel: shape (*kernel, channels // groups, features).
-        geometry: where the windows lie.
+        geometry: the positions of the windows.
         dtype: name of the dtype of all arrays.
         platform: "cpu", or any other; GPUs and TPUs are all treated alike.
-        ensemble: number of problems of this kind at once, each with its own x and kernel, from ``vmap``.
+        ensemble: number of such problems at once, each with its own x and kernel, from ``vmap``.
     """
 
     operation: str
@@ -70,12 +70,12 @@ class Problem:
 
     @property
     def several(self) -> bool:
-        """Whether it is an ensemble; of how many may be symbolic."""
+        """Whether there are several problems, or a symbolic number of them."""
         return symbolic(self.ensemble) or self.ensemble > 1
 
     @property
     def transposed(self) -> Problem:
-        """The forward problem that gives the input gradient: the output gradient and the turned kernel."""
+        """The forward problem whose result is the input gradient, with the output gradient and the flipped kernel."""
         *sizes, _, features = self.kernel
         batch, *space, channels = self.x
         geometry = self.geometry.transposed(tuple(space), tuple(sizes))
@@ -137,7 +137,7 @@ def choose(problem: Problem) -> Choice:
 
 
 def _suits_winograd(problem: Problem) -> bool:
-    """Whether there are channels enough for Winograd's products, and few enough samples for its transforms."""
+    """Whether there are enough channels for Winograd's products, and few enough samples for its transforms."""
     *sizes, channels, features = problem.kernel
     most = WINOGRAD_SIDE_MANY if min(channels, features) >= MANY_CHANNELS else WINOGRAD_SIDE
     return min(channels, features) >= WINOGRAD_CHANNELS[max(sizes)] and max(problem.x[1:-1]) <= most
@@ -181,14 +181,14 @@ def refusal(algorithm: str, problem: Problem) -> str | None:
 
 @contextmanager
 def use_algorithm(algorithm: str | None) -> Iterator[None]:
-    """Compute every convolution that is traced inside by one algorithm, where it can; others are chosen as ever.
+    """Compute every convolution traced inside by this algorithm where possible; elsewhere the usual choice applies.
 
-    ``compiled.cost_analysis()`` counts what the algorithm computes: under Winograd's or Fourier's fewer operations than
-    the definition of a convolution has, under "blocks" more. Compiled under "direct" it counts those of the definition.
+    ``compiled.cost_analysis()`` counts the operations of the algorithm: with "winograd" or "fourier" fewer than the
+    definition of a convolution has, with "blocks" more, with "direct" those of the definition.
 
     Args:
         algorithm: "direct", "patches", "depthwise", "blocks", "winograd", "fourier", or None for the usual choice. The
-            last three leave data of very different magnitudes to "direct", at run time.
+            last three algorithms fall back to another one at run time for data that they would not compute accurately.
 
     Raises:
         ValueError: an unknown algorithm.
@@ -207,5 +207,5 @@ def use_algorithm(algorithm: str | None) -> Iterator[None]:
 
 
 def forced() -> str | None:
-    """The algorithm asked for by :func:`use_algorithm`."""
+    """The algorithm requested by :func:`use_algorithm`."""
     return _forced.value

@@ -1,4 +1,4 @@
-"""The geometry of a convolution in integers, and what it makes of shapes."""
+"""The geometry of a convolution in integers, and the shapes that follow from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...symbolic_sizes import larger, symbolic
 
 @dataclass(frozen=True)
 class Geometry:
-    """How windows lie on an input; every padding is resolved to integers.
+    """The positions of windows on an input; all padding is resolved to integers.
 
     Args:
         stride: step for each space axis.
@@ -19,11 +19,11 @@ class Geometry:
         dilation: distance between kernel samples for each space axis.
         groups: number of groups that channels and features are split into.
         input_dilation: distance between input samples, for transposed convolutions.
-        phases: the output positions p, p + b, p + 2 b, ... of phase p stand together, for b phases along an axis. The
-            result is then (features, phases, *out, batch), the order that blocks have in memory. 1 along every axis:
-            positions in their order, (batch, *out, features).
-        space_first: x and the result are (*space, batch, channels), the order that Winograd's products have in memory;
-            not together with phases.
+        phases: number b of phases along each axis, for the polyphase layout: the output positions p, p + b, p + 2 b,
+            ... of phase p are adjacent. The result is then (features, phases, *out, batch), the order of blocks in
+            memory. 1 along every axis: positions in their usual order, (batch, *out, features).
+        hwnc: x and the result are (*space, batch, channels), the order of Winograd's products in memory; not together
+            with phases.
 
     Example:
         >>> g = Geometry((1, 1), ((0, 0), (0, 0)), (1, 1), 1, (1, 1), (1, 1))
@@ -46,17 +46,17 @@ class Geometry:
 
     @property
     def dense(self) -> bool:
-        """Whether every sample is seen and every position computed: no stride, no dilation, one group."""
+        """Whether there is no stride, no dilation and only one group."""
         ones = (1,) * self.rank
         return self.stride == self.dilation == self.input_dilation == ones and self.groups == 1
 
     @property
     def plain(self) -> Geometry:
-        """The same with positions in their order and the batch first."""
+        """The same geometry with positions in their usual order and the batch first."""
         return replace(self, phases=(1,) * self.rank, hwnc=False)
 
     def spans(self, kernel: Shape) -> Shape:
-        """Samples that a kernel with its dilation reaches over."""
+        """Length of a dilated kernel along each axis."""
         return tuple(extent(k, d) for k, d in zip(kernel, self.dilation, strict=True))
 
     def out(self, space: Shape, kernel: Shape) -> Shape:
@@ -79,9 +79,9 @@ class Geometry:
         return prod(self.phases) > 1
 
     def transposed(self, space: Shape, kernel: Shape) -> Geometry:
-        """The convolution of an output gradient with the turned kernel that gives the input gradient.
+        """The convolution of an output gradient with the flipped kernel that gives the input gradient.
 
-        Stride and input dilation change places; padding makes the result as large as the input (Dumoulin and Visin
+        Stride and input dilation are swapped; the padding makes the result as large as the input (Dumoulin and Visin
         2016, relationship 14).
         """
         axes = zip(space, self.out(space, kernel), self.spans(kernel), self.pads, strict=True)

@@ -1,6 +1,6 @@
 """Depthwise convolution as multiplications and additions of shifted copies of the input.
 
-Every feature sees one channel, so that there is nothing for a matrix product to sum over.
+Every feature depends on one channel, so a matrix product would have nothing to sum over.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..noinline import noinline
 from .conv_geometry import Geometry
 from .patches import padded, views, views_of_padded
 
-#: parts of the batch whose products are added number by number before they are summed: a sum in registers
+#: number of parts of the batch whose products are added elementwise before they are summed: a sum in registers
 _PARTS = 8
 
 
@@ -54,7 +54,7 @@ def kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shap
 
 
 def _views(x: jax.Array, kernel: Shape, geometry: Geometry, cpu: bool) -> list[jax.Array]:
-    """The views of x; on the CPU x is padded first, or every view would look at every border for every number."""
+    """The views of x; on the CPU x is padded first, or every view would test every border for every number."""
     if not cpu:
         return views(x, kernel, geometry)
     wide = noinline(partial(padded, geometry=geometry), x)
@@ -62,7 +62,7 @@ def _views(x: jax.Array, kernel: Shape, geometry: Geometry, cpu: bool) -> list[j
 
 
 def _product(x: jax.Array, g: jax.Array) -> jax.Array:
-    """X times g, the parts of the batch added up."""
+    """X times g, summed over the parts of the batch."""
     size = -(-x.shape[0] // _PARTS)
     starts = range(0, x.shape[0], size)
     products = [x[a : a + size] * g[a : a + size] for a in starts]

@@ -1,8 +1,8 @@
-"""Convolution by XLA's own operation, in the layout that its fast paths take, its two gradients as well.
+"""Convolution and its two gradients by XLA's own operation, in the layout of its fast paths.
 
-XLA:CPU brings other layouts into this one at the top of a program only: in the body of a loop it computes what it
-meets as it stands, with plain loops. JAX's own gradients come in other layouts. So both gradients are written here as
-convolutions that already have it.
+XLA:CPU converts other layouts to this one only at the top level of a program. In the body of a loop it computes them
+unconverted, with plain loops. JAX's own gradients use other layouts, so both gradients are written here as convolutions
+that already have the fast layout.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ...symbolic_sizes import assumed, symbolic
 from .conv_geometry import Geometry
 
 _AXES = "DHW"
-#: XLA:CPU hands most 2-D convolutions to YNNPACK, which takes twice as long as Eigen's convolution where the channels
-#: are many and the features are not
+#: XLA:CPU passes most 2-D convolutions to YNNPACK, which takes twice as long as Eigen's convolution with many channels
+#: and few features
 _SLOW_CHANNELS, _SLOW_FEATURES = 16, 64
 
 
@@ -26,10 +26,10 @@ def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry, *, avoid_ynnpac
     x, pads, crop = _around_the_swap(x, kernel, geometry)
     stride, input_dilation, dilation = geometry.stride, geometry.input_dilation, geometry.dilation
     if avoid_ynnpack and not crop and _slow_in_ynnpack(x, kernel, geometry):
-        # everything along the first axis twice as far apart: the same products, in a form that YNNPACK does not take
+        # double all distances along the first axis: the same products, in a form that YNNPACK does not accept
         stride, dilation, input_dilation = ((2 * a[0], *a[1:]) for a in (stride, dilation, input_dilation))
         pads = ((2 * pads[0][0], 2 * pads[0][1]), *pads[1:])
-    if any(symbolic(n) for pair in pads for n in pair):  # not for XLA's convolution
+    if any(symbolic(n) for pair in pads for n in pair):  # XLA's convolution takes no symbolic padding
         widths = [(*pair, u - 1) for pair, u in zip(pads, input_dilation, strict=True)]
         x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *widths, (0, 0, 0)])
         pads, input_dilation = ((0, 0),) * geometry.rank, (1,) * geometry.rank
@@ -48,7 +48,7 @@ def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry, *, avoid_ynnpac
 
 
 def turned(kernel: jax.Array, groups: int) -> jax.Array:
-    """The kernel (*kernel, channels // groups, features) turned around, as (*kernel, features // groups, channels)."""
+    """The kernel (*kernel, channels // groups, features) flipped, as (*kernel, features // groups, channels)."""
     *sizes, channels, features = kernel.shape
     rank = len(sizes)
     kernel = jnp.flip(kernel, tuple(range(rank)))
@@ -61,7 +61,7 @@ def turned(kernel: jax.Array, groups: int) -> jax.Array:
 def kernel_gradient(
     x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shape, *, avoid_ynnpack: bool = False
 ) -> jax.Array:
-    """The gradient of a kernel of one group: x with channels as batch, cross-correlated with g (batch as channels)."""
+    """The gradient of a kernel of one group: x with channels as batch, cross-correlated with g, batch as channels."""
     space = x.shape[1:-1]
     pads = []
     axes = zip(space, geometry.out(space, kernel), geometry.spans(kernel), geometry.pads, strict=True)
@@ -83,12 +83,12 @@ def _slow_in_ynnpack(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> boo
 
 
 def _around_the_swap(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> tuple[jax.Array, Pads, list[slice]]:
-    """Write padding another way where XLA:CPU would end the process.
+    """Rewrite padding that would make XLA:CPU abort the process.
 
-    The pass that swaps the operands of a convolution (jaxlib 0.10.2) takes an axis with kernel 2, stride 2 and
-    padding 1 for an axis of groups, whatever its size; where it swaps, a failed check ends the process. The same
-    holds for the gradient and for the transposed convolution. Padding x beforehand, or padding more and cropping
-    the result, keeps such axes out of the convolution that XLA sees.
+    The pass that swaps the operands of a convolution (jaxlib 0.10.2) mistakes an axis with kernel 2, stride 2 and
+    padding 1 for an axis of groups, whatever its size; if it then swaps, a failed check aborts the process. The same
+    holds for the gradient and for the transposed convolution. Padding x beforehand, or padding more and cropping the
+    result, hides such axes from XLA.
     """
     pads, crop, cropped = geometry.pads, [slice(None)] * geometry.rank, False
     for axis in range(geometry.rank):

@@ -1,10 +1,10 @@
-r"""Convolution of large kernels by Fourier transforms: their cost does not grow with the kernel.
+r"""Convolution with large kernels by Fourier transforms, whose cost does not grow with the kernel.
 
 .. math:: y = F^{-1} \left( F x \cdot \overline{F w} \right)
 
-summed over channels, for every frequency a small matrix product. Circular correlation agrees with the wanted one at
-all positions whose windows lie in the (padded) data. The rounding of every output is a share of the largest sample of
-the example, whether it is seen or not; ``locality`` keeps that small.
+summed over channels: a small matrix product for every frequency. Circular correlation agrees with the linear one at all
+positions whose windows lie inside the (padded) data. The rounding error of every output is proportional to the largest
+sample of the example, even one outside its window; ``locality`` keeps that small.
 
 Source:
     Mathieu, Henaff and LeCun, "Fast training of convolutional networks through FFTs", 2014.
@@ -33,13 +33,13 @@ def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def period(space: Shape, kernel: Shape, geometry: Geometry) -> Shape:
-    """The lengths of the transforms for x of a space."""
+    """The lengths of the transforms for x with this space."""
     axes = zip(space, geometry.pads, kernel, strict=True)
     return tuple(next_fast(max(n + lo + hi, k)) for n, (lo, hi), k in axes)
 
 
 def next_fast(size: int) -> int:
-    """The next length with the prime factors 2, 3 and 5 alone, for which transforms are fast.
+    """The next length whose only prime factors are 2, 3 and 5, for which transforms are fast.
 
     Example:
         >>> [next_fast(n) for n in (7, 31, 64, 67)]

@@ -1,26 +1,27 @@
-r"""One bad sample spoils the outputs that see it, and no others.
+r"""A bad sample must affect only the outputs whose windows contain it.
 
-Three algorithms compute outputs from samples that those do not see:
+Three algorithms compute outputs from samples outside their windows as well:
 
 - Blocks multiply such samples by zeros. That is exact while they are finite; 0 times infinity or NaN is NaN.
-- Winograd's transforms and Fourier's add such samples and subtract them again. What is left is their rounding:
-  a share of the largest sample around, not of those seen.
+- Winograd's and Fourier's transforms add such samples and subtract them again. Their rounding errors remain, which are
+  proportional to the largest sample nearby, not to the largest sample in the window.
 
-So both are held to data of one magnitude. The norms over the channels of all positions of an example are compared: half
-of those that are not zero must be at least 1 / L of the largest, L the algorithm's limit in ``SPREAD``. With the median
-M of these norms,
+So the latter two are used only for data of similar magnitude. The norms over channels at all positions of an example
+are compared: half of the nonzero norms must be at least 1 / L of the largest, with the algorithm's limit L in
+``SPREAD``. With the median M of these norms,
 
 .. math::
     |\hat y_i - y_i| \le c\, u \max_j \|x_j\| \, \|w\| \le c\, u\, L\, M\, \|w\|
 
-holds at every output of a feature, whether it sees the largest sample or not: u is the unit roundoff, x_j are the
-channels at position j of the example, w are all weights of the feature, and c does not depend on the data. It is the
-growth of Winograd's products (``winograd.growth``, squared for two axes) times the number of roundings one after
-another, and grows with the number of samples for Fourier's. In the input gradient, the output gradient takes the place
-of x; in the kernel's, the product of both norms, summed over positions, that of x and w.
+holds at every output of a feature, whether or not its window contains the largest sample. Here u is the unit roundoff,
+x_j are the channels at position j of the example, w are all weights of the feature, and c does not depend on the data.
+For Winograd's algorithm, c is the growth of its products (``winograd.growth``, squared for two axes) times the number
+of successive roundings; for Fourier's, it grows with the number of samples. In the input gradient, the output gradient
+takes the place of x; in the kernel gradient, the product of the norms of x and of the output gradient, summed over
+positions, takes the place of those of x and w.
 
-Data that are not so (an infinity or NaN, a code for missing data, a saturated pixel) are computed once more by an
-algorithm that multiplies what outputs see and nothing else. That is found out at run time: one pass over the data.
+Other data (with an infinity or NaN, a code for missing values, a saturated pixel) are computed again by an algorithm
+that multiplies only the samples inside the windows. This is decided at run time, by one pass over the data.
 """
 
 from __future__ import annotations
@@ -30,22 +31,23 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array, lax
 
-#: multiply samples that an output does not see by zero
+#: algorithms that multiply samples outside an output's window by zero
 SPARSE = ("blocks",)
-#: add samples that an output does not see and subtract them again: limits of the largest norm of a position over the
-#: median. Networks in training stay below (activations 16, gradients mostly 30), and rounding stays near that of level
-#: data, whose ratio is 2 to 4. Fourier's rounding is smaller, because it spreads over all outputs
+#: algorithms that add samples outside an output's window and subtract them again, with limits of the largest norm of a
+#: position over the median. Networks in training stay below (activations 16, gradients mostly 30), and rounding errors
+#: stay near those for level data, whose ratio is 2 to 4. Fourier's rounding errors are smaller, because they are
+#: distributed over all outputs
 SPREAD = {"winograd": 32, "fourier": 256}
 
 
 def level(a: Array, channel: int, example: int, limit: int) -> Array:
-    """Whether all is finite, and half of the positions that are not zero hold 1 / limit of the largest or more.
+    """Whether all values are finite, and half of the nonzero positions have at least 1 / limit of the largest norm.
 
     Args:
-        a: x or an output gradient, with the ensemble in front.
+        a: x or an output gradient, with the ensemble as first axis.
         channel: the axis of its channels.
-        example: the axis of its examples, each of which is looked at by itself.
-        limit: the largest norm of a position, as a multiple of the usual one.
+        example: the axis of its examples, which are tested separately.
+        limit: the largest allowed norm of a position, as a multiple of the median.
 
     Example:
         >>> x = jnp.ones((1, 1, 10, 1))
@@ -53,18 +55,18 @@ def level(a: Array, channel: int, example: int, limit: int) -> Array:
         [True, False, True]
     """
     channel, example = channel % a.ndim, example % a.ndim
-    squares = jnp.sum(jnp.square(a), channel)  # the one pass; beyond 1e19 a float32 is infinite here
+    squares = jnp.sum(jnp.square(a), channel)  # the only pass; float32 values beyond 1e19 give infinity
     place = example - (channel < example)
     positions = tuple(axis for axis in range(1, squares.ndim) if axis != place)
     largest = jnp.max(squares, positions, keepdims=True)
     usual = jnp.where(squares * limit**2 >= largest, 1.0, jnp.where(squares > 0, -1.0, 0.0))
-    # maxima and minima of XLA:CPU may lose NaN, comparisons and sums do not; sums also compile sooner than jnp.all
+    # maxima and minima of XLA:CPU may lose NaN, comparisons and sums do not; sums also compile faster than jnp.all
     balance = jnp.sum(jnp.where(squares < jnp.inf, usual, -jnp.inf), positions)
     return jnp.sum(jnp.minimum(balance, 0)) >= 0
 
 
 def finite(a: Array) -> Array:
-    """Whether all of a is finite, and not so large that the sum of squares is not.
+    """Whether the sum of squares of a is finite, which implies that all its values are.
 
     Example:
         >>> bool(finite(jnp.ones(3))), bool(finite(jnp.array([1.0, jnp.nan])))
@@ -76,10 +78,10 @@ def finite(a: Array) -> Array:
 
 
 def unless(fits: Array, y: Array, again: Callable[[Array, Array], Array], a: Array, b: Array) -> Array:
-    """Y if it fits, else what ``again`` computes of a and b.
+    """Y if ``fits``, else the result of ``again`` for a and b.
 
-    A loop of no turns or one: y stays where it lies, where a conditional would copy it. The operands are made to depend
-    on the loop, or XLA would take what is computed of them out of it, as the same at every turn.
+    This is a loop of zero or one iterations: y stays in place, where a conditional would copy it. The operands are made
+    to depend on the loop; otherwise XLA would hoist the computation out of the loop as invariant.
     """
 
     def turn(carry: tuple[Array, Array]) -> tuple[Array, Array]:

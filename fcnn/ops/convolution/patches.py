@@ -1,4 +1,4 @@
-"""Convolution as one matrix product: what every window sees, side by side, times the kernel."""
+"""Convolution as one matrix product: the samples of every window (patches, im2col) times the kernel."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ...geometry import Shape
 from ..noinline import noinline
 from .conv_geometry import Geometry
 
-#: fewer channels than this are too short a run to be copied for every sample of every patch
+#: with fewer channels than this, the runs to copy for every sample of every patch are too short
 LONG_RUN = 16
 
 
 def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """Cross-correlate x (batch, *space, channels) with kernel (*kernel, channels // groups, features).
 
-    Groups are the batch of a batched product. A kernel of one sample needs no patches at all.
+    Groups are the batch of a batched product. A kernel of one sample needs no patches.
     """
     depth, features = kernel.shape[-2:]
     groups = geometry.groups
@@ -37,9 +37,9 @@ def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shape) -> jax.Array:
-    """The gradient of a kernel of one group over few channels, on the CPU: what every sample meets times g.
+    """The gradient of a kernel of one group over few channels, on the CPU: the inputs at every kernel sample times g.
 
-    Channels come first and positions last, so that what a sample of the kernel meets is a long run of memory, not one
+    Channels come first and positions last, so that the inputs at a kernel sample are one long run of memory, not one
     short run for each position.
     """
     rank = geometry.rank
@@ -60,12 +60,12 @@ def kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry, kernel: Shap
 
 
 def views(x: jax.Array, kernel: Shape, geometry: Geometry) -> list[jax.Array]:
-    """For every sample of the kernel what it meets at all positions: strided slices of the padded x."""
+    """For every sample of the kernel, its inputs at all positions: strided slices of the padded x."""
     return views_of_padded(padded(x, geometry), kernel, geometry, geometry.out(x.shape[1:-1], kernel))
 
 
 def views_of_padded(x: jax.Array, kernel: Shape, geometry: Geometry, out: Shape) -> list[jax.Array]:
-    """The same of x that has its padding already."""
+    """:func:`views` of x that is already padded."""
     found = []
     for offset in product(*map(range, kernel)):
         starts = [j * d for j, d in zip(offset, geometry.dilation, strict=True)]
@@ -75,7 +75,7 @@ def views_of_padded(x: jax.Array, kernel: Shape, geometry: Geometry, out: Shape)
 
 
 def padded(x: jax.Array, geometry: Geometry) -> jax.Array:
-    """X with its padding and the zeros between its samples."""
+    """X with its padding, and with the zeros of the input dilation between its samples."""
     spread = zip(geometry.pads, geometry.input_dilation, strict=True)
     widths = [(0, 0, 0), *((lo, hi, u - 1) for (lo, hi), u in spread), (0, 0, 0)]
     return x if widths == [(0, 0, 0)] * x.ndim else lax.pad(x, jnp.zeros((), x.dtype), widths)

@@ -1,7 +1,7 @@
 """Convolution and its two gradients as three bilinear primitives of JAX, each the transpose of the others.
 
-The gradients could be left to autodiff, but then one algorithm's operations, transposed, would be the algorithm of the
-gradient, and a rule by ``jax.custom_vjp`` would forbid forward mode. As primitives they keep every transformation:
+With plain autodiff, the gradient would have to use the transposed operations of the forward algorithm; a rule by
+``jax.custom_vjp`` would rule out forward mode. As primitives they support every transformation:
 
 =================  ===================  =======================  =======================
 primitive          of                   transposed to the first  transposed to the second
@@ -11,8 +11,8 @@ primitive          of                   transposed to the first  transposed to t
 ``kernel``         x, g                 ``input`` (g, kernel)    ``forward`` (x, kernel)
 =================  ===================  =======================  =======================
 
-All arrays have one axis more, in front: an ensemble of problems with their own operands, as ``vmap`` over both makes.
-``vmap`` over one operand alone needs none, its copies become examples, channels or features.
+All arrays have an additional first axis: an ensemble of problems with separate operands, which ``vmap`` over both
+operands creates. ``vmap`` over one operand alone does not need it: its copies become examples, channels or features.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ forward_p, input_p, kernel_p = (
 )
 _OPERATION = {forward_p: "forward", input_p: "input", kernel_p: "kernel"}
 _Params = dict[str, Any]
-#: "direct" whose parts, where it has any, are computed by XLA's convolution too and not as ``choose`` says
+#: "direct" whose parts, if any, are also computed by XLA's convolution, and not by the algorithm of ``choose``
 DIRECT_ALONE = "direct alone"
 
 
@@ -51,15 +51,15 @@ def convolve(x: Array, kernel: Array, geometry: Geometry, algorithm: str | None 
     Args:
         x: input; same dtype as the kernel.
         kernel: kernel.
-        geometry: where the windows lie.
+        geometry: the positions of the windows.
         algorithm: one of ``ALGORITHMS``; None: chosen by platform, shapes and dtype.
 
     Returns:
-        (batch, *out, features), or in the order that the geometry asks for.
+        (batch, *out, features), or another layout given by the geometry.
     """
     algorithm = algorithm or forced()
     if explicit_axes(x) and not geometry.hwnc:
-        # XLA spreads the work as it does with Auto axes, the result is sharded by examples
+        # XLA partitions the work as with Auto axes; the result is sharded by examples
         sharding = jax.typeof(x).sharding
         parts = [None] * (geometry.rank + 2)
         parts[0] = sharding.spec[0]
@@ -68,7 +68,7 @@ def convolve(x: Array, kernel: Array, geometry: Geometry, algorithm: str | None 
         function = partial(_convolve, geometry=geometry, algorithm=algorithm)
         with jax.sharding.use_abstract_mesh(sharding.mesh):
             spread = jax.sharding.auto_axes(function, out_sharding=PartitionSpec(*parts))
-            return spread(x, kernel)  # pyright: ignore[reportCallIssue]  (its type says less than it takes)
+            return spread(x, kernel)  # pyright: ignore[reportCallIssue]  (its type is too narrow)
     return _convolve(x, kernel, geometry, algorithm)
 
 
@@ -80,7 +80,7 @@ def _convolve(x: Array, kernel: Array, geometry: Geometry, algorithm: str | None
 
 
 def _varying_alike(*arrays: Array) -> list[Array]:
-    """Under shard_map: mark all as varying over the mesh axes that one of them varies over."""
+    """Under shard_map: mark all arrays as varying over every mesh axis that one of them varies over."""
     axes = [varying_axes(a) for a in arrays]
     every = frozenset[str]().union(*axes)
     pairs = zip(arrays, axes, strict=True)
@@ -91,7 +91,7 @@ def _varying_alike(*arrays: Array) -> list[Array]:
 
 
 def _shape(operation: str, a: Any, b: Any, geometry: Geometry, space: Shape, kernel: Shape) -> Shape:
-    """Shape of the result with its ensemble."""
+    """Shape of the result, including the ensemble."""
     ensemble = a.shape[0]
     if operation == "forward":
         return (ensemble, *geometry.result(a.shape[_given(geometry)], space, kernel, b.shape[-1]))
@@ -140,7 +140,7 @@ def _to_second(to, known_first, cotangent, a, b, **params):
 
 
 def _batched(primitive, args, dims, **params):
-    """Move the batch of vmap into an axis that the primitive has."""
+    """Move the batch of vmap into an existing axis of the primitive."""
     a, b = args
     size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
     first, second = dims
@@ -174,7 +174,7 @@ def _batched(primitive, args, dims, **params):
 
 
 def _join(a: Array, axis: int) -> Array:
-    """Lay the copies (copies, ...) side by side along an axis: copies outermost."""
+    """Concatenate the copies (copies, ...) along an axis, the copies outermost."""
     a = jnp.moveaxis(a, 0, axis - 1)
     shape = list(a.shape)
     shape[axis - 1 : len(shape) + axis + 1] = [shape[axis - 1] * shape[axis]]
@@ -193,20 +193,20 @@ def _split(a: Array, copies: int, axis: int, one: Shape) -> Array:
 def _compute(operation, platform, a, b, *, geometry, algorithm, space, kernel):
     if platform == "cpu":
         keep_memory()
-    if 0 in (*a.shape, *b.shape):  # no examples, channels or features: sums of nothing
+    if 0 in (*a.shape, *b.shape):  # no examples, channels or features: empty sums
         return jnp.zeros(_shape(operation, a, b, geometry, space, kernel), a.dtype)
     problem = problem_of(operation, platform, a, b, geometry, space, kernel)
     if algorithm is None or refusal(algorithm, problem) is not None:
         algorithm = choose(problem).algorithm
     dtype = a.dtype
     if platform == "cpu" and dtype in (jnp.bfloat16, jnp.float16):
-        # the CPU computes in float32 anyway; so do the sums of several products
+        # the CPU computes in float32 anyway; this keeps sums of several products in float32 as well
         a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     return _local(problem, algorithm, a, b).astype(dtype)
 
 
 def _local(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
-    """The problem by an algorithm, and once more by another where the data do not suit it (see ``locality``)."""
+    """Compute the problem by an algorithm, and again by another where the data do not suit it (see ``locality``)."""
 
     def computed(algorithm: str, a: Array, b: Array) -> Array:
         one = partial(_one, problem, algorithm)
@@ -220,10 +220,10 @@ def _local(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
 
 
 def _suits(problem: Problem, algorithm: str, a: Array, b: Array, y: Array) -> Array:
-    """Whether the data suit an algorithm that computes outputs from samples they do not see."""
+    """Whether the data suit an algorithm that computes outputs from samples outside their windows too."""
     geometry = problem.geometry
     if algorithm in locality.SPARSE:
-        # a result has everything that is not finite in what it was computed from, and the kernel's gradient is small
+        # values that are not finite propagate to the result; test the smaller array, such as a kernel gradient
         if problem.operation == "kernel" or y.size <= a.size:
             return locality.finite(y)
         return locality.finite(a)
@@ -235,7 +235,7 @@ def _suits(problem: Problem, algorithm: str, a: Array, b: Array, y: Array) -> Ar
 
 
 def problem_of(operation: str, platform: str, a: Any, b: Any, geometry: Geometry, space: Shape, kernel: Shape):
-    """The problem that a primitive has with its operands (with their ensemble)."""
+    """The problem of a primitive for its operands, which include the ensemble."""
     groups = geometry.groups
     if operation == "forward":
         batch, channels, features = a.shape[_given(geometry)], a.shape[-1], b.shape[-1]
@@ -248,7 +248,7 @@ def problem_of(operation: str, platform: str, a: Any, b: Any, geometry: Geometry
 
 
 def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
-    """One problem, without its ensemble."""
+    """Compute one problem, without the ensemble."""
     geometry, sizes, space = problem.geometry, problem.kernel[:-2], problem.x[1:-1]
     cpu = problem.platform == "cpu"
     if algorithm == "blocks" and not geometry.hwnc:
@@ -289,7 +289,7 @@ def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
 
 
 def _hwnc(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
-    """One problem whose input and result are (*space, batch, channels)."""
+    """Compute one problem whose input and result are (*space, batch, channels)."""
     geometry = problem.geometry
     if algorithm == "winograd":
         if problem.operation == "forward":
@@ -317,7 +317,7 @@ def _forward(algorithm: str, x: Array, kernel: Array, geometry: Geometry, cpu: b
         return split.forward_by_depth(partial(direct.forward, avoid_ynnpack=True), x, kernel, geometry)
     if algorithm in ("direct", DIRECT_ALONE):
         return direct.forward(x, kernel, geometry, avoid_ynnpack=cpu)
-    if algorithm == "depthwise" and geometry.groups != x.shape[-1]:  # the gradient of several features a channel
+    if algorithm == "depthwise" and geometry.groups != x.shape[-1]:  # the gradient with several features per channel
         return patches.forward(x, kernel, geometry)
     if algorithm == "depthwise":
         return depthwise.forward(x, kernel, geometry, cpu=cpu)
@@ -326,7 +326,7 @@ def _forward(algorithm: str, x: Array, kernel: Array, geometry: Geometry, cpu: b
 
 
 def _simpler_forward(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    """A convolution on the CPU that is part of another, by the algorithm that suits it."""
+    """A convolution on the CPU that is part of another one, by its own choice of algorithm."""
     problem = Problem("forward", x.shape, kernel.shape, geometry, x.dtype.name, "cpu")
     return _local(problem, choose(problem).algorithm, x[None], kernel[None])[0]
 
@@ -361,7 +361,7 @@ def _from_polyphase(y: Array, geometry: Geometry) -> Array:
 
 
 def explain(problem: Problem) -> Choice:
-    """The choice for a problem as it will be computed: an algorithm asked for counts where it can be used."""
+    """The choice with which a problem will be computed; a requested algorithm takes precedence where possible."""
     asked = forced()
     if asked is not None and refusal(asked, problem) is None:
         return Choice(asked, "asked for")
@@ -369,7 +369,7 @@ def explain(problem: Problem) -> Choice:
 
 
 def _eager(compiled, a, b, **params):
-    with jax.disable_jit(False):  # compiled as one even where a user looks at everything else one by one
+    with jax.disable_jit(False):  # compiled as one program even under jax.disable_jit
         return compiled(a, b, **params)
 
 
@@ -383,7 +383,7 @@ for _primitive in (forward_p, input_p, kernel_p):
     mlir.register_lowering(_primitive, plainly(partial(_compute, _operation, "cpu")), platform="cpu")
     mlir.register_lowering(_primitive, plainly(partial(_compute, _operation, "gpu")))
 
-# transposes: of the first operand given the second, and of the second given the first
+# transposes: with respect to the first operand given the second, and to the second given the first
 ad.defbilinear(forward_p, partial(_to_first, input_p, False), partial(_to_second, kernel_p, True))
 ad.defbilinear(input_p, partial(_to_first, forward_p, False), partial(_to_second, kernel_p, False))
 ad.defbilinear(kernel_p, partial(_to_first, input_p, True), partial(_to_second, forward_p, True))

@@ -1,6 +1,6 @@
-"""A convolution as several that XLA:CPU is fast at: one for each group, or in two dimensions instead of three.
+"""A convolution as several that XLA:CPU computes fast: one for each group, or two-dimensional ones instead of 3-D.
 
-XLA:CPU computes groups, and three dimensions, with plain loops.
+XLA:CPU computes grouped and three-dimensional convolutions with plain loops.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _Compute = Callable[[jax.Array, jax.Array, Geometry], jax.Array]
 
 
 def by_group(compute: _Compute, x: jax.Array, other: jax.Array, geometry: Geometry) -> jax.Array:
-    """Every group by itself: its channels of x, and its features of the kernel or of the output gradient."""
+    """Compute every group separately: its channels of x, and its features of the kernel or of the output gradient."""
     one, groups = replace(geometry, groups=1), geometry.groups
     pairs = zip(jnp.split(x, groups, -1), jnp.split(other, groups, -1), strict=True)
     return jnp.concatenate([compute(a, b, one) for a, b in pairs], -1)
 
 
 def forward_by_depth(compute: _Compute, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """X (batch, depth, height, width, channels): every slice of the result from slices of x, which are its channels."""
+    """Convolve x (batch, depth, height, width, channels) in 2-D: slices of x become channels for each result slice."""
     wide, flat = _beside(x, kernel.shape[:-2], geometry)
     sizes, features = kernel.shape[1:3], kernel.shape[-1]
     y = compute(wide, jnp.moveaxis(kernel, 0, 2).reshape(*sizes, wide.shape[-1], features), flat)
@@ -43,7 +43,7 @@ def kernel_by_depth(compute: _Compute, x: jax.Array, g: jax.Array, geometry: Geo
 
 
 def _beside(x: jax.Array, kernel: Shape, geometry: Geometry) -> tuple[jax.Array, Geometry]:
-    """The slices that each slice of the result sees, beside each other as channels, and the geometry of the rest."""
+    """The slices that each slice of the result depends on, concatenated as channels, and the geometry in 2-D."""
     out = geometry.out(x.shape[1:-1], kernel)[0]
     widths = [(0, 0, 0), (*geometry.pads[0], geometry.input_dilation[0] - 1), *[(0, 0, 0)] * 3]
     x = lax.pad(x, jnp.zeros((), x.dtype), widths)

@@ -1,20 +1,20 @@
-r"""Winograd's minimal filtering: 36 multiplications for 4x4 outputs of a 3x3 kernel instead of 144.
+r"""Winograd's minimal filtering: 36 multiplications instead of 144 for 4x4 outputs of a 3x3 kernel.
 
-For a 5x5 kernel it is 64 instead of 400.
+For a 5x5 kernel it takes 64 instead of 400.
 
 .. math:: Y = A^T \left[ (G g G^T) \odot (B^T d B) \right] A
 
-for every tile d of m + k - 1 samples along each axis and its m outputs Y (m = 4 here, kernel k); over channels, the
-elementwise product becomes as many matrix products as a tile has points. The matrices evaluate polynomials at the
-points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity, and interpolate them (Toom and Cook).
+for every tile d of m + k - 1 samples along each axis and its m outputs Y (m = 4 here, kernel k). With channels, the
+elementwise product becomes one matrix product for each point of a tile. The matrices evaluate polynomials at the points
+0, 1, -1, 2, -2, 1/2, -1/2 and infinity, and interpolate them (Toom and Cook).
 
-The transforms of all tiles of an axis at once are one banded matrix, padding included, so that they too are matrix
-products, along rows and then along columns. With space first and (batch, channels) last no product needs a transposed
-copy. One row of tiles is computed after another where rows are few and the transformed kernel is small beside one, so
-that what a row needs stays in the processor's caches.
+The transforms of all tiles along an axis are one banded matrix, which includes the padding, so they too are matrix
+products, along rows and then along columns. With space first and (batch, channels) last, no product needs a transposed
+copy. Rows of tiles are computed one after another where there are few rows and the transformed kernel is small compared
+to a row, so that the data of a row stay in the processor's caches.
 
-The rounding of every output is a share of the largest sample of its tile, whether it is seen or not (:func:`growth`);
-``locality`` keeps that small.
+The rounding error of every output is proportional to the largest sample of its tile, even one outside its window
+(:func:`growth`); ``locality`` keeps that small.
 
 Source:
     Lavin and Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, section 4; Blahut, "Fast algorithms
@@ -43,11 +43,11 @@ from .conv_geometry import Geometry
 TILE = 4
 #: kernel sizes along an axis: tiles of up to 8 points, beyond which float32 loses too many digits
 KERNELS = (3, 4, 5)
-#: a row of tiles is computed by itself where it has so many times the numbers of the transformed kernel ...
+#: a row of tiles is computed separately if it has this many times the numbers of the transformed kernel ...
 _ROW_OVER_KERNEL = 2
-#: ... and there are so few rows, because each is compiled by itself
+#: ... and there are at most this many rows, because each is compiled separately
 _ROWS = 4
-#: else rows are computed together up to so many numbers of the transformed input, in so many parts at most
+#: else rows are computed together, up to this many numbers of the transformed input, in at most this many parts
 _TOGETHER, _PARTS = 5_000_000, 8
 _POINTS = tuple(Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2"))
 
@@ -77,7 +77,7 @@ class _Plan:
         self.tiles = [-(-n // TILE) for n in self.out]
 
     def parts(self) -> list[tuple[int, int]]:
-        """The rows of tiles that are computed together: first and last but one."""
+        """The rows of tiles that are computed together, as (first, last + 1)."""
         rows, columns = self.tiles
         batch = assumed(self.batch)
         row = columns * batch * (self.channels + self.features)
@@ -95,16 +95,16 @@ class _Plan:
         return u.reshape(-1, self.channels, self.features)
 
     def limits(self, first: int, last: int) -> tuple[int, int]:
-        """The rows of x that those rows of tiles see; the same twice if they see nothing but padding."""
+        """The range of rows of x that these rows of tiles read; empty if they read nothing but padding."""
         begin, height = TILE * first - self.before[0], self.space[0]
         end = begin + TILE * (last - first) + self.sizes[0] - 1
         return min(max(begin, 0), height), min(max(end, 0), height)
 
     def seen(self, x: jax.Array) -> list[jax.Array]:
-        """What each of the parts sees of x.
+        """The rows of x that each of the parts reads.
 
-        X is split and its pieces joined, so that the gradients of parts that overlap are added piece by piece: those
-        of slices would be a sum of arrays of all rows, most of them zero.
+        X is split into pieces, which are concatenated, so that gradients of overlapping parts are added piece by piece.
+        With slices, the gradient would be a sum of arrays of all rows, most of them zero.
         """
         limits = [self.limits(*part) for part in self.parts()]
         if limits == [(0, self.space[0])]:
@@ -118,7 +118,7 @@ class _Plan:
         return found
 
     def computed(self, seen: jax.Array, u: jax.Array, first: int, last: int) -> jax.Array:
-        """The output (rows, width * batch * features) of rows of tiles from the first to before the last."""
+        """The output (rows, width * batch * features) of the rows of tiles in range(first, last)."""
         width, rows, columns, (p, q) = self.space[1], last - first, self.tiles[1], self.points
         h = min(self.out[0], TILE * last) - TILE * first
         before = max(0, self.before[0] - TILE * first)
@@ -149,9 +149,9 @@ def _constant(matrix: np.ndarray, like: jax.Array) -> jax.Array:
 def transforms(kernel: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The matrices of a tile along one axis: B^T of the input, G of the kernel, A^T of the output.
 
-    Row j of B^T holds the coefficients of the polynomial that is zero at all points but the j-th, in whole numbers;
-    G evaluates the kernel there and divides by that polynomial's value; A^T evaluates the powers of the points. The
-    last point is infinity.
+    Row j of B^T holds the coefficients, scaled to integers, of the polynomial that is zero at all points but the j-th.
+    G evaluates the kernel at point j and divides by that polynomial's value there. A^T holds the powers of the points.
+    The last point is infinity.
 
     Example:
         >>> transforms(3)[0][0].tolist()
@@ -177,12 +177,12 @@ def transforms(kernel: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def growth(kernel: int) -> float:
-    r"""How large the sums along an axis become before they cancel: for samples and weights of at most 1.
+    r"""The size that sums along an axis reach before terms cancel, for samples and weights of at most 1.
 
     .. math:: \max_i \sum_j |A_{ij}| \, \|G_j\|_1 \, \|B_j\|_1
 
-    with the rows j of G and B^T. Each rounding of the result, of a channel, is at most a unit of the last place of the
-    product of both axes' growth, the largest sample of the tile and the largest weight.
+    with the rows j of G and B^T. For one channel, each rounding error of the result is at most one unit in the last
+    place of the product of both axes' growth, the largest sample of the tile and the largest weight.
 
     Source:
         Barabasz et al. 2020, who bound the error by norms of the three matrices.
@@ -211,7 +211,7 @@ def kernel_matrix(kernel: int) -> np.ndarray:
 
 @lru_cache
 def input_matrix(size: int, out: int, before: int, kernel: int) -> np.ndarray:
-    """The input transforms of all tiles of an axis, (points * tiles, size); what lies in the padding is left out."""
+    """The input transforms of all tiles of an axis, (points * tiles, size); samples of the padding are omitted."""
     one = transforms(kernel)[0]
     tiles = -(-out // TILE)
     matrix = np.zeros((len(one), tiles, size))
