@@ -1,11 +1,11 @@
-"""Backpropagation written out by hand, in NumPy alone: what the rest of the library is compared with.
+"""Hand-written backpropagation in NumPy alone, with which the rest of the library is compared.
 
-About 1,750 lines of code, docstrings and comments not counted. Nothing here uses JAX or any other part of fcnn, so that
-a mistake there cannot hide behind the same mistake here; the backward of every operation stands beside its forward.
+About 1,750 lines of code, not counting docstrings and comments. Nothing here uses JAX or any other part of fcnn, so
+that a mistake there cannot be hidden by the same mistake here. The backward of every operation is next to its forward.
 
 Read ``node`` first, then ``gates`` and ``dense``, then ``conv``: its definition is ten lines of plain loops, and the
-gradient of a shared weight is the sum over its uses. ``shared`` says the same with sets of edges, ``tape`` with
-graphs of values.
+gradient of a shared weight is the sum over its uses. ``shared`` expresses the same by sets of edges, ``tape`` by graphs
+of values.
 """
 
 from .activations import (

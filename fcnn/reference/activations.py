@@ -1,4 +1,4 @@
-"""Functions of single entries: their value and their derivative."""
+"""Elementwise functions and their derivatives."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Identity(Node):
 
 
 class _Entrywise(Node):
-    r"""What functions of single entries share: backward multiplies with the derivative.
+    r"""The base of elementwise functions: backward multiplies by the derivative.
 
     .. math:: y = f(x), \qquad \frac{\partial L}{\partial x} = \frac{\partial L}{\partial y} f'(x)
     """
@@ -115,7 +115,7 @@ class Sigmoid(_Entrywise):
         return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
 
     def df(self, x: np.ndarray) -> np.ndarray:
-        return self.f(x) * self.f(-x)  # 1 - y is the value at -x, and keeps its digits there
+        return self.f(x) * self.f(-x)  # f(-x) is 1 - y without cancellation
 
 
 class Tanh(_Entrywise):
@@ -222,7 +222,7 @@ class GELU(_Entrywise):
         y' = \Phi(x) + x \Phi'(x)
 
     Args:
-        approximate: take the form with tanh.
+        approximate: whether to use the form with tanh.
 
     Source:
         Hendrycks and Gimpel, "Gaussian error linear units", 2016, section 2.
@@ -252,7 +252,7 @@ class GELU(_Entrywise):
     def _cdf(self, x: np.ndarray) -> np.ndarray:
         if self.approximate:
             return 0.5 * (1 + np.tanh(self._u(x)))
-        # erfc, not 1 + erf: far below zero the sum would lose all its digits
+        # erfc instead of 1 + erf, which would lose all digits for large negative x
         return 0.5 * np.vectorize(math.erfc, otypes=[np.float64])(-x / math.sqrt(2)).astype(x.dtype)
 
     def _u(self, x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Samples added around the space and taken away from it; backward takes them away and adds them."""
+"""Padding and cropping of the space; the backward of each resembles the other."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .windows import Pads, Sizes, each, mode_of, pad, place, resolve, unpad
 
 
 class Pad(Node):
-    r"""Samples around the space, constant or copied.
+    r"""Add samples around the space, constant or copied.
 
-    Backward drops the gradients of a constant, and adds those of all copies of a sample:
+    Backward drops the gradients of constants, and adds up those of all copies of a sample:
 
     .. math:: y_i = x_{s(i)}, \qquad \frac{\partial L}{\partial x_j} =
         \sum_{i : s(i) = j} \frac{\partial L}{\partial y_i}
 
-    where s(i) is the sample that stands at place i.
+    where s(i) is the sample copied to place i.
 
     Args:
         padding: an integer, pairs (before, after), or (mode, amount), as for ``Conv``.
@@ -28,7 +28,7 @@ class Pad(Node):
         x (batch, *space, channels) to (batch, *(before + space + after), channels).
 
     Raises:
-        ValueError: more copies than there are samples, or numbers that do not say (before, after) for each axis.
+        ValueError: if more samples would be copied than there are, or the padding is not (before, after) per axis.
 
     Example:
         >>> import numpy as np
@@ -47,7 +47,7 @@ class Pad(Node):
     def forward(self, x: np.ndarray) -> np.ndarray:
         if x.ndim < 3:
             raise ValueError(f"x has shape {x.shape}; padding needs (batch, *space, channels)")
-        windows = place(x.shape[1:-1], (1,) * (x.ndim - 2), padding=self.padding)  # of one sample each
+        windows = place(x.shape[1:-1], (1,) * (x.ndim - 2), padding=self.padding)  # windows of one sample
         value = 0.0 if mode_of(self.padding) else self.value
         return self.keep(pad(x, windows, value), windows)
 
@@ -57,19 +57,19 @@ class Pad(Node):
 
 
 class Crop(Node):
-    r"""A part of the space; the gradient of what is taken away is 0.
+    r"""Keep a part of the space; the gradient of the removed samples is 0.
 
-    Of M samples a centred part of m begins at :math:`\lfloor (M - m) / 2 \rfloor`.
+    A centred part of m of M samples begins at :math:`\lfloor (M - m) / 2 \rfloor`.
 
     Args:
-        amount: samples taken away, an integer or pairs (before, after).
-        size: instead, the samples that are left; None leaves an axis as it is.
+        amount: samples to remove, an integer or pairs (before, after).
+        size: alternatively, the number of samples to keep; None leaves an axis unchanged.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
 
     Raises:
-        ValueError: both or neither, or more than there is.
+        ValueError: if both or neither are given, or a crop leaves nothing or exceeds the space.
 
     Example:
         >>> import numpy as np

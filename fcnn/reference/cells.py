@@ -1,4 +1,4 @@
-"""Pooling over the cells of a grid laid over the space, one cell for the whole space included."""
+"""Adaptive and global pooling: over the cells of a grid on the space, or over the whole space."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .windows import Sizes, each
 
 
 class _Cells(Node):
-    """The cells that these poolings share.
+    """The base of adaptive pooling: the cells.
 
     Args:
-        out: cells along each axis; an integer holds along every axis, None leaves one as it is.
+        out: cells along each axis; an integer applies to every axis; None leaves an axis unchanged.
     """
 
     def __init__(self, out: Sizes) -> None:
@@ -23,7 +23,7 @@ class _Cells(Node):
         self.out = out
 
     def cells(self, shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """Each cell's place i in the output, and the index that cuts it out of x (batch, *space, channels)."""
+        """Each cell's place i in the output, and its index into x (batch, *space, channels)."""
         grid = self.grid(shape)
         for i in product(*map(range, grid)):
             bounds = (slice(*_bounds(k, m, n)) for k, m, n in zip(i, shape[1:-1], grid, strict=True))
@@ -48,13 +48,13 @@ class AdaptiveAvgPool(_Cells):
     Cell i of an axis of M samples and n cells runs from floor(i M / n) to ceil((i + 1) M / n).
 
     Args:
-        out: cells along each axis; an integer holds along every axis, None leaves one as it is.
+        out: cells along each axis; an integer applies to every axis; None leaves an axis unchanged.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
 
     Raises:
-        ValueError: no space axis, or a size below 1.
+        ValueError: if x has no space axis, or a size is below 1.
 
     Source:
         He et al., "Spatial pyramid pooling", 2014; the cells are those of torch.nn.AdaptiveAvgPool2d.
@@ -90,13 +90,13 @@ class AdaptiveMaxPool(_Cells):
     with the cells of :class:`AdaptiveAvgPool`.
 
     Args:
-        out: cells along each axis; an integer holds along every axis, None leaves one as it is.
+        out: cells along each axis; an integer applies to every axis; None leaves an axis unchanged.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
 
     Raises:
-        ValueError: no space axis, or a size below 1.
+        ValueError: if x has no space axis, or a size is below 1.
 
     Source:
         He et al., "Spatial pyramid pooling", 2014; the cells are those of torch.nn.AdaptiveMaxPool2d.
@@ -139,7 +139,7 @@ class GlobalAvgPool(Node):
         x (batch, *space, channels) to (batch, channels).
 
     Raises:
-        ValueError: no space axis.
+        ValueError: if x has no space axis.
 
     Source:
         Lin, Chen and Yan, "Network in network", 2014, section 3.2.
@@ -170,7 +170,7 @@ class GlobalMaxPool(Node):
         x (batch, *space, channels) to (batch, channels).
 
     Raises:
-        ValueError: no space axis.
+        ValueError: if x has no space axis.
 
     Source:
         Oquab et al., "Is object localization for free?", 2015, section 3.2.
@@ -197,7 +197,7 @@ class GlobalMaxPool(Node):
 
 
 def _one_axis(x: np.ndarray) -> np.ndarray:
-    """Lay the space along one axis: (batch, samples, channels)."""
+    """Flatten the space into one axis: (batch, samples, channels)."""
     if x.ndim < 3:
         raise ValueError(f"x has shape {x.shape}; pooling needs (batch, *space, channels)")
     return x.reshape(x.shape[0], -1, x.shape[-1])

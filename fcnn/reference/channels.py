@@ -1,4 +1,4 @@
-"""Operations on the channels, at every position by itself: learned slopes and factors."""
+"""Operations on the channels at each position: learned slopes, learned factors, shuffling."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .node import Node
 
 
 class PReLU(Node):
-    r"""The rectifier with a learned slope a on the negative side, one or one for each channel.
+    r"""The rectifier with a learned slope a for negative inputs, one for all channels or one per channel.
 
     .. math:: y = x \, [x > 0] + a x \, [x \le 0], \qquad
         \frac{\partial L}{\partial x} = g \, ([x > 0] + a \, [x \le 0]), \quad
@@ -21,7 +21,7 @@ class PReLU(Node):
         x (..., channels), slope () or (channels,).
 
     Raises:
-        ValueError: slopes of another number than the channels.
+        ValueError: if there is neither one slope nor one per channel.
 
     Source:
         He et al., "Delving deep into rectifiers", 2015, equations 1 and 3.
@@ -49,13 +49,13 @@ class PReLU(Node):
         (x,) = self.recall(gradient)
         slope = self.params["slope"]
         shares = np.where(x > 0, 0, gradient * x)
-        # one slope for all: the sum is over the channels too
+        # a single slope: the sum is also over the channels
         self.add_gradient("slope", shares.sum(tuple(range(x.ndim - slope.ndim))))
         return (np.where(x > 0, gradient, gradient * slope),)
 
 
 class ScaleChannels(Node):
-    r"""Each channel times a factor :math:`\gamma_c`.
+    r"""Multiply each channel by a factor :math:`\gamma_c`.
 
     .. math:: y_{\dots, c} = \gamma_c x_{\dots, c}, \qquad
         \frac{\partial L}{\partial x_{\dots, c}} = \gamma_c g_{\dots, c}, \quad
@@ -68,7 +68,7 @@ class ScaleChannels(Node):
         x (..., channels), scale (channels,).
 
     Raises:
-        ValueError: factors of another number than the channels.
+        ValueError: if there is not one factor per channel.
 
     Example:
         >>> import numpy as np
@@ -85,7 +85,7 @@ class ScaleChannels(Node):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         if self.params["scale"].shape != x.shape[-1:]:
-            raise ValueError(f"scale {self.params['scale'].shape} has not one factor for each channel of x {x.shape}")
+            raise ValueError(f"scale {self.params['scale'].shape} must have one factor for each channel of x {x.shape}")
         return self.keep(x * self.params["scale"], x)
 
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -95,7 +95,7 @@ class ScaleChannels(Node):
 
 
 class ChannelShuffle(Node):
-    r"""The channels of g groups dealt out over all of them; backward gathers their gradients again.
+    r"""Interleave the channels of g groups; backward undoes this for the gradients.
 
     .. math:: y_{\dots,\, g j + i} = x_{\dots,\, (C / g) i + j}
 
@@ -106,7 +106,7 @@ class ChannelShuffle(Node):
         x (..., channels) to the same.
 
     Raises:
-        ValueError: groups that do not divide the channels.
+        ValueError: if the groups do not divide the channels.
 
     Source:
         Zhang et al., "ShuffleNet", 2018, section 3.1.

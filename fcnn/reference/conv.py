@@ -1,4 +1,4 @@
-"""Convolution: by its definition in plain loops, and as a node that is held equal to them by the tests."""
+"""Convolution: by its definition in plain loops, and as a vectorised node that the tests compare with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from .node import Node
 from .windows import Sizes, each, pad, place, unpad
 
-#: indices of one multiply-add: into the output, the input and the kernel
+#: the indices of one multiply-add: into the output, the input and the kernel
 Use = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
@@ -24,7 +24,7 @@ def conv_by_definition(
     dilation: Sizes = 1,
     groups: int = 1,
 ) -> np.ndarray:
-    r"""Convolve by the definition, one multiply-add at a time, in any number of dimensions.
+    r"""Convolve by definition, one multiply-add at a time, in any number of dimensions.
 
     .. math:: y_{n, i, o} = b_o + \sum_{j, c} x_{n,\, s i + d j - p,\, c} \; w_{j, c, o}
 
@@ -33,9 +33,9 @@ def conv_by_definition(
         kernel: w, shared by all positions i.
         bias: b, or None.
         stride: s.
-        pads: p, zeros around the space: an integer, or one pair (before, after) for each axis.
+        pads: p, zeros around the space: an integer, or one pair (before, after) per axis.
         dilation: d.
-        groups: feature o sees only the channels of its group.
+        groups: each feature o sees only the channels of its group.
 
     Shapes:
         x (batch, *space, channels), kernel (*kernel, channels // groups, features), bias (features,)
@@ -67,7 +67,7 @@ def conv_gradients_by_definition(
     dilation: Sizes = 1,
     groups: int = 1,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    r"""The gradients of :func:`conv_by_definition`: every use of a weight adds its own share.
+    r"""The gradients of :func:`conv_by_definition`: every use of a weight adds its share.
 
     .. math:: \frac{\partial L}{\partial w_{j, c, o}} = \sum_{n, i} g_{n, i, o} \, x_{n,\, s i + d j - p,\, c},
         \qquad \frac{\partial L}{\partial x_{n, m, c}} = \sum_{s i + d j - p = m} \sum_o g_{n, i, o} \, w_{j, c, o},
@@ -83,7 +83,7 @@ def conv_gradients_by_definition(
         groups: as for the definition.
 
     Returns:
-        The gradients with respect to x, kernel and bias, each of the shape of its variable.
+        The gradients with respect to x, kernel and bias, each with the shape of its variable.
 
     Example:
         >>> import numpy as np
@@ -108,7 +108,7 @@ def conv_gradients_by_definition(
 def _uses(
     x: np.ndarray, kernel: np.ndarray, stride: Sizes, pads: Any, dilation: Sizes, groups: int
 ) -> tuple[tuple[int, ...], Iterator[Use]]:
-    """The output's space, and the indices of every multiply-add that does not fall on padding."""
+    """The output's space, and the indices of every multiply-add that does not involve padding."""
     rank = check_layout(x, kernel, groups)
     space, sizes = x.shape[1:-1], kernel.shape[:rank]
     s, d = each(stride, rank, "stride"), each(dilation, rank, "dilation")
@@ -131,9 +131,9 @@ def _uses(
 
 
 class Conv(Node):
-    r"""Convolution, vectorised over everything but the samples of the kernel.
+    r"""Convolution, vectorised over everything except the samples of the kernel.
 
-    For each kernel sample j, the samples of the padded x that it meets form one strided view, and the convolution
+    For each kernel sample j, the samples of the padded x that it multiplies form a strided view, and the convolution
     is a sum of matrix products of these views:
 
     .. math:: y_i = b + \sum_j x_{s i + d j} \, W_j, \qquad
@@ -141,23 +141,23 @@ class Conv(Node):
         \frac{\partial L}{\partial W_j} = \sum_i x_{s i + d j}^\top \, g_i, \quad
         \frac{\partial L}{\partial b} = \sum_i g_i
 
-    where a sample that padding copied receives the gradients of all its copies.
+    A sample that padding copies receives the gradients of all its copies.
 
     Args:
         kernel: W.
         bias: b, or None.
-        stride: s, an integer or one for each axis.
+        stride: s, an integer or one per axis.
         padding: "VALID", "SAME", "SAME_LOWER", "CAUSAL", an integer, or pairs (before, after); "CIRCULAR", "REFLECT" or
-            "EDGE" alone, or with one of these, (mode, amount); ``place`` says what each means.
+            "EDGE" alone, or combined with one of these as (mode, amount); see ``place`` for the meaning of each.
         dilation: d.
-        groups: features of group g see channels of group g only.
+        groups: features of group g see only the channels of group g.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, features);
         kernel (*kernel, channels // groups, features), bias (features,).
 
     Raises:
-        ValueError: shapes that do not match, or a kernel that does not fit.
+        ValueError: if shapes do not match, or the kernel does not fit.
 
     Source:
         LeCun et al. 1998, section II.
@@ -215,7 +215,7 @@ class Conv(Node):
 
 
 def product_in_groups(x: np.ndarray, matrix: np.ndarray, groups: int) -> np.ndarray:
-    """The product of each group of channels with the columns of its features.
+    """Multiply each group of channels by the columns of its features.
 
     Shapes:
         x (..., channels), matrix (channels // groups, features) to (..., features).
@@ -239,7 +239,7 @@ def product_gradients(
 
 
 def check_layout(x: np.ndarray, kernel: np.ndarray, groups: int) -> int:
-    """The number of space axes, or an error where x and a shared kernel do not belong together."""
+    """The number of space axes; raise if x and a shared kernel do not match."""
     rank = kernel.ndim - 2
     if rank < 1 or x.ndim != rank + 2:
         raise ValueError(
@@ -253,6 +253,6 @@ def check_layout(x: np.ndarray, kernel: np.ndarray, groups: int) -> int:
 
 
 def check_bias(kernel: np.ndarray, bias: np.ndarray | None) -> None:
-    """Raise unless there is one bias for each feature, or none."""
+    """Raise unless there is one bias per feature, or none."""
     if bias is not None and np.shape(bias) != np.shape(kernel)[-1:]:
         raise ValueError(f"bias has shape {np.shape(bias)}, the kernel {np.shape(kernel)}: one for each feature")

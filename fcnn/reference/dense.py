@@ -14,7 +14,7 @@ class Dense(Node):
         \frac{\partial L}{\partial W} = x^\top g, \quad \frac{\partial L}{\partial b} = \sum g, \quad
         g = \frac{\partial L}{\partial y}
 
-    With space axes the same matrix serves every position, and the gradients sum over positions as over examples.
+    With space axes all positions share the matrix, and the gradients are summed over positions and examples.
 
     Args:
         kernel: W.
@@ -24,7 +24,7 @@ class Dense(Node):
         x (batch, *space, channels) to (batch, *space, features); kernel (channels, features), bias (features,).
 
     Raises:
-        ValueError: shapes that do not match.
+        ValueError: if shapes do not match.
 
     Source:
         Rumelhart, Hinton and Williams 1986, equations 1, 6 and 7.
@@ -63,17 +63,17 @@ class Dense(Node):
 
 
 class Flatten(Node):
-    """Lay each example out as one vector, or some of its axes as one; backward folds the gradient up again.
+    """Flatten each example into a vector, or a range of its axes into one; backward reshapes the gradient.
 
     Args:
-        first: the first of these axes; axis 0 is the batch.
-        last: the last of them.
+        first: the first axis to flatten; axis 0 is the batch.
+        last: the last axis to flatten.
 
     Shapes:
         x (batch, *space, channels) to (batch, product of space and channels).
 
     Raises:
-        ValueError: no axis beside the batch, or axes that are not there.
+        ValueError: if x has no axis besides the batch, or lacks these axes.
 
     Example:
         >>> import numpy as np
@@ -104,20 +104,20 @@ class Flatten(Node):
 
 
 class Dropout(Node):
-    r"""Multiply with a mask of zeros and ones that is given, and scale so that the mean over masks stays.
+    r"""Multiply by a given mask of zeros and ones, and scale so that the mean over masks is x.
 
     .. math:: y = \frac{m}{1 - r} x, \qquad
         \frac{\partial L}{\partial x} = \frac{m}{1 - r} \frac{\partial L}{\partial y}
 
     Args:
-        mask: m, 1 where kept; None: nothing is dropped nor scaled, as when the network is used.
-        rate: r, the share of the mask that is 0 on average, in [0, 1).
+        mask: m, 1 where kept; None: nothing is dropped or scaled, as at inference.
+        rate: r, the expected share of zeros in the mask, in [0, 1).
 
     Shapes:
-        x of any shape; mask of the same, or with axes of size 1 where one value serves the whole axis.
+        x of any shape; the mask has the same shape, or size 1 along axes that share one value.
 
     Raises:
-        ValueError: a rate outside [0, 1), a mask of other numbers than 0 and 1, or one that does not fit x.
+        ValueError: if the rate is outside [0, 1), or the mask has values other than 0 and 1 or does not fit x.
 
     Source:
         Srivastava et al., "Dropout", 2014, sections 4 and 10.
@@ -159,13 +159,13 @@ class Maxout(Node):
         \frac{\partial L}{\partial y_{\dots, i}} \, [j \text{ is the first maximum}]
 
     Args:
-        pieces: channels in a group, k.
+        pieces: channels per group, k.
 
     Shapes:
         x (..., channels) to (..., channels // pieces).
 
     Raises:
-        ValueError: pieces that do not divide the channels.
+        ValueError: if ``pieces`` does not divide the channels.
 
     Source:
         Goodfellow et al., "Maxout networks", 2013, section 3.
@@ -188,7 +188,7 @@ class Maxout(Node):
         if x.shape[-1] % self.pieces:
             raise ValueError(f"pieces {self.pieces} do not divide {x.shape[-1]} channels")
         groups = x.reshape(*x.shape[:-1], -1, self.pieces)  # (..., channels // k, k)
-        return self.keep(groups.max(-1), groups.argmax(-1))  # argmax: the first of equals
+        return self.keep(groups.max(-1), groups.argmax(-1))  # argmax returns the first maximum
 
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
         (winner,) = self.recall(gradient)

@@ -1,4 +1,4 @@
-"""Gates of a computational graph: where values are added, multiplied, compared, copied and joined."""
+"""Gates of a computational graph: addition, multiplication, maximum, copying, concatenation and others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .node import Node, unbroadcast
 
 
 class Add(Node):
-    r"""Add any number of inputs; backward hands the gradient to all of them.
+    r"""Add any number of inputs; backward passes the gradient to all of them.
 
     .. math:: y = \sum_i x_i, \qquad \frac{\partial L}{\partial x_i} = \frac{\partial L}{\partial y}
 
@@ -38,7 +38,7 @@ class Add(Node):
 
 
 class Multiply(Node):
-    r"""Multiply two inputs; backward multiplies the gradient with the *other* input.
+    r"""Multiply two inputs; backward multiplies the gradient by the *other* input.
 
     .. math:: y = a b, \qquad \frac{\partial L}{\partial a} = \frac{\partial L}{\partial y} b, \qquad
         \frac{\partial L}{\partial b} = \frac{\partial L}{\partial y} a
@@ -64,16 +64,16 @@ class Multiply(Node):
 
 
 class Max(Node):
-    r"""The larger of two or more inputs, entry by entry; backward routes the gradient to the winner.
+    r"""The elementwise maximum of two or more inputs; backward routes the gradient to the winner.
 
     .. math:: y = \max_i x_i, \qquad \frac{\partial L}{\partial x_i} =
         \frac{\partial L}{\partial y} \, [i \text{ is the first with } x_i = y]
 
     Shapes:
-        Inputs of one shape.
+        Inputs of equal shape.
 
     Raises:
-        ValueError: fewer than two inputs, or inputs of several shapes.
+        ValueError: if there are fewer than two inputs, or their shapes differ.
 
     Example:
         >>> import numpy as np
@@ -89,7 +89,7 @@ class Max(Node):
         if len(inputs) < 2 or len(shapes) > 1:
             raise ValueError(f"Max compares two or more inputs of one shape, not {[np.shape(x) for x in inputs]}")
         stacked = np.stack(inputs)  # (inputs, *shape)
-        winner = stacked.argmax(0)  # the first of equals
+        winner = stacked.argmax(0)  # the first maximum
         return self.keep(stacked.max(0), winner, len(inputs))
 
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -98,7 +98,7 @@ class Max(Node):
 
 
 class Copy(Node):
-    r"""A branch: one input goes to n places, and the gradients that come back add.
+    r"""A branch: one input goes to n places, and the gradients that come back are added.
 
     .. math:: y_i = x, \qquad \frac{\partial L}{\partial x} = \sum_{i=1}^n \frac{\partial L}{\partial y_i}
 
@@ -109,7 +109,7 @@ class Copy(Node):
         x of any shape to a tuple of n such arrays; backward takes a tuple of n gradients.
 
     Raises:
-        ValueError: n below 1, or another number of gradients.
+        ValueError: if n is below 1, or there are not n gradients.
 
     Example:
         >>> import numpy as np
@@ -139,7 +139,7 @@ class Copy(Node):
 
 
 class MatMul(Node):
-    r"""A product of two matrices, or of stacks of them.
+    r"""The product of two matrices, or of stacks of them.
 
     .. math:: y = a b, \qquad \frac{\partial L}{\partial a} = \frac{\partial L}{\partial y} b^\top, \qquad
         \frac{\partial L}{\partial b} = a^\top \frac{\partial L}{\partial y}
@@ -148,7 +148,7 @@ class MatMul(Node):
         a (..., n, m), b (..., m, k) to (..., n, k).
 
     Raises:
-        ValueError: an input that is no matrix.
+        ValueError: if an input is not a matrix.
 
     Example:
         >>> import numpy as np
@@ -172,12 +172,12 @@ class MatMul(Node):
 
 
 class Transpose(Node):
-    r"""Turn rows into columns; backward turns them back.
+    r"""Transpose a matrix; backward transposes the gradient.
 
     .. math:: y = x^\top, \qquad \frac{\partial L}{\partial x} = \Bigl(\frac{\partial L}{\partial y}\Bigr)^\top
 
     Shapes:
-        x (n, m) to (m, n); of more axes, the order of all is reversed.
+        x (n, m) to (m, n); with more axes, their order is reversed.
 
     Example:
         >>> import numpy as np
@@ -195,7 +195,7 @@ class Transpose(Node):
 
 
 class Concatenate(Node):
-    r"""Put the channels of the inputs behind one another; backward cuts the gradient where they meet.
+    r"""Concatenate the channels of the inputs; backward splits the gradient accordingly.
 
     .. math:: y = (x_1, \dots, x_n), \qquad \Bigl(\frac{\partial L}{\partial x_1}, \dots,
         \frac{\partial L}{\partial x_n}\Bigr) = \frac{\partial L}{\partial y}

@@ -1,4 +1,4 @@
-"""Losses and penalties: one number, and its gradient."""
+"""Losses and penalties, each with its gradient."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class SquaredError(_Loss):
     .. math:: L = \frac{1}{m} \sum (a - y)^2, \qquad \frac{\partial L}{\partial a} = \frac{2}{m} (a - y)
 
     Shapes:
-        outputs a and targets y of one shape, m entries.
+        outputs a and targets y of equal shape, m entries.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: if the shapes differ.
 
     Source:
         Rumelhart, Hinton and Williams 1986, equation 3, with the mean in place of half the sum.
@@ -56,7 +56,7 @@ class SquaredError(_Loss):
 
 
 class SoftmaxCrossEntropy(_Loss):
-    r"""Minus the logarithm of the probability that softmax gives to the label, averaged over examples.
+    r"""The negative log-probability of the label under softmax, averaged over examples.
 
     .. math:: L = -\frac{1}{m} \sum_n \ln p_{n, y_n}, \quad p = \operatorname{softmax}(s), \qquad
         \frac{\partial L}{\partial s_{n, i}} = \frac{1}{m} \bigl( p_{n, i} - [i = y_n] \bigr)
@@ -65,8 +65,8 @@ class SoftmaxCrossEntropy(_Loss):
         outputs s (..., classes), integer targets y (...), m of them.
 
     Raises:
-        TypeError: labels that are not integers.
-        ValueError: labels of another shape, or outside the classes.
+        TypeError: if labels are not integers.
+        ValueError: if labels have another shape or are not valid classes.
 
     Source:
         Bridle, "Probabilistic interpretation of feedforward classification network outputs", 1990.
@@ -81,7 +81,7 @@ class SoftmaxCrossEntropy(_Loss):
 
     def forward(self, outputs: np.ndarray, targets: np.ndarray) -> float:
         wanted = _one_hot(outputs, targets)  # (..., classes)
-        shifted = outputs - outputs.max(-1, keepdims=True)  # changes no probability and keeps exp finite
+        shifted = outputs - outputs.max(-1, keepdims=True)  # leaves the probabilities unchanged and keeps exp finite
         log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
         examples = wanted.sum()
         self._gradient = (np.exp(log_p) - wanted) / examples
@@ -89,7 +89,7 @@ class SoftmaxCrossEntropy(_Loss):
 
 
 class Hinge(_Loss):
-    r"""The multi-class support vector machine's loss, averaged over examples.
+    r"""The loss of a multi-class support vector machine, averaged over examples.
 
     .. math:: L = \frac{1}{m} \sum_n \sum_{j \ne y_n} \max(0,\, s_{n, j} - s_{n, y_n} + 1), \qquad
         \frac{\partial L}{\partial s_{n, j}} = \frac{1}{m} [s_{n, j} - s_{n, y_n} + 1 > 0] \text{ for } j \ne y_n
@@ -100,8 +100,8 @@ class Hinge(_Loss):
         outputs s (..., classes), integer targets y (...), m of them.
 
     Raises:
-        TypeError: labels that are not integers.
-        ValueError: labels of another shape, or outside the classes.
+        TypeError: if labels are not integers.
+        ValueError: if labels have another shape or are not valid classes.
 
     Source:
         Weston and Watkins, "Support vector machines for multi-class pattern recognition", 1999, equation 1.
@@ -125,7 +125,7 @@ class Hinge(_Loss):
 
 
 class L1:
-    r"""A penalty on absolute values, which draws small weights to 0.
+    r"""A penalty on absolute values, which drives small weights to 0.
 
     .. math:: L = \lambda \sum |w|, \qquad \frac{\partial L}{\partial w} = \lambda \operatorname{sign} w
 
@@ -156,7 +156,7 @@ class L1:
 
 
 class L2:
-    r"""A penalty on squares, which draws large weights towards 0.
+    r"""A penalty on squares, which pulls large weights towards 0.
 
     .. math:: L = \lambda \sum w^2, \qquad \frac{\partial L}{\partial w} = 2 \lambda w
 

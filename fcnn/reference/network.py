@@ -1,4 +1,4 @@
-"""Networks of nodes, which are nodes themselves: one after another, around a shortcut, side by side."""
+"""Networks of nodes, which are nodes themselves: sequential, residual, parallel."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .node import Node
 
 
 class _Network(Node):
-    """The parameters of all parts under one roof, as ``part.parameter``.
+    """The base of networks: the parameters of all parts in one dict, as ``part.parameter``.
 
-    The arrays are those of the parts. A part that occurs twice is listed once, under its first name.
+    The arrays are shared with the parts. A part that occurs twice is listed once, under its first name.
     """
 
     def __init__(self, parts: Mapping[str, Node]) -> None:
@@ -29,19 +29,19 @@ class _Network(Node):
 
 
 class Chain(_Network):
-    r"""Nodes one after another; backward takes them in reverse order (the chain rule).
+    r"""Nodes in sequence; backward runs them in reverse order (the chain rule).
 
     .. math:: y = f_n(\dots f_1(x)), \qquad
         \frac{\partial L}{\partial x} = \frac{\partial L}{\partial y} \, f_n' \cdots f_1'
 
     Args:
-        nodes: the nodes, each of one input and one output; the first may have several inputs.
+        nodes: the nodes, each with one input and one output; the first may have several inputs.
 
     Shapes:
-        As the nodes say; parameter ``kernel`` of the second node is ``params["1.kernel"]``.
+        As for the nodes; the parameter ``kernel`` of the second node is ``params["1.kernel"]``.
 
     Raises:
-        TypeError: something that is no node.
+        TypeError: if a part is not a node.
 
     Example:
         >>> import numpy as np
@@ -70,20 +70,20 @@ class Chain(_Network):
 
 
 class Residual(_Network):
-    r"""A body and a way around it, added; backward sends the gradient both ways and adds what returns.
+    r"""The sum of a body and a shortcut; backward sends the gradient through both and adds the results.
 
     .. math:: y = f(x) + g(x), \qquad \frac{\partial L}{\partial x} =
         \frac{\partial L}{\partial y} f'(x) + \frac{\partial L}{\partial y} g'(x)
 
     Args:
         body: f.
-        shortcut: g; None: the identity, whose derivative is 1, so that no gradient is lost on the way.
+        shortcut: g; None: the identity, whose derivative is 1, so that the gradient passes unchanged.
 
     Shapes:
-        f(x) and g(x) of one shape.
+        f(x) and g(x) of equal shape.
 
     Raises:
-        ValueError: body and shortcut that differ in shape.
+        ValueError: if body and shortcut differ in shape.
 
     Source:
         He et al., "Deep residual learning for image recognition", 2016, equations 1 and 2.
@@ -115,20 +115,20 @@ class Residual(_Network):
 
 
 class Branches(_Network):
-    r"""Several nodes see the same input; their outputs are joined, and their gradients add.
+    r"""Several nodes with the same input; their outputs are joined, and their gradients are added.
 
     .. math:: y = (f_1(x), \dots, f_n(x)) \text{ or } \sum_i f_i(x), \qquad
         \frac{\partial L}{\partial x} = \sum_i \frac{\partial L}{\partial f_i} f_i'(x)
 
     Args:
         nodes: the branches.
-        join: "concat" puts the channels behind one another, "sum" adds.
+        join: "concat" concatenates the channels, "sum" adds.
 
     Shapes:
-        Outputs that agree in all axes, or with "concat" in all but the channels.
+        The outputs agree in all axes, with "concat" in all but the channels.
 
     Raises:
-        ValueError: no branches, or an unknown join.
+        ValueError: if there are no branches, or the join is unknown.
 
     Source:
         Szegedy et al., "Going deeper with convolutions", 2015, figure 2.

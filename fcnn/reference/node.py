@@ -1,4 +1,4 @@
-"""What every operation of the reference is: a forward, its backward beside it, and a stack between them."""
+"""The base class of all operations in the reference: a forward, a backward, and a stack between them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 class Node:
     r"""An operation that can be run forward and then backward.
 
-    Forward computes y = f(x) and puts on a stack what the derivative needs. Backward takes it off again and
-    turns the gradient of the loss with respect to y into one gradient for each input:
+    Forward computes y = f(x) and pushes onto a stack what the derivative needs. Backward pops it and turns the gradient
+    of the loss with respect to y into one gradient for each input:
 
     .. math:: \frac{\partial L}{\partial x} = \frac{\partial L}{\partial y} \frac{\partial y}{\partial x}
 
-    The gradient of a parameter is *added* to ``gradients``. A node that is used at several places runs forward
-    several times, and backward in reverse order, so what is left there is the sum over its uses.
+    The gradient of a parameter is *added* to ``gradients``. A node that is used several times runs forward several
+    times, and backward in reverse order, so ``gradients`` holds the sum over its uses.
 
     Args:
         params: the parameters by name; the node keeps a copy of each. None: this parameter is absent.
 
     Shapes:
-        A gradient has the shape of what it is the gradient of.
+        A gradient has the shape of its variable.
 
     Raises:
-        TypeError: parameters that are not floating-point numbers.
+        TypeError: if parameters are not floating point.
 
     Source:
         Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors", 1986.
@@ -46,7 +46,7 @@ class Node:
         self.gradients = {name: np.zeros_like(value) for name, value in self.params.items()}
         self._stack: list[tuple[Any, tuple[Any, ...]]] = []
 
-    # the signatures are left open, so that each node can name its inputs
+    # open signatures, so that each node can name its inputs
     def forward(self, *args: Any, **kwargs: Any) -> np.ndarray:
         """Compute the output and keep what backward needs."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -61,28 +61,28 @@ class Node:
             gradient[...] = 0
 
     def replace(self, params: dict[str, np.ndarray]) -> None:
-        """Take new values for the parameters, such as those that an update returned.
+        """Assign new values to the parameters, such as those returned by an update rule.
 
         Raises:
-            ValueError: other names or shapes than those of ``params``.
+            ValueError: if names or shapes differ from those of ``params``.
         """
         if params.keys() != self.params.keys():
             raise ValueError(f"parameters {sorted(params)} are given, the node has {sorted(self.params)}")
         for name, value in params.items():
             if np.shape(value) != self.params[name].shape:
                 raise ValueError(f"{name} has shape {np.shape(value)}, the node's is {self.params[name].shape}")
-            self.params[name][...] = value  # in place: whoever holds the array sees the new value
+            self.params[name][...] = value  # in place, because others may share the array
 
     def keep(self, y: np.ndarray, *needed: Any) -> np.ndarray:
-        """Put on the stack what backward needs, and the shape its gradient must have; return y."""
+        """Push what backward needs, and the shape that its gradient must have; return y."""
         self._stack.append((self.shape_of(y), needed))
         return y
 
     def recall(self, gradient: np.ndarray) -> tuple[Any, ...]:
-        """Take off the stack what the latest forward kept.
+        """Pop what the latest forward kept.
 
         Raises:
-            ValueError: no forward is left, or a gradient that has not the shape of its output.
+            ValueError: if no forward is left, or the gradient does not have the shape of the output.
         """
         if not self._stack:
             raise ValueError(f"{type(self).__name__}: backward needs a forward before it, one for each backward")
@@ -94,17 +94,19 @@ class Node:
         return needed
 
     def shape_of(self, value: Any) -> Any:
-        """What an output and its gradient must have alike; a node of several outputs says here what that is."""
+        """The shape that an output and its gradient must share; nodes with several outputs override it."""
         return np.shape(value)
 
     def add_gradient(self, name: str, share: np.ndarray) -> None:
-        """Add the share of one use to the gradient of a parameter, where the node has that parameter."""
+        """Add the share of one use to the gradient of a parameter, if the node has that parameter."""
         if name in self.gradients:
             self.gradients[name] += share
 
 
 def unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Sum a gradient to the shape its variable had before broadcasting: a copied value gets the sum over its copies.
+    """Sum a gradient to the shape that its variable had before broadcasting.
+
+    A value that broadcasting copied gets the sum over its copies.
 
     Example:
         >>> import numpy as np
@@ -113,7 +115,7 @@ def unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         ([[4.0, 4.0, 4.0]], [4.0, 4.0, 4.0])
     """
     new = gradient.ndim - len(shape)
-    gradient = gradient.sum(tuple(range(new)))  # axes that broadcasting put in front
+    gradient = gradient.sum(tuple(range(new)))  # axes that broadcasting added in front
     stretched = tuple(axis for axis, size in enumerate(shape) if size == 1)
     return gradient.sum(stretched, keepdims=True)
 

@@ -1,4 +1,4 @@
-"""Normalisation: what is averaged over makes the difference between the four, the gradient is the same."""
+"""Normalisation: the four norms differ in the axes averaged over; the gradient is the same."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def standardize(x: np.ndarray, axes: tuple[int, ...], epsilon: float) -> tuple[n
 def standardize_gradient(
     gradient: np.ndarray, normal: np.ndarray, root: np.ndarray, axes: tuple[int, ...]
 ) -> np.ndarray:
-    r"""Backward of :func:`standardize`: x acts directly, through the mean and through the variance.
+    r"""Backward of :func:`standardize`: x acts directly, via the mean and via the variance.
 
     .. math:: \frac{\partial L}{\partial x} = \frac{1}{\sqrt{\sigma^2 + \epsilon}} \Bigl( g
         - \frac{1}{m} \sum g - \hat x \, \frac{1}{m} \sum g \hat x \Bigr)
 
     Source:
-        Ioffe and Szegedy, "Batch normalization", 2015, section 3, the three sums put together.
+        Ioffe and Szegedy, "Batch normalization", 2015, section 3, with the three sums combined.
     """
     through_mean = gradient.mean(axes, keepdims=True)
     through_variance = normal * (gradient * normal).mean(axes, keepdims=True)
@@ -48,7 +48,7 @@ def standardize_gradient(
 
 
 class _Normalization(Node):
-    r"""The learned scale and offset that follow: :math:`y = \gamma \hat x + \beta`, per channel."""
+    r"""The learned scale and offset after normalisation: :math:`y = \gamma \hat x + \beta`, per channel."""
 
     def __init__(self, scale: np.ndarray | None, bias: np.ndarray | None, epsilon: float) -> None:
         super().__init__(scale=scale, bias=bias)
@@ -57,14 +57,14 @@ class _Normalization(Node):
         self.epsilon = epsilon
 
     def rescale(self, normal: np.ndarray) -> np.ndarray:
-        """Multiply each channel with its scale and add its bias."""
+        """Multiply each channel by its scale and add its bias."""
         for name, value in self.params.items():
             if value.shape != normal.shape[-1:]:
                 raise ValueError(f"{name} has shape {value.shape}, x {normal.shape} asks for {normal.shape[-1:]}")
         return normal * self.params.get("scale", 1) + self.params.get("bias", 0)
 
     def rescale_gradient(self, gradient: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        """Backward of :meth:`rescale`; every position of a channel uses the same two numbers."""
+        """Backward of :meth:`rescale`; all positions of a channel share its scale and bias."""
         axes = tuple(range(gradient.ndim - 1))
         self.add_gradient("scale", (gradient * normal).sum(axes))
         self.add_gradient("bias", gradient.sum(axes))
@@ -72,12 +72,12 @@ class _Normalization(Node):
 
 
 class _Running(_Normalization):
-    r"""Running statistics beside the norm: old ones, and in training those that the latest forward moved them to.
+    r"""The base of norms with running statistics: the old ones, and in training those updated by the latest forward.
 
     .. math:: \hat\mu \leftarrow a \hat\mu + (1 - a) \mu, \quad
         \hat\sigma^2 \leftarrow a \hat\sigma^2 + (1 - a) c \, \sigma^2
 
-    with c = m / (m - 1), or 1 where the variance is biased, and a = t / (t + 1) where momentum is None.
+    with c = m / (m - 1), or 1 if the variance is biased, and a = t / (t + 1) if momentum is None.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class _Running(_Normalization):
         self.new_mean, self.new_variance, self.new_count = mean, variance, count
 
     def old(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean, variance and batches so far, before this use."""
+        """Mean, variance and number of batches before this use."""
         channels = x.shape[-1:]
         found = (self.mean, self.variance, self.count)
         if self.after is not None:
@@ -111,7 +111,7 @@ class _Running(_Normalization):
         return mean, variance, count
 
     def move(self, x: np.ndarray, mean: np.ndarray, variance: np.ndarray, values: int) -> None:
-        """Move the statistics towards the mean and biased variance of so many values."""
+        """Update the statistics with the mean and biased variance of ``values`` values."""
         old_mean, old_variance, count = self.old(x)
         kept = count / (count + 1) if self.momentum is None else self.momentum
         if self.unbiased:
@@ -121,7 +121,7 @@ class _Running(_Normalization):
         self.new_count = count + 1
 
     def stored(self, x: np.ndarray) -> np.ndarray:
-        """Forward by the running statistics, which do not depend on x."""
+        """Forward with the running statistics, which do not depend on x."""
         mean, variance, _ = self.old(x)
         root = np.sqrt(variance + self.epsilon)
         normal = (x - mean) / root
@@ -129,7 +129,7 @@ class _Running(_Normalization):
 
 
 class BatchNorm(_Running):
-    r"""Normalise each channel over examples and positions in training, by running statistics otherwise.
+    r"""Normalise each channel over examples and positions in training, with running statistics otherwise.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta, \qquad
         \hat\mu \leftarrow a \hat\mu + (1 - a) \mu, \quad
@@ -143,20 +143,21 @@ class BatchNorm(_Running):
         bias: :math:`\beta`, or None.
         mean: :math:`\hat\mu`; None: 0.
         variance: :math:`\hat\sigma^2`; None: 1.
-        count: batches so far, t, for ``momentum=None``; None: 0.
+        count: number of batches so far, t, for ``momentum=None``; None: 0.
         momentum: a, the share of the old statistics that is kept; None: t / (t + 1).
         epsilon: added to the variance.
-        train: use the statistics of the batch, and leave the moved ones in ``new_mean``, ``new_variance`` and
-            ``new_count``.
-        unbiased: whether the running variance moves towards m / (m - 1) times that of the batch; False: towards it.
-        after: in training, the use of the same layer before this one, whose moved statistics are the old ones here.
-            They do not enter y, so no gradient passes that way.
+        train: whether to use the statistics of the batch, and store the updated ones in ``new_mean``, ``new_variance``
+            and ``new_count``.
+        unbiased: whether the running variance is updated with m / (m - 1) times that of the batch; otherwise with the
+            variance of the batch itself.
+        after: in training, the previous use of the same layer, whose updated statistics are the old ones here. They do
+            not affect y, so no gradient passes through them.
 
     Shapes:
         x (batch, *space, channels) to the same; all others (channels,).
 
     Raises:
-        ValueError: shapes that do not match; in training, one value for each channel.
+        ValueError: if shapes do not match, or, in training, there is only one value per channel.
 
     Source:
         Ioffe and Szegedy 2015, algorithms 1 and 2.
@@ -188,7 +189,7 @@ class BatchNorm(_Running):
 
 
 class GroupNorm(_Normalization):
-    r"""Normalise groups of channels over the space, for each example by itself.
+    r"""Normalise groups of channels over the space, separately for each example.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
@@ -204,7 +205,7 @@ class GroupNorm(_Normalization):
         x (batch, *space, channels) to the same; scale and bias (channels,).
 
     Raises:
-        ValueError: groups that do not divide the channels.
+        ValueError: if the groups do not divide the channels.
 
     Source:
         Wu and He, "Group normalization", 2018, equation 7.
@@ -242,12 +243,12 @@ class GroupNorm(_Normalization):
 
 
 class LayerNorm(_Normalization):
-    r"""Normalise over the channels, at every position by itself, or over other axes of an example.
+    r"""Normalise over the channels, separately at each position, or over other axes of an example.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
-    with the gradient of :func:`standardize_gradient`. Examples, and positions along the other axes, use the same
-    numbers of :math:`\gamma` and :math:`\beta`, whose gradients are the sums over them.
+    with the gradient of :func:`standardize_gradient`. Examples, and positions along the other axes, share
+    :math:`\gamma` and :math:`\beta`, whose gradients are sums over them.
 
     Args:
         scale: :math:`\gamma`, or None.
@@ -256,10 +257,10 @@ class LayerNorm(_Normalization):
         axes: the axes averaged over, without the batch.
 
     Shapes:
-        x (batch, *space, channels) to the same; scale and bias the sizes of the axes, in the order of x: (channels,).
+        x (batch, *space, channels) to the same; scale and bias have the sizes of ``axes``, by default (channels,).
 
     Raises:
-        ValueError: scale or bias of another shape, or the batch axis.
+        ValueError: if scale or bias has another shape, or the axes include the batch.
 
     Source:
         Ba, Kiros and Hinton, "Layer normalization", 2016, equation 3.
@@ -305,12 +306,12 @@ class LayerNorm(_Normalization):
 
 
 class InstanceNorm(_Running):
-    r"""Normalise each channel over the space, for each example by itself.
+    r"""Normalise each channel over the space, separately for each example.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta
 
-    with the gradient of :func:`standardize_gradient`. With ``running`` that holds in training; otherwise running
-    statistics are used, which move towards the mean of those of the examples.
+    with the gradient of :func:`standardize_gradient`. With ``running`` this applies in training only; at inference the
+    running statistics are used, which are updated in training with the mean of the examples' statistics.
 
     Args:
         scale: :math:`\gamma`, or None.
@@ -329,7 +330,7 @@ class InstanceNorm(_Running):
         x (batch, *space, channels) to the same; scale and bias (channels,).
 
     Raises:
-        ValueError: a space of a single sample, which has no variance.
+        ValueError: if the space is a single sample, which has no variance.
 
     Source:
         Ulyanov, Vedaldi and Lempitsky, "Instance normalization", 2016, equation 2.

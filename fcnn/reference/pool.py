@@ -1,4 +1,4 @@
-"""Pooling over windows: the largest value, the mean, the p-norm."""
+"""Pooling over windows: maximum, mean, p-norm."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .windows import Sizes, Windows, each, pad, place, unpad
 
 
 class _Pool(Node):
-    """The windows that the three poolings share.
+    """The base of the poolings: the windows.
 
     Args:
-        window: window size; an integer holds along every axis.
+        window: window size; an integer applies to every axis.
         stride: step between windows; None: the window.
         padding: as for ``Conv``.
         dilation: distance between neighbouring samples of a window.
@@ -58,7 +58,7 @@ class MaxPool(_Pool):
         g_i \, [j \text{ is the first maximum of window } i]
 
     Args:
-        window: window size; an integer holds along every axis.
+        window: window size; an integer applies to every axis.
         stride: s; None: the window.
         padding: as for ``Conv``; it never wins.
         dilation: d.
@@ -68,7 +68,7 @@ class MaxPool(_Pool):
         x (batch, *space, channels) to (batch, *out, channels).
 
     Raises:
-        ValueError: a window that does not fit or sees nothing but padding.
+        ValueError: if a window does not fit, or sees only padding.
 
     Source:
         Riesenhuber and Poggio, "Hierarchical models of object recognition in cortex", 1999.
@@ -97,7 +97,7 @@ class MaxPool(_Pool):
 
 
 class MaxUnpool(_Pool):
-    r"""Put values back where a max pooling found its own; backward picks the gradient up there.
+    r"""Write values to the positions where max pooling found its maxima; backward reads the gradient there.
 
     .. math:: z_m = y_i \text{ with the last } i \text{ for which } x_m \text{ is the first maximum of window } i
         \text{, else } 0, \qquad
@@ -105,7 +105,7 @@ class MaxUnpool(_Pool):
         \frac{\partial L}{\partial x} = 0
 
     Args:
-        window: window size; an integer holds along every axis.
+        window: window size; an integer applies to every axis.
         stride: as for ``MaxPool``.
         padding: as for ``MaxPool``.
         dilation: as for ``MaxPool``.
@@ -115,7 +115,7 @@ class MaxUnpool(_Pool):
         y (batch, *out, channels) and x (batch, *space, channels) to (batch, *space, channels).
 
     Raises:
-        ValueError: y that has not the shape of the pooled x, or a window that does not fit.
+        ValueError: if y does not have the shape of the pooled x, or the window does not fit.
 
     Source:
         Badrinarayanan, Kendall and Cipolla, "SegNet", 2017, section 3.
@@ -135,7 +135,7 @@ class MaxUnpool(_Pool):
             raise ValueError(f"y has shape {y.shape}, x {x.shape} is pooled to {pooled.shape}")
         z, taken = np.zeros(x.shape, y.dtype), {}
         offsets = list(windows.samples())
-        for entry in np.ndindex(y.shape):  # (example, *window, channel) in reading order: the last one stays
+        for entry in np.ndindex(y.shape):  # (example, *window, channel) in reading order: the last one remains
             n, *i, c = entry
             j = offsets[winner[entry]]
             within = [
@@ -160,23 +160,23 @@ class AvgPool(_Pool):
     .. math:: y_i = \frac{1}{|W_i|} \sum_{j \in W_i} x_{s i + d j}, \qquad
         \frac{\partial L}{\partial x_{s i + d j}} \mathrel{+}= \frac{g_i}{|W_i|}
 
-    where W_i holds the samples in the data or, with ``count_padding``, in the data and its padding; with ``divisor``
-    that number takes the place of :math:`|W_i|`.
+    where W_i contains the window's samples in the data or, with ``count_padding``, in the data and its padding;
+    ``divisor`` replaces :math:`|W_i|`.
 
     Args:
-        window: window size; an integer holds along every axis.
+        window: window size; an integer applies to every axis.
         stride: s; None: the window.
         padding: as for ``Conv``.
         dilation: d.
         ceil_mode: also count windows that begin in the data and end past it.
-        count_padding: divide by the samples in data and padding.
-        divisor: divide by this number instead.
+        count_padding: whether to divide by the number of samples in data and padding.
+        divisor: a number to divide by instead.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
 
     Raises:
-        ValueError: a window that does not fit or sees nothing but padding.
+        ValueError: if a window does not fit, or sees only padding.
 
     Source:
         LeCun et al. 1998, section II (subsampling).
@@ -228,10 +228,10 @@ class LpPool(_Pool):
         \frac{\partial L}{\partial x_{s i + d j}} \mathrel{+}= g_i \operatorname{sign}(x_{s i + d j})
         \Bigl( \frac{|x_{s i + d j}|}{y_i} \Bigr)^{p - 1}
 
-    and 0 where the whole window is 0.
+    and 0 if the whole window is 0.
 
     Args:
-        window: window size; an integer holds along every axis.
+        window: window size; an integer applies to every axis.
         power: p, at least 1.
         stride: s; None: the window.
         padding: as for ``Conv``.
@@ -242,7 +242,7 @@ class LpPool(_Pool):
         x (batch, *space, channels) to (batch, *out, channels).
 
     Raises:
-        ValueError: a power below 1, or a window that does not fit.
+        ValueError: if the power is below 1, or the window does not fit.
 
     Source:
         Sermanet, Chintala and LeCun, "Convolutional neural networks applied to house numbers digit
@@ -281,7 +281,7 @@ class LpPool(_Pool):
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
         y, padded, windows = self.recall(gradient)
         dpadded = np.zeros_like(padded)
-        norm = np.where(y == 0, 1, y)  # in a window of zeros the sign is 0, whatever it is divided by
+        norm = np.where(y == 0, 1, y)  # in a window of zeros the sign is 0, so any divisor will do
         for j in windows.samples():
             seen = padded[windows.at(j)]
             dpadded[windows.at(j)] += gradient * np.sign(seen) * (np.abs(seen) / norm) ** (self.power - 1)
@@ -289,7 +289,7 @@ class LpPool(_Pool):
 
 
 def _largest(x: np.ndarray, windows: Windows) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """The largest value of each window, the number of the first sample of data that has it, and the padded shape."""
+    """The largest value of each window, the number of the first data sample that has it, and the padded shape."""
     padded = pad(x, windows, -np.inf)
     data = np.broadcast_to(windows.inside(count_padding=False), padded.shape)
     seen = np.stack([padded[windows.at(j)] for j in windows.samples()])  # (samples, batch, *out, channels)

@@ -1,4 +1,4 @@
-"""Resizing as a product with a matrix of weights along each axis; backward multiplies with its transpose."""
+"""Resizing as multiplication by a matrix of weights along each axis; backward multiplies by its transpose."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from .windows import Sizes, each
 
 
 class Resize(Node):
-    r"""The space resized, one axis after another.
+    r"""Resize the space, one axis after another.
 
     .. math:: y_i = \sum_j w_{ij} x_j, \qquad
         \frac{\partial L}{\partial x_j} = \sum_i w_{ij} \frac{\partial L}{\partial y_i}
 
     Args:
-        size: samples along each axis; None leaves one as it is.
-        scale: instead, the factor by which the size grows.
+        size: samples along each axis; None leaves an axis unchanged.
+        scale: alternatively, the factor by which the size grows.
         method: "nearest", "nearest_exact", "linear" or "cubic".
-        align_corners: whether the first and the last output lie on the first and the last sample.
-        antialias: whether the kernel is widened where the size shrinks; None: with the convention "jax".
+        align_corners: whether the first and last outputs coincide with the first and last samples.
+        antialias: whether the kernel is widened when shrinking; None: yes with the convention "jax", no with "torch".
         convention: "torch" or "jax".
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, channels).
 
     Raises:
-        ValueError: an unknown method, or both or neither of size and scale.
+        ValueError: if the method is unknown, or both or neither of size and scale are given.
 
     Source:
         Keys, "Cubic convolution interpolation for digital image processing", 1981; torch.nn.functional.interpolate.
@@ -79,7 +79,7 @@ class Resize(Node):
         return (dx.astype(gradient.dtype),)
 
     def _axes(self, space: tuple[int, ...]) -> list[tuple[int, float]]:
-        """The size after, and the step between outputs, along each axis."""
+        """The output size, and the step between outputs, along each axis."""
         if self.size is not None:
             wanted = self.size if isinstance(self.size, (tuple, list)) else (self.size,) * len(space)
             wanted = each(tuple(m or n for m, n in zip(wanted, space, strict=True)), len(space), "size")
@@ -97,7 +97,7 @@ class Resize(Node):
         for i in range(out):
             if self.method.startswith("nearest"):
                 half = 0.5 if self.jax or self.method == "nearest_exact" else 0.0
-                # a step that is a fraction may come out a rounding error below the sample that it falls on
+                # a fractional step may fall below its sample by a rounding error
                 rows[i, min(floor((i + half) * step + 1e-9), size - 1)] = 1
             else:
                 self._interpolate(rows[i], i, step)
@@ -111,7 +111,7 @@ class Resize(Node):
         for j in range(floor(u - reach), ceil(u + reach) + 1):
             weight = self._kernel((j - u) / wide)
             if not inside:
-                row[min(max(j, 0), size - 1)] += weight  # past the ends the first and the last sample are repeated
+                row[min(max(j, 0), size - 1)] += weight  # beyond the ends the first and last samples are repeated
             elif 0 <= j < size:
                 row[j] += weight
         if inside:

@@ -1,4 +1,4 @@
-"""Local response normalisation: channels at one position divide one another."""
+"""Local response normalisation: division by the activity of neighbouring channels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LocalResponseNorm(Node):
         x (batch, *space, channels) to the same.
 
     Raises:
-        ValueError: a size below 1, or an offset that is not above 0.
+        ValueError: if the size is below 1, or the offset is not above 0.
 
     Source:
         Krizhevsky, Sutskever and Hinton, "ImageNet classification", 2012, section 3.3.
@@ -46,12 +46,12 @@ class LocalResponseNorm(Node):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         i = np.arange(x.shape[-1])
-        away = i[:, None] - i  # (channels j, channels i): how far j lies from i
+        away = i[:, None] - i  # (channels j, channels i): the distance of j from i
         near = ((away >= -(self.size // 2)) & (away <= (self.size - 1) // 2)).astype(x.dtype)
         n = self.k + self.alpha * (x * x) @ near  # (..., channels)
         return self.keep(x * n**-self.beta, x, n, near)
 
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
         x, n, near = self.recall(gradient)
-        through_n = (gradient * x * n ** (-self.beta - 1)) @ near.T  # summed over all i that have j near
+        through_n = (gradient * x * n ** (-self.beta - 1)) @ near.T  # summed over all i with j in N(i)
         return (gradient * n**-self.beta - 2 * self.alpha * self.beta * x * through_n,)

@@ -1,4 +1,4 @@
-"""One network at every position, written by hand: cut out, compute, and add up where windows overlap."""
+"""One network at every position, by hand: cut out windows, compute, and add up gradients where windows overlap."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from .windows import Sizes, each
 
 
 class Scan(Node):
-    r"""What a network makes of every window of a larger input.
+    r"""The output of a network for every window of a larger input.
 
     .. math:: y_{n, p} = f(x_{n,\, s p} \dots x_{n,\, s p + w - 1}), \qquad
         \frac{\partial L}{\partial x_i} = \sum_{p,\; 0 \le i - s p < w}
         \Bigl(\frac{\partial L}{\partial y_p} \frac{\partial f}{\partial x}\Bigr)_{i - s p}
 
-    A sample gets the sum over all windows that hold it, a parameter the sum over all windows.
+    The gradient of a sample is the sum over all windows that contain it, that of a parameter the sum over all windows.
 
     Args:
-        node: f; the windows are its batch, position after position of one example after another.
-        window: samples along each axis; an integer holds along every axis.
+        node: f; its batch is all windows, example by example and, within each, position by position.
+        window: samples along each axis; an integer applies to every axis.
         stride: samples between neighbouring windows.
 
     Shapes:
         x (batch, \*space, channels) to (batch, \*positions, \*out).
 
     Raises:
-        ValueError: a window that does not fit.
+        ValueError: if the window does not fit.
 
     Source:
         Waibel et al., "Phoneme recognition using time-delay neural networks", 1989.
@@ -72,6 +72,6 @@ class Scan(Node):
 
 
 def _cuts(counts: tuple[int, ...], window: tuple[int, ...], stride: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Where each window lies in x (batch, *space, channels)."""
+    """The index of each window into x (batch, *space, channels)."""
     for place in product(*map(range, counts)):
         yield (slice(None), *(slice(p * s, p * s + w) for p, s, w in zip(place, stride, window, strict=True)))

@@ -1,4 +1,4 @@
-"""Shared parameters, spelled out: a network as edges, the edges as sets, one value for each set."""
+"""Shared parameters made explicit: the edges of a layer are partitioned into sets, with one value per set."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ ABSENT = -1
 
 
 class SharedLinear(Node):
-    r"""A linear layer whose edges are partitioned into sets, with one value each.
+    r"""A linear layer whose edges are partitioned into sets, with one value per set.
 
     .. math:: y_o = \sum_i x_i \, w_{S(i, o)}, \qquad
         \frac{\partial L}{\partial w_S} = \sum_{e \in S} \frac{\partial L}{\partial w_e}, \quad
         \frac{\partial L}{\partial w_{(i, o)}} = x_i \, \frac{\partial L}{\partial y_o}
 
-    Backpropagation finds the derivative for every edge as if nothing were shared; for every set the derivatives of
-    its edges are summed, and the one value is updated once.
+    Backpropagation computes the derivative for every edge as if nothing were shared. The derivatives of the edges in a
+    set are summed, and its value is updated once.
 
     Args:
-        values: w, one for each set.
-        sets: S, the set that each edge belongs to; -1 where there is no edge.
+        values: w, one per set.
+        sets: S, the set of each edge; -1 where there is no edge.
 
     Shapes:
         x (batch, inputs) to (batch, outputs); values (n_sets,), sets (inputs, outputs).
 
     Raises:
-        TypeError: sets that are not integers.
-        ValueError: shapes that do not match, or a set without a value.
+        TypeError: if the sets are not integers.
+        ValueError: if shapes do not match, or a set has no value.
 
     Source:
         LeCun, "Generalization and network design strategies", 1989, section 3 (weight sharing).
@@ -70,7 +70,7 @@ class SharedLinear(Node):
 
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
         (x,) = self.recall(gradient)
-        of_edges = x.T @ gradient  # (inputs, outputs): one derivative for each edge
+        of_edges = x.T @ gradient  # (inputs, outputs): one derivative per edge
         of_sets = np.zeros_like(self.params["values"])
         for edge in product(*map(range, self.sets.shape)):
             if self.sets[edge] != ABSENT:
@@ -91,15 +91,15 @@ def scanning_sets(
 ) -> np.ndarray:
     r"""The sets of edges that make a linear layer a convolution, in any number of dimensions.
 
-    All edges that the same weight of the kernel lies on as it scans the input are one set:
+    The edges that use the same weight as the kernel scans the input form one set:
 
     .. math:: S\bigl( (m, c), (i, o) \bigr) = (j, c, o) \text{ where } m = s i + d j - p
 
     Args:
         space: samples of the input along each axis, (M,) or (M, N).
-        kernel: window size; an integer holds along every axis.
-        channels: of the input.
-        features: of the output.
+        kernel: window size; an integer applies to every axis.
+        channels: channels of the input.
+        features: channels of the output.
         stride: s.
         padding: as for ``Conv``.
         dilation: d.
@@ -110,7 +110,7 @@ def scanning_sets(
         (*kernel, channels, features).
 
     Raises:
-        ValueError: a kernel that does not fit, or copied padding that puts two weights on one edge.
+        ValueError: if the kernel does not fit, or copied padding puts two weights on one edge.
 
     Source:
         Waibel et al., "Phoneme recognition using time-delay neural networks", 1989, section II.
@@ -128,7 +128,7 @@ def scanning_sets(
         steps = zip(windows.sources, i, j, windows.stride, windows.dilation, strict=True)
         m = [int(source[s * a + d * b]) for source, a, b, s, d in steps]
         if NOTHING in m:
-            continue  # an edge from padding carries nothing
+            continue  # zero padding has no edges
         for c, o in product(range(channels), range(features)):
             if sets[*m, c, *i, o] != ABSENT:
                 raise ValueError(f"padding {padding!r} puts two weights on the edge from {m} to {i}")
@@ -137,12 +137,12 @@ def scanning_sets(
 
 
 class WeightCounts(NamedTuple):
-    """How many weights the same connections take.
+    """The number of weights of the same connections with and without sharing.
 
     Attributes:
-        shared: one for each set, as in a convolution.
-        unshared: one for each edge, as in a locally connected layer.
-        dense: one for each pair of input and output.
+        shared: one per set, as in a convolution.
+        unshared: one per edge, as in a locally connected layer.
+        dense: one per pair of input and output.
     """
 
     shared: int

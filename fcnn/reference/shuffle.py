@@ -1,4 +1,4 @@
-"""Numbers that move between channels and space; backward moves their gradients back."""
+"""Pixel shuffling between channels and space; backward is the inverse shuffle."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .windows import Sizes, each
 
 
 class _Shuffle(Node):
-    """What a pixel shuffle and its inverse have in common.
+    """The base of a pixel shuffle and its inverse.
 
-    Block p of an axis holds the samples r p to r p + r - 1; each place in a block has channels of its own.
+    Block p of an axis consists of the samples r p to r p + r - 1; each place in a block has its own channels.
     """
 
     def __init__(self, factor: Sizes, order: str = "CRD") -> None:
@@ -56,21 +56,21 @@ class _Shuffle(Node):
 
 
 class PixelShuffle(_Shuffle):
-    r"""Groups of channels laid out over the space.
+    r"""Rearrange groups of channels into blocks of the space.
 
     .. math:: y_{n,\, r p + i,\, r q + j,\, c} = x_{n,\, p,\, q,\, r^2 c + r i + j}
 
-    in two dimensions; every number occurs once, so its gradient goes back to where it came from.
+    in two dimensions; every entry occurs once, so its gradient returns to its source.
 
     Args:
-        factor: r, one number or one for each axis.
+        factor: r, one number or one per axis.
         order: "CRD" as above; "DCR": channel C (r i + j) + c of x, for C channels of y.
 
     Shapes:
         x (batch, *space, channels) to (batch, *(space times r), channels / product of the factors).
 
     Raises:
-        ValueError: factors whose product does not divide the channels, or an unknown order.
+        ValueError: if the product of the factors does not divide the channels, or the order is unknown.
 
     Source:
         Shi et al., "Real-time single image and video super-resolution using an efficient sub-pixel convolutional neural
@@ -94,19 +94,19 @@ class PixelShuffle(_Shuffle):
 
 
 class PixelUnshuffle(_Shuffle):
-    r"""Blocks of the space gathered into channels, the inverse of :class:`PixelShuffle`.
+    r"""Rearrange blocks of the space into channels, the inverse of :class:`PixelShuffle`.
 
     .. math:: y_{n,\, p,\, q,\, r^2 c + r i + j} = x_{n,\, r p + i,\, r q + j,\, c}
 
     Args:
-        factor: r, one number or one for each axis.
+        factor: r, one number or one per axis.
         order: as for ``PixelShuffle``.
 
     Shapes:
         x (batch, *space, channels) to (batch, *(space / r), channels times the product of the factors).
 
     Raises:
-        ValueError: factors that do not divide the space, or an unknown order.
+        ValueError: if the factors do not divide the space, or the order is unknown.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""Softmax and its logarithm: functions in which every entry of the last axis depends on every other."""
+"""Softmax and its logarithm: every output along the last axis depends on every input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .node import Node
 
 
 class Softmax(Node):
-    r"""Positive numbers that sum to 1 along the last axis.
+    r"""The softmax along the last axis: positive numbers that sum to 1.
 
     .. math:: y_i = \frac{e^{x_i}}{\sum_j e^{x_j}}, \qquad \frac{\partial L}{\partial x_i} =
         y_i \Bigl( g_i - \sum_j g_j y_j \Bigr), \quad g = \frac{\partial L}{\partial y}
@@ -24,7 +24,7 @@ class Softmax(Node):
     """
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        e = np.exp(x - x.max(-1, keepdims=True))  # shifting all x_i changes nothing and keeps e finite
+        e = np.exp(x - x.max(-1, keepdims=True))  # the shift leaves y unchanged and keeps e finite
         y = e / e.sum(-1, keepdims=True)
         return self.keep(y, y)
 

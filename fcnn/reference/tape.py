@@ -1,4 +1,4 @@
-"""A graph with branches: what was computed is written on a tape, and backward reads it from the end."""
+"""Graphs with branches: operations are recorded on a tape, which backward reads from the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .node import Node
 class Tape:
     r"""The operations of a graph in the order in which they ran.
 
-    Backward walks the tape in reverse. A value that was used at several places gets
+    Backward goes through the tape in reverse. A value that was used several times gets
 
     .. math:: \frac{\partial L}{\partial x} = \sum_{\text{uses } y \text{ of } x}
         \frac{\partial L}{\partial y} \frac{\partial y}{\partial x}
@@ -36,19 +36,19 @@ class Tape:
         self.records: list[tuple[Node, tuple[Value, ...], Value]] = []
 
     def value(self, array: Any) -> Value:
-        """Put an array on the tape, as a value whose gradient is wanted."""
+        """Create a value on the tape, whose gradient ``backward`` computes."""
         return Value(array, self)
 
 
 class Value:
     """An array on a tape, with the gradient of the loss with respect to it.
 
-    Values are added, subtracted, multiplied, multiplied as matrices (``@``), transposed (``.T``) and negated, with
-    one another and with plain numbers and arrays.
+    Values support addition, subtraction, multiplication, matrix multiplication (``@``), transposition (``.T``) and
+    negation, with each other and with plain numbers and arrays.
 
     Args:
         array: the array.
-        tape: where operations on it are written.
+        tape: the tape on which operations on it are recorded.
 
     Shapes:
         ``gradient`` has the shape of ``array``; zeros before ``backward``.
@@ -106,20 +106,20 @@ class Value:
     def _lift(self, other: Any) -> Value:
         if isinstance(other, Value):
             return other
-        # a plain number takes the dtype of what it meets
+        # a plain number takes the dtype of the other operand
         return Value(np.asarray(other, None if np.ndim(other) else self.array.dtype), self.tape)
 
 
 def apply(node: Node, *values: Value) -> Value:
-    """Run a node forward on values and write it on their tape.
+    """Run a node forward on values and record it on their tape.
 
     Args:
-        node: any node; one with parameters may be applied at several places.
+        node: any node; it may be applied several times, which shares its parameters.
         values: its inputs, all on one tape.
 
     Raises:
-        TypeError: inputs that are not values.
-        ValueError: no inputs, or inputs on several tapes.
+        TypeError: if an input is not a value.
+        ValueError: if there are no inputs, or they are on several tapes.
 
     Example:
         >>> import numpy as np
@@ -139,16 +139,16 @@ def apply(node: Node, *values: Value) -> Value:
 
 
 def backward(value: Value, gradient: Any) -> None:
-    """Walk the tape in reverse: leave the gradient of every value in it and of every parameter in its node.
+    """Go through the tape in reverse, and store the gradients in the values and in the nodes of parameters.
 
     The tape is empty afterwards.
 
     Args:
-        value: where the gradient is known, usually the loss.
+        value: the value whose gradient is known, usually the loss.
         gradient: the gradient with respect to it.
 
     Raises:
-        ValueError: a gradient of another shape, or a tape on which nothing is written.
+        ValueError: if the gradient has another shape, or the tape is empty.
 
     Example:
         >>> import numpy as np
@@ -163,8 +163,8 @@ def backward(value: Value, gradient: Any) -> None:
     if not value.tape.records:
         raise ValueError("nothing is written on the tape, or backward was run on it before")
     value.gradient = value.gradient + gradient
-    # all records, also of values that do not lead here: their nodes must take their inputs off the stack
+    # all records, including those that do not lead to ``value``: their nodes must pop their stacks
     while value.tape.records:
         node, inputs, output = value.tape.records.pop()
         for x, share in zip(inputs, node.backward(output.gradient), strict=True):
-            x.gradient = x.gradient + share  # gradients add at branches
+            x.gradient = x.gradient + share  # gradients are summed at branches

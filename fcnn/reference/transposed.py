@@ -1,4 +1,4 @@
-"""Transposed convolution: what the backward of a convolution does to its gradient, as a forward."""
+"""Transposed convolution: the input gradient of a convolution, as a forward operation."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from .windows import Sizes, Windows, copied_from, each, mode_of, pad, resolve, u
 
 
 class ConvTranspose(Node):
-    r"""Transposed convolution: every input sample lays a scaled copy of the kernel into the output.
+    r"""Transposed convolution: every input sample adds a scaled copy of the kernel to the output.
 
     .. math:: y_{s i + d j - p} \mathrel{+}= x_i \, W_j, \qquad
         \frac{\partial L}{\partial x_i} = \sum_j g_{s i + d j - p} \, W_j^\top, \quad
         \frac{\partial L}{\partial W_j} = \sum_i x_i^\top \, g_{s i + d j - p}
 
-    The full result has (M - 1) s + d (P - 1) + 1 samples; padding crops it, ``output_padding`` adds after it.
+    The full result has (M - 1) s + d (P - 1) + 1 samples. Padding crops it; ``output_padding`` extends it at the end.
 
     Args:
         kernel: W.
         bias: b, added to every sample of the output, or None.
         stride: s.
-        padding: "VALID" (crops nothing), "SAME" (to s M samples, the odd one after), "SAME_LOWER" (before), an
-            integer, or pairs (before, after). A mode, alone or with an amount, adds what is cropped to the samples of
-            which padding would have made copies there.
+        padding: "VALID" (crops nothing), "SAME" (crops to s M samples, an odd sample at the end), "SAME_LOWER" (an odd
+            sample at the beginning), an integer, or pairs (before, after). With a mode, alone or with an amount, the
+            cropped samples are added to those of which padding would have made copies there.
         dilation: d.
-        groups: features of group g see channels of group g only.
-        output_padding: samples added after, along every axis or for each; less than s or d.
-        out: samples that are wanted, along every axis or for each: "SAME" crops to them, else they are what
-            output_padding makes; None: as many as come.
+        groups: features of group g see only the channels of group g.
+        output_padding: samples added at the end, for all axes or per axis; less than s or d.
+        out: the output size, for all axes or per axis: "SAME" crops to it, otherwise output_padding is chosen to reach
+            it; None: as results from the other arguments.
 
     Shapes:
         x (batch, *space, channels) to (batch, *out, features);
         kernel (*kernel, channels // groups, features), bias (features,).
 
     Raises:
-        ValueError: shapes that do not match, or a padding that has no transpose or crops everything.
+        ValueError: if shapes do not match, or the padding has no transpose or crops everything.
 
     Source:
         Zeiler et al., "Deconvolutional networks", 2010; Dumoulin and Visin 2016, section 4.
@@ -85,8 +85,8 @@ class ConvTranspose(Node):
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
         x, windows, crops, folded = self.recall(gradient)
         if folded is None:
-            full = _crop(gradient, [(-lo, -hi) for lo, hi in crops])  # what was cropped has no gradient
-        else:  # what was added to a sample has that sample's
+            full = _crop(gradient, [(-lo, -hi) for lo, hi in crops])  # cropped samples have gradient 0
+        else:  # samples that were added to another one have its gradient
             full = _crop(pad(gradient, folded), [(max(-lo, 0), max(-hi, 0)) for lo, hi in crops])
         kernel, dx = self.params["kernel"], np.zeros_like(x)
         dkernel = np.zeros_like(kernel)
@@ -98,7 +98,7 @@ class ConvTranspose(Node):
         return (dx,)
 
     def _place(self, space: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[Windows, list[tuple[int, int]]]:
-        """The windows over the full result, one for each input sample, and what is cropped from it."""
+        """The windows over the full result, one per input sample, and the crops."""
         rank = len(space)
         s, d = each(self.stride, rank, "stride"), each(self.dilation, rank, "dilation")
         spans = [(p - 1) * a + 1 for p, a in zip(kernel, d, strict=True)]
@@ -111,7 +111,7 @@ class ConvTranspose(Node):
         if mode is not None:
             amount = None if isinstance(self.padding, str) else self.padding[1]
         if amount in ("SAME", "SAME_LOWER", None):
-            # samples too many, half before; where the kernel is shorter than the stride there are too few, all after
+            # half of a surplus is cropped before; if the kernel is shorter than the stride, a deficit is added after
             wanted = [m * step for m, step in zip(space, s, strict=True)] if out is None else out
             if any(not m * step - step < n <= m * step for m, step, n in zip(space, s, wanted, strict=True)):
                 raise ValueError(f"no SAME convolution with stride {s} makes {space} of {out}")
@@ -135,7 +135,7 @@ class ConvTranspose(Node):
         return Windows(kernel, s, d, ((0, 0),) * rank, space, sources), crops
 
     def _folded(self, full: tuple[int, ...], crops: list[tuple[int, int]]) -> Windows | None:
-        """The samples that the full result's are added to, where the padding has a mode that copies."""
+        """For a padding mode that copies samples: the samples to which those of the full result are added."""
         mode = mode_of(self.padding)
         if mode is None:
             return None
@@ -150,7 +150,7 @@ class ConvTranspose(Node):
 
 
 def _crop(x: np.ndarray, crops: list[tuple[int, int]]) -> np.ndarray:
-    """Take samples away at (before, after) along each space axis; where the number is negative, add zeros."""
+    """Crop (before, after) samples along each space axis; negative numbers add zeros."""
     for axis, (lo, hi) in enumerate(crops, start=1):
         kept = np.moveaxis(x, axis, 0)[max(lo, 0) : x.shape[axis] - max(hi, 0)]
         zeros = [np.zeros((max(-n, 0), *kept.shape[1:]), x.dtype) for n in (lo, hi)]

@@ -1,4 +1,4 @@
-"""Locally connected: the geometry of a convolution, with a kernel of its own at every position."""
+"""Locally connected layers: the geometry of a convolution, with a separate kernel at every position."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .windows import Sizes, each, pad, place, unpad
 
 
 class LocallyConnected(Node):
-    r"""A convolution without the sharing: a weight is used once for each example.
+    r"""A convolution without weight sharing: each weight is used once per example.
 
     .. math:: y_i = b_i + \sum_j x_{s i + d j} \, W_{i, j}, \qquad
         \frac{\partial L}{\partial x_{s i + d j}} \mathrel{+}= g_i W_{i, j}^\top, \quad
@@ -19,8 +19,8 @@ class LocallyConnected(Node):
         \frac{\partial L}{\partial b_i} = g_i
 
     Args:
-        kernel: W, of every position.
-        bias: b, of every position, or None.
+        kernel: W, for every position.
+        bias: b, for every position, or None.
         stride: as for ``Conv``.
         padding: as for ``Conv``.
         dilation: as for ``Conv``.
@@ -31,7 +31,7 @@ class LocallyConnected(Node):
         kernel (*out, *kernel, channels // groups, features), bias (*out, features).
 
     Raises:
-        ValueError: shapes that do not match, or a kernel that does not fit.
+        ValueError: if shapes do not match, or the kernel does not fit.
 
     Source:
         LeCun, "Generalization and network design strategies", 1989, Net-3.
@@ -96,14 +96,14 @@ class LocallyConnected(Node):
         return (unpad(dpadded, windows),)
 
     def _index(self, j: tuple[int, ...]) -> tuple[Any, ...]:
-        """Sample j of the kernels of all positions."""
+        """The index of sample j in the kernels of all positions."""
         return (*(slice(None) for _ in j), *j)
 
     def _at(self, j: tuple[int, ...]) -> np.ndarray:
         return self.params["kernel"][self._index(j)]  # (*out, channels // groups, features)
 
     def _split(self, seen: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give the groups an axis of their own."""
+        """Split the groups into a separate axis."""
         return (
             seen.reshape(*seen.shape[:-1], self.groups, -1),  # (batch, *out, groups, channels // groups)
             weights.reshape(*weights.shape[:-1], self.groups, -1),  # (*out, channels // groups, groups, ...)

@@ -1,4 +1,4 @@
-"""Rules by which parameters follow their gradients downhill."""
+"""Update rules for gradient descent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SGD:
 
 
 class Momentum:
-    r"""Gradient descent with a velocity that remembers earlier gradients.
+    r"""Gradient descent with a velocity that accumulates earlier gradients.
 
     .. math:: v \leftarrow \mu v + g, \qquad w \leftarrow w - \eta \, v
 
@@ -65,7 +65,7 @@ class Momentum:
         return {name: w - self.learning_rate * v for name, w, _, v in self._moved(params, gradients)}
 
     def _moved(self, params: Arrays, gradients: Arrays) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-        """Renew the velocities; return name, parameter, gradient and velocity."""
+        """Update the velocities; return name, parameter, gradient and velocity of each parameter."""
         _check(params, gradients)
         for name, g in gradients.items():
             self.velocity[name] = self.momentum * self.velocity.get(name, np.zeros_like(g)) + g
@@ -73,7 +73,7 @@ class Momentum:
 
 
 class Nesterov(Momentum):
-    r"""Momentum that steps by the velocity it will have next.
+    r"""Momentum with a look-ahead: the step uses the next velocity.
 
     .. math:: v \leftarrow \mu v + g, \qquad w \leftarrow w - \eta \, (g + \mu v)
 
@@ -107,7 +107,7 @@ class Adam:
         learning_rate: :math:`\eta`.
         b1: :math:`\beta_1`.
         b2: :math:`\beta_2`.
-        epsilon: keeps the quotient finite.
+        epsilon: added to the denominator to keep the quotient finite.
 
     Source:
         Kingma and Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1.
@@ -134,7 +134,7 @@ class Adam:
             g = gradients[name]
             self.mean[name] = self.b1 * self.mean.get(name, np.zeros_like(g)) + (1 - self.b1) * g
             self.square[name] = self.b2 * self.square.get(name, np.zeros_like(g)) + (1 - self.b2) * g**2
-            mean = self.mean[name] / (1 - self.b1**self.steps)  # the means began at 0 and are too small at first
+            mean = self.mean[name] / (1 - self.b1**self.steps)  # the means start at 0 and are too small at first
             square = self.square[name] / (1 - self.b2**self.steps)
             new[name] = w - self.learning_rate * mean / (np.sqrt(square) + self.epsilon)
         return new

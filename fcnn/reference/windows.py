@@ -1,4 +1,4 @@
-"""Where windows lie, in the reference's own arithmetic: sizes, padding, and the samples that each window sees."""
+"""Window geometry, computed independently of the library: sizes, padding, and the samples that each window sees."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Sizes = int | Sequence[int]
 Pads = tuple[tuple[int, int], ...]
 MODES = ("CIRCULAR", "REFLECT", "EDGE")
 NAMES = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", *MODES)
-#: the source of a padded sample that is a copy of nothing
+#: the source of a padded sample that is not a copy
 NOTHING = -1
 
 
@@ -28,8 +28,7 @@ class Windows:
         dilation: distance between neighbouring samples of a window.
         pads: samples added (before, after) along each axis.
         out: number of windows along each axis.
-        sources: for each axis and each sample of the padded space, the sample of the data that it copies, or
-            NOTHING.
+        sources: for each axis and each sample of the padded space, the data sample that it copies, or NOTHING.
     """
 
     kernel: tuple[int, ...]
@@ -40,13 +39,13 @@ class Windows:
     sources: tuple[np.ndarray, ...]
 
     def samples(self) -> Iterator[tuple[int, ...]]:
-        """The places j within a window, in reading order."""
+        """The positions j within a window, in reading order."""
         return product(*map(range, self.kernel))
 
     def at(self, j: Sequence[int]) -> tuple[slice, ...]:
         """The index into a padded array (batch, *padded, channels) that gives sample j of every window.
 
-        Window i begins at s i, its sample j lies d j further.
+        Window i begins at s i; its sample j is d j further.
         """
         cuts = zip(j, self.stride, self.dilation, self.out, strict=True)
         return (slice(None), *(slice(d * k, d * k + s * (n - 1) + 1, s) for k, s, d, n in cuts))
@@ -57,7 +56,7 @@ class Windows:
         for axis, source in enumerate(self.sources, start=1):
             lo, hi = self.pads[axis - 1]
             real = source != NOTHING
-            if count_padding:  # what lies past it, under the last window of ceil_mode, is never counted
+            if count_padding:  # samples beyond the padding, in the last window of ceil_mode, are never counted
                 real[: lo + source.max() + 1 + hi] = True
             mask = mask * real.reshape([-1 if a == axis else 1 for a in range(mask.ndim)])
         return mask
@@ -76,22 +75,22 @@ def place(
 
     .. math:: \text{out} = \lfloor (M + D - (d(P - 1) + 1)) / s \rfloor + 1
 
-    along an axis of M samples with D samples of padding in all, for P samples d apart and stride s. With
-    ``ceil_mode`` the division rounds up, and a window that would begin past the data is left out.
+    along an axis of M samples with D samples of padding in total, for P samples d apart and stride s. With
+    ``ceil_mode`` the division rounds up, and a window that would begin beyond the data is left out.
 
     Args:
         space: samples along each axis.
         kernel: samples of the window along each axis.
-        stride: step between windows; an integer holds along every axis.
-        padding: "VALID" (none), "SAME" (out = ceil(M / s), the odd sample after), "SAME_LOWER" (before), "CAUSAL"
-            (all before), an integer, or pairs (before, after); or a mode that copies samples, "CIRCULAR" (from the
-            other end), "REFLECT" (mirrored) or "EDGE" (the nearest), with one of these amounts, (mode, amount), or
-            alone for floor((L - 1) / 2) samples before and floor(L / 2) after windows that span L.
+        stride: step between windows; an integer applies to every axis.
+        padding: "VALID" (none), "SAME" (out = ceil(M / s), an odd sample after), "SAME_LOWER" (before), "CAUSAL" (all
+            before), an integer, or pairs (before, after); or a mode that copies samples, "CIRCULAR" (from the other
+            end), "REFLECT" (mirrored) or "EDGE" (the nearest), combined with one of these amounts as (mode, amount), or
+            alone for floor((L - 1) / 2) samples before and floor(L / 2) after, where L is the span of a window.
         dilation: distance between samples of a window.
-        ceil_mode: round up.
+        ceil_mode: whether to round up.
 
     Raises:
-        ValueError: an unknown padding, more copies than there are samples, or a window that does not fit.
+        ValueError: if the padding is unknown, more samples would be copied than there are, or the window does not fit.
 
     Source:
         Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", 2016, relationship 8.
@@ -110,9 +109,9 @@ def place(
     pads, mode = resolve(padding, space, spans, strides), mode_of(padding)
     out, sources = [], []
     for size, span, step, (lo, hi) in zip(space, spans, strides, pads, strict=True):
-        last = size + lo + hi - span  # where the last window may begin
-        begins = list(range(0, last + (step if ceil_mode else 1), step))  # rounding up adds the window that sticks out
-        if ceil_mode and begins and begins[-1] >= size + lo:  # it, or the last that fits, begins past the data
+        last = size + lo + hi - span  # the last possible start of a window
+        begins = list(range(0, last + (step if ceil_mode else 1), step))  # rounding up adds a window beyond the end
+        if ceil_mode and begins and begins[-1] >= size + lo:  # the last window begins beyond the data
             begins.pop()
         if not begins:
             raise ValueError(f"a window that spans {span} samples does not fit {size} samples padded by {(lo, hi)}")
@@ -123,10 +122,10 @@ def place(
 
 
 def resolve(padding: Any, space: Sequence[int], spans: Sequence[int], strides: Sequence[int]) -> Pads:
-    """The pairs (before, after) that a padding stands for, for windows that span so many samples.
+    """The pairs (before, after) that a padding stands for, given the spans of the windows.
 
     Raises:
-        ValueError: an unknown name, or numbers that do not say (before, after) for each axis.
+        ValueError: if the name is unknown, or the numbers are not (before, after) for each axis.
 
     Example:
         >>> from fcnn.reference.windows import resolve
@@ -152,7 +151,7 @@ def resolve(padding: Any, space: Sequence[int], spans: Sequence[int], strides: S
             return ((0, 0),) * rank
         if padding == "CAUSAL":
             return tuple((span - 1, 0) for span in spans)
-        # the last of ceil(M / s) windows begins at s (ceil(M / s) - 1): what it lacks is shared by both ends
+        # the last of ceil(M / s) windows begins at s (ceil(M / s) - 1): the missing samples are split between both ends
         lacks = [max((-(-m // s) - 1) * s + p - m, 0) for m, p, s in zip(space, spans, strides, strict=True)]
         halves = [(lack // 2, lack - lack // 2) for lack in lacks]  # the odd sample after
         return tuple((lo, hi) if padding == "SAME" else (hi, lo) for lo, hi in halves)
@@ -170,7 +169,7 @@ def resolve(padding: Any, space: Sequence[int], spans: Sequence[int], strides: S
 
 
 def mode_of(padding: Any) -> str | None:
-    """The mode of a padding that copies samples, None where zeros are added.
+    """The mode of a padding that copies samples; None if it adds zeros.
 
     Example:
         >>> from fcnn.reference.windows import mode_of
@@ -182,7 +181,7 @@ def mode_of(padding: Any) -> str | None:
 
 
 def each(value: Any, rank: int, name: str, minimum: int = 1) -> tuple[int, ...]:
-    """One whole number for each axis.
+    """One integer per axis.
 
     Example:
         >>> from fcnn.reference.windows import each
@@ -200,7 +199,7 @@ def each(value: Any, rank: int, name: str, minimum: int = 1) -> tuple[int, ...]:
 
 
 def pad(x: np.ndarray, windows: Windows, value: float = 0.0) -> np.ndarray:
-    """Copy x (batch, *space, channels) into the padded space; ``value`` where nothing is copied."""
+    """Copy x (batch, *space, channels) into the padded space, filled with ``value`` elsewhere."""
     if x.ndim != len(windows.sources) + 2 or not np.issubdtype(x.dtype, np.floating):
         raise TypeError(f"x must be (batch, *space, channels) of floating-point numbers, not {x.shape} of {x.dtype}")
     for axis, source in enumerate(windows.sources, start=1):
@@ -212,25 +211,25 @@ def pad(x: np.ndarray, windows: Windows, value: float = 0.0) -> np.ndarray:
 
 
 def unpad(gradient: np.ndarray, windows: Windows) -> np.ndarray:
-    """Backward of :func:`pad`: the gradients of all copies of a sample add, those of padding are dropped."""
+    """Backward of :func:`pad`: the gradients of all copies of a sample are added, those of constants are dropped."""
     for axis, source in enumerate(windows.sources, start=1):
         copied = source != NOTHING
         dx = np.zeros((*gradient.shape[:axis], source.max() + 1, *gradient.shape[axis + 1 :]), gradient.dtype)
-        # add.at and not +=, which would count a sample that occurs several times only once
+        # add.at instead of +=, which would count a repeated sample only once
         np.add.at(np.moveaxis(dx, axis, 0), source[copied], np.moveaxis(gradient, axis, 0)[copied])
         gradient = dx
     return gradient  # (batch, *space, channels)
 
 
 def copied_from(place: int, size: int, hi: int, mode: str | None) -> int:
-    """The sample that lies at a place which may be before 0 or after the end."""
+    """The data sample copied to a place, which may be before 0 or after the end; NOTHING if none."""
     if 0 <= place < size:
         return place
-    if place >= size + hi:  # past the padding, under the last window of ceil_mode
+    if place >= size + hi:  # beyond the padding, in the last window of ceil_mode
         return NOTHING
     if mode == "CIRCULAR":
         return place % size
-    if mode == "REFLECT":  # the mirror stands on the first or the last sample
+    if mode == "REFLECT":  # mirrored about the first or last sample
         return -place if place < 0 else 2 * (size - 1) - place
     if mode == "EDGE":
         return 0 if place < 0 else size - 1
