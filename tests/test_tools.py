@@ -385,19 +385,23 @@ def outcome(tool, name):
 
 
 PAIRS = [(tool, name) for tool in TOOLS for name in SUBJECTS]
-QUICK = 8
+#: of the pairs that compute something, every eighth is run every time, every second with the slow tests, the others
+#: with the exhaustive ones; numbers of neighbours differ, so that each gets a share of every tool and every layer
+QUICK, SLOW = 8, 2
 
 
-def quick(number, tool, name):
-    """What is run every time: what is refused before anything is computed, and every so many of the others."""
+def marks(number, tool, name):
+    """When a pair is run: always where it is refused before anything is computed."""
     at_once = fact(tool, name) is not None and tool != "check_gradients"
-    return at_once or tool in ("multiply_adds", "as_cascade") or number % QUICK == 0
+    if at_once or tool in ("multiply_adds", "as_cascade") or number % QUICK == 0:
+        return ()
+    return pytest.mark.slow if number % SLOW == 0 else (pytest.mark.slow, pytest.mark.exhaustive)
 
 
 @pytest.mark.parametrize(
     ("tool", "name"),
     [
-        pytest.param(tool, name, id=f"{tool}-{name}", marks=() if quick(number, tool, name) else pytest.mark.slow)
+        pytest.param(tool, name, id=f"{tool}-{name}", marks=marks(number, tool, name))
         for number, (tool, name) in enumerate(PAIRS)
     ],
 )
