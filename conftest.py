@@ -42,8 +42,10 @@ def pytest_configure(config):
     test_compiled_as_users_do.py compiles the tests of numbers so; FCNN_TESTS_OPTIMISED=1 asks for that in all of them.
     """
     gc.set_threshold(50_000, 20, 100)  # what JAX keeps of thousands of programs takes long to look through
-    keep_programs(config.rootpath / ".pytest_cache" / "programs")
-    if os.environ.get("FCNN_TESTS_OPTIMISED") == "1":
+    optimised = os.environ.get("FCNN_TESTS_OPTIMISED") == "1"
+    # apart, since JAX does not see how XLA was told to compile
+    keep_programs(config.rootpath / ".pytest_cache" / ("optimised" if optimised else "quick"))
+    if optimised:
         return
     quickly = xla_flags.known()  # before any worker starts, so that none has to find out again
     if getattr(config.option, "dist", "no") != "no":  # with workers, it is they who compile
