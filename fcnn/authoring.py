@@ -86,7 +86,7 @@ def check_class(cls: type, base: type) -> None:
     for field in dataclasses.fields(cls):
         if field.name in vars(base):
             raise TypeError(
-                f"the layer {name} has a field {field.name!r}, which is the name of something that every layer has; "
+                f"the layer {name} has a field {field.name!r}, which is the name of an attribute of every layer; "
                 f"give it another name, or, for a constant of the class, write {field.name}: ClassVar"
             )
 
@@ -199,7 +199,7 @@ def declared(layer: Any, method: str, shapes: tuple[Shape, ...]) -> dict[str, Pa
     found = dict(mapping(lambda: asked(layer, method, *shapes), method))
     for name, parameter in found.items():
         if not isinstance(name, str) or not name or "/" in name:
-            raise TypeError(f"{method} has an entry named {name!r}; a name is a text without a slash")
+            raise TypeError(f"{method} has an entry named {name!r}; a name is a string without a slash")
         if not isinstance(parameter, Parameter):
             what = f"an array of {format_shape(parameter.shape)}" if hasattr(parameter, "shape") else f"{parameter!r}"
             raise TypeError(f"{method} gives {name!r} as {what}; it must return a dict {_DICT}")

@@ -42,7 +42,7 @@ def check_inputs(inputs: tuple[Any, ...]) -> None:
             raise TypeError(f"x must be an array (batch, *space, channels), not {_foreign(x)}")
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             raise TypeError(
-                "x must be an array (batch, *space, channels), not a random key; keys go by keyword, key=..."
+                "x must be an array (batch, *space, channels), not a random key; pass keys by keyword, key=..."
             )
     if len({x.shape[0] for x in inputs if x.ndim}) > 1:
         raise ValueError(
@@ -56,7 +56,7 @@ def check_count(expected: int | None, count: int) -> None:
     if expected is not None and count != expected:
         raise TypeError(
             f"takes {expected} input{'s' * (expected != 1)}, {count} were given; "
-            "a network of several inputs is made by fcnn.graph"
+            "for a network of several inputs use fcnn.graph"
         )
 
 
@@ -100,7 +100,7 @@ def _foreign(x: Any) -> str:
     """Describe a value that is neither a JAX nor a NumPy array, and how to convert it."""
     kind = type(x)
     if isinstance(x, Mapping):
-        return f"{described(x)}; state and key go by keyword, state=..., key=..."
+        return f"{described(x)}; pass state and key by keyword, state=..., key=..."
     library, ndim = kind.__module__.split(".")[0], len(getattr(x, "shape", ()))
     of = f" of {format_shape(tuple(x.shape))}" if ndim else ""
     if library == "torch":

@@ -124,7 +124,7 @@ _METHODS = _spread(
         "to cuda cpu": "a network holds no arrays: jax.device_put(params, device)",
         "half double float bfloat16": "a network holds no arrays: jax.tree.map(lambda a: a.astype('bfloat16'), params)",
         "zero_grad backward grad": "write jax.grad(lambda params: loss(net.apply(params, x), y))(params)",
-        "requires_grad_ requires_grad trainable freeze": "parameters that no optimizer is given stay as they are; "
+        "requires_grad_ requires_grad trainable freeze": "parameters that the optimizer does not get do not change; "
         "optax.masked and optax.multi_transform choose",
         "children modules layers named_children named_modules": "write net.parts, pairs of a name and a layer",
         "add append add_module": "networks are values: make a new one, fcnn.serial(*net, layer)",

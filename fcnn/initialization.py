@@ -92,7 +92,7 @@ def draw_statistics(name: str, parameter: Parameter, dtype: Any) -> jax.Array:
         ) from error
     if getattr(value, "shape", None) != shape:
         raise ValueError(
-            f"the initialiser of {name} made {described(value)}, expected an array of {format_shape(shape)}"
+            f"the initialiser of {name} returned {described(value)}, expected an array of {format_shape(shape)}"
         )
     return value
 
@@ -101,12 +101,12 @@ def check_initial(name: str, value: Any, shape: Shape) -> jax.Array:
     """Raise unless an initialiser returned a finite floating-point array of the declared shape."""
     if getattr(value, "shape", None) != shape:
         raise ValueError(
-            f"the initialiser of {name} made {described(value)}, expected an array of {format_shape(shape)}; "
+            f"the initialiser of {name} returned {described(value)}, expected an array of {format_shape(shape)}; "
             "an initialiser is a function (key, shape, dtype) that returns such an array"
         )
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(
-            f"the initialiser of {name} made an array of {value.dtype}, expected floating point; "
+            f"the initialiser of {name} returned an array of {value.dtype}, expected floating point; "
             "an initialiser is a function (key, shape, dtype) that returns an array of that dtype"
         )
     check_finite(name, value)
@@ -117,6 +117,6 @@ def check_finite(name: str, value: jax.Array) -> None:
     """Raise where an initialiser returned NaN or infinity; traced values cannot be checked."""
     if not isinstance(value, Tracer) and not np.isfinite(np.asarray(value)).all():
         raise ValueError(
-            f"the initialiser of {name} made values that are not finite; check its scale, which must be "
+            f"the initialiser of {name} returned values that are not finite; check its scale, which must be "
             "finite and not negative"
         )

@@ -32,7 +32,6 @@ def native(x: Any, name: str = "x") -> Any:
     too_wide = x.dtype.kind in "fc" and x.dtype.itemsize > (8 if x.dtype.kind == "f" else 16)
     if x.dtype.kind in "OSUMm" or too_wide:
         raise TypeError(
-            f"{name} has dtype {x.dtype}, with which nothing can be computed here; convert it first, "
-            f"{name}.astype('float32')"
+            f"{name} has dtype {x.dtype}, which JAX does not have; convert it first, {name}.astype('float32')"
         )
     return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))

@@ -20,7 +20,7 @@ def path_of(given: Any, what: str = "path") -> Path:
 
     Raises:
         TypeError: not a path.
-        ValueError: an empty path, an address such as gs://bucket/run, or the home folder of an unknown user.
+        ValueError: an empty path, a URL such as gs://bucket/run, or the home folder of an unknown user.
 
     Example:
         >>> path_of("~/runs") == Path.home() / "runs", path_of("runs").is_absolute()
@@ -32,12 +32,12 @@ def path_of(given: Any, what: str = "path") -> Path:
     if not isinstance(text, str):
         raise TypeError(f"{what} must be a path as text, not as bytes: {given!r}")
     if not text:
-        raise ValueError(f"{what} is empty; '.' is the present folder")
+        raise ValueError(f"{what} is empty; '.' is the current folder")
     if "\0" in text:
-        raise ValueError(f"{what} holds a null character, which no path can: {given!r}")
+        raise ValueError(f"{what} contains a null character, which a path cannot: {given!r}")
     # pathlib collapses two slashes into one, so gs:/ is matched as well
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|(gs|s3|hdfs|abfs|https?|file):/", text):
-        raise ValueError(f"{what} is an address, {text!r}, and has to be a path; mount it, or copy what is there")
+        raise ValueError(f"{what} is a URL, {text!r}, but must be a path; mount it, or copy the files")
     if text.startswith("~"):
         try:
             text = os.fspath(Path(text).expanduser())

@@ -12,7 +12,7 @@ SENTENCES = {
     "resampled": "makes values between the samples|gathers blocks that begin at the window's first sample"
     "|(pads|cuts) the window, whose border lies elsewhere",
     "steps": "has steps that depend on the size of the image",
-    "adds": "adds what lies past the ends to what lies within",
+    "adds": "adds samples past the ends to samples within",
     "ends": "joins the two ends of the space",
     "unshared": "has a kernel of its own for every position",
     "joins": "joins all positions",

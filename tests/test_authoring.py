@@ -196,8 +196,8 @@ def test_what_a_layer_declares_is_a_dict_of_parameters(name, method):
 def test_first_statistics_get_no_key_and_must_have_their_shape():
     for init, kind, says in (
         (jax.nn.initializers.normal(), TypeError, "gets no key"),
-        (lambda key, shape, dtype: jnp.ones(()), ValueError, "made an array of (), expected an array of (3,)"),
-        (lambda key, shape, dtype: None, ValueError, "made None of type NoneType"),
+        (lambda key, shape, dtype: jnp.ones(()), ValueError, "returned an array of (), expected an array of (3,)"),
+        (lambda key, shape, dtype: None, ValueError, "returned None of type NoneType"),
     ):
         part = layer(statistics=lambda self, shape, init=init: {"mean": Parameter((3,), init)}, forward=double)
         with refused(kind, "mine1", "the initialiser of mean", says):

@@ -221,7 +221,7 @@ USING = [
         *(
             ValueError,
             "loses_the_batch1",
-            "made an output of () without the batch axis",
+            "returned an output of () without the batch axis",
             "keeps the batch as its first axis",
         ),
     ),
@@ -289,12 +289,12 @@ WIRING = [
     mistake(
         "a wiring that loses the batch axis",
         lambda: wired(lambda layer, x: layer.dense(x).sum()).init(any_key(), (4,)),
-        *(ValueError, "graph", "made an output of ()", "keep the batch as their first axis"),
+        *(ValueError, "graph", "returned an output of ()", "keep the batch as their first axis"),
     ),
     mistake(
         "a wiring that loses the batch axis when it runs",
         lambda: wired(lambda layer, x: layer.dense(x).sum()).apply({"dense": blank(fcnn.Dense(3), (4,))}, images(2, 4)),
-        *(ValueError, "graph", "made an output of ()", "keep the batch as their first axis"),
+        *(ValueError, "graph", "returned an output of ()", "keep the batch as their first axis"),
     ),
     mistake(
         "a wiring that returns nothing",

@@ -506,7 +506,7 @@ FITTING = [
         "a crop of everything",
         fcnn.Crop(2),
         (5, 4, 1),
-        *(ValueError, "crop1", "amount 2", "leaves nothing", "(5, 4, 1)", "take less"),
+        *(ValueError, "crop1", "amount 2", "leaves nothing", "(5, 4, 1)", "remove less"),
     ),
     misfit(
         "a crop to more than there is",
@@ -554,7 +554,7 @@ FITTING = [
         "a function that loses the batch axis",
         (fcnn.Flatten(), loses_the_batch),
         SHAPE,
-        *(ValueError, "loses_the_batch1", "made an output of ()", "keeps the batch as its first axis"),
+        *(ValueError, "loses_the_batch1", "returned an output of ()", "keeps the batch as its first axis"),
     ),
     misfit(
         "a function that returns a tuple",

@@ -72,7 +72,7 @@ def test_a_number_for_each_example_may_pass_between_functions():
     assert net.apply(net.init(KEY, (5,)), X).shape == (64,)
     with pytest.raises(ValueError, match=r"dense2: takes \(batch, \*space, channels\).*\(batch,\) alone"):
         fcnn.serial(fcnn.Dense(1), lambda x: x[..., 0], fcnn.Dense(2)).out_shape((5,))
-    with pytest.raises(ValueError, match=r"branches.*must make channels"):
+    with pytest.raises(ValueError, match=r"branches.*must have channels"):
         fcnn.branches(lambda x: x[:, 0]).out_shape((3,))
 
 
@@ -254,8 +254,8 @@ def test_capture_leaks_nothing_out_of_a_repeat():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: fcnn.BatchNorm().apply({}, X, {"mean": 0}), "state and key go by keyword"),
-        (lambda: fcnn.Dropout(0.5).apply_train({}, X, KEY), "keys go by keyword"),
+        (lambda: fcnn.BatchNorm().apply({}, X, {"mean": 0}), "pass state and key by keyword"),
+        (lambda: fcnn.Dropout(0.5).apply_train({}, X, KEY), "pass keys by keyword"),
         (lambda: fit(jax.nn.relu, (X, Y), optimizer=optax.sgd(0.1)), "net must be a layer"),
         (lambda: fit(fcnn.Dense(2), (X, Y == 1), optimizer=optax.sgd(0.1)), r"y\.astype\('int32'\)"),
         (lambda: fcnn.Dense(3, kernel_init=("zeros", 5)), "'zeros' takes no arguments"),

@@ -262,7 +262,7 @@ def test_a_channel_without_finite_statistics_keeps_its_old_ones(net, bad):
 def test_a_state_in_half_precision_is_refused_in_training_and_taken_in_use(net, dtype):
     state = jax.tree.map(lambda a: a.astype(dtype), net.init_state(SHAPE))
     params, x = net.init(KEY, SHAPE), jnp.asarray(X, "float32")
-    with pytest.raises(ValueError, match=f"norm: the state's mean has dtype {dtype}, .*stands still.*float32"):
+    with pytest.raises(ValueError, match=f"norm: the state's mean has dtype {dtype}, .*stalls.*float32"):
         net.apply_train(params, x, state=state)
     np.testing.assert_allclose(
         net.apply(params, x, state=state), net.apply(params, x, state=net.init_state(SHAPE)), rtol=1e-6

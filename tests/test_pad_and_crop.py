@@ -155,7 +155,7 @@ def test_a_scan_computes_them_window_by_window_alone(layer):
     ("call", "kind", "says"),
     [
         (lambda x: ops.pad(x, "SAME"), ValueError, "^pad: padding 'SAME' says how much only where there is a window"),
-        (lambda x: ops.pad(x, -1), ValueError, r"^pad: padding -1 is below 0; take samples away by fcnn\.Crop"),
+        (lambda x: ops.pad(x, -1), ValueError, r"^pad: padding -1 is below 0; remove samples by fcnn\.Crop"),
         (lambda x: ops.pad(x[0, 0], 1), ValueError, r"^pad: an input of \(3,\) has channels only"),
         (lambda x: ops.crop(x), TypeError, "^crop: amount is None and size is None; give one"),
         (lambda x: ops.crop(x, 2), ValueError, "^crop: amount 2 leaves nothing"),

@@ -169,7 +169,7 @@ def test_a_transposed_convolution_by_a_mode_and_pairs(mode, more):
 
 
 def test_a_circular_transposed_convolution_is_no_part_of_tiles():
-    with pytest.raises(ValueError, match='padding "CIRCULAR" adds what lies past the ends'):
+    with pytest.raises(ValueError, match='padding "CIRCULAR" adds samples past the ends'):
         receptive_field(fcnn.ConvTranspose(1, 3, padding="CIRCULAR"), (9, 1))
 
 

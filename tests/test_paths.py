@@ -95,8 +95,8 @@ def test_the_folder_of_the_newest_checkpoint_stands_for_the_run(tmp_path, whole)
 @pytest.mark.parametrize(
     ("folder", "error", "message"),
     [
-        ("gs://bucket/run", ValueError, "is an address"),
-        (Path("s3://bucket/run"), ValueError, "is an address"),
+        ("gs://bucket/run", ValueError, "is a URL"),
+        (Path("s3://bucket/run"), ValueError, "is a URL"),
         ("", ValueError, "is empty"),
         ("~nobody-of-this-name/run", ValueError, "there is no such user"),
         (b"run", TypeError, "must be a folder"),

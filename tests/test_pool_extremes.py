@@ -85,7 +85,7 @@ def test_dilated_windows_and_ceilings_that_begin_in_the_padding():
 
 
 def test_complex_numbers_have_no_largest():
-    with pytest.raises(TypeError, match="max_pool: x has dtype complex64, and complex numbers have no largest"):
+    with pytest.raises(TypeError, match="max_pool: x has dtype complex64, and complex numbers have no order"):
         ops.max_pool(np.ones((1, 4, 1), np.complex64), 2)
 
 
@@ -130,7 +130,7 @@ def test_mistakes(call, says):
     ("call", "says"),
     [
         (lambda: fcnn.AvgPool(2, divisor=2.5), "divisor must be a whole number"),
-        (lambda: fcnn.AdaptiveAvgPool(None), "None, which leaves one axis as it is"),
+        (lambda: fcnn.AdaptiveAvgPool(None), "None, which keeps one axis unchanged"),
         (lambda: fcnn.Flatten(first=True), "first must be a whole number"),
     ],
 )

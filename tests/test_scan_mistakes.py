@@ -254,7 +254,7 @@ POSITIONWISE = {
     "so many channels": (lambda x: x[..., : 1 + x.shape[1] % 2], "computes with the size of the space"),
     "zeros of the space": (lambda x: x + jnp.zeros(x.shape), None),
     "a choice": (lambda x: jnp.where(x > 0, x, jnp.zeros_like(x)), None),
-    "one size alone": (lambda x: x + jnp.zeros((8, 8, 3)), "alone"),
+    "one size only": (lambda x: x + jnp.zeros((8, 8, 3)), "only"),
     "a constant": (lambda x: jnp.ones(x.shape), "does not depend"),
 }
 

@@ -22,7 +22,7 @@ OF_ONE_SIZE = {
         ("resize", "resize by the nearest", "resize with aligned corners", "resize antialiased", "resize as jax does"),
         "the weights of a resizing are not known",
     ),
-    "max unpool": "the places of maxima are found for known ones alone",
+    "max unpool": "the indices of maxima need known ones",
     "serial": "these parameters belong to one size of the space",
     "lenet5": "these parameters belong to one size of the space",
     "scan": "where the windows of a Scan lie follows from its size",

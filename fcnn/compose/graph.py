@@ -81,7 +81,9 @@ def _check_outputs(out: Any, batch: int) -> None:
         )
     for leaf in leaves:
         if not leaf.shape or leaf.shape[0] != batch:
-            raise ValueError(f"the wiring made {lost_batch(leaf.shape)}; outputs keep the batch as their first axis")
+            raise ValueError(
+                f"the wiring returned {lost_batch(leaf.shape)}; outputs keep the batch as their first axis"
+            )
 
 
 class _Layers:

@@ -84,7 +84,7 @@ class Residual(_Parallel):
         return same(
             outs,
             "body and shortcut",
-            "give a shortcut that makes the body's shape, such as fcnn.Conv(features, 1, stride=...)",
+            "give a shortcut with the body's output shape, such as fcnn.Conv(features, 1, stride=...)",
         )
 
     def join_outputs(self, x: Any, outs: list[Any]) -> Any:
@@ -114,7 +114,7 @@ class Branches(_Parallel):
         if self.join == "sum":
             return same(outs, "branches that are summed", 'make them equal, or use join="concat"')
         if () in outs.values():
-            raise ValueError("branches that are concatenated must make channels, one of them gives (batch,) alone")
+            raise ValueError("branches that are concatenated must have channels, but one outputs (batch,) alone")
         space = same(
             {name: out[:-1] for name, out in outs.items()},
             "the spaces of branches that are concatenated",

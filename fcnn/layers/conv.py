@@ -246,7 +246,7 @@ class ConvTranspose(_Sliding):
         rank, mode = len(shape) - 1, geometry.split(self.padding)[0]
         if mode is not None:
             return WholeSpace(
-                f'with padding "{mode}" adds what lies past the ends to what lies within', 'use padding="SAME"'
+                f'with padding "{mode}" adds samples past the ends to samples within', 'use padding="SAME"'
             )
         crops = transposed(shape[:-1], self.kernel, **self._geometry())[1]
         kernel, stride, dilation = (geometry.per_axis(n, rank, "") for n in (self.kernel, self.stride, self.dilation))

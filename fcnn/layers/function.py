@@ -86,7 +86,7 @@ class Function(Layer):
             )
         if not shape or shape[0] != batch:
             raise ValueError(
-                f"{names.code(self.function)} made {lost_batch(shape)}; "
+                f"{names.code(self.function)} returned {lost_batch(shape)}; "
                 "a function in a network keeps the batch as its first axis"
             )
         return tuple(shape[1:])

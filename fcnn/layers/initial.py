@@ -66,7 +66,7 @@ def check(spec: Any, name: str) -> Initial:
     for value in arguments:
         if isinstance(value, str):
             if spec_name != "variance_scaling":
-                raise TypeError(f"{name} {spec!r} has a text where a number belongs; write it without quotes")
+                raise TypeError(f"{name} {spec!r} has a string where a number belongs; write it without quotes")
         elif hasattr(value, "__float__") and not (math.isfinite(value) and (value >= 0 or spec_name == "constant")):
             raise ValueError(
                 f"{name} {spec!r} has the scale {value}, which would give parameters that are not numbers; "

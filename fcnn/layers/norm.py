@@ -102,8 +102,8 @@ class _Running(_Normalization):
         for name, old in state.items():
             if wide(old.dtype) != old.dtype:
                 raise ValueError(
-                    f"the state's {name} has dtype {old.dtype}, in which a running average stands still before it is "
-                    "there; train with the state in float32, jax.tree.map(lambda a: a.astype('float32'), state); "
+                    f"the state's {name} has dtype {old.dtype}, in which a running average stalls before it "
+                    "converges; train with the state in float32, jax.tree.map(lambda a: a.astype('float32'), state); "
                     "apply takes it in any dtype"
                 )
         if self.unbiased:

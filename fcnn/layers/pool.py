@@ -233,7 +233,8 @@ class MaxUnpool(_Windowed):
         if shapes[0] != pooled:
             raise ValueError(
                 f"y has shape {format_shape(shapes[0])}, but x of {format_shape(shapes[1])} is pooled to "
-                f"{format_shape(pooled)}; give layer.unpool(y, x) what was made of the pooled x, and x as it was before"
+                f"{format_shape(pooled)}; call layer.unpool(y, x) with y computed from the pooled x, and x from "
+                "before the pooling"
             )
         return shapes[1]
 

@@ -166,7 +166,7 @@ def _over_all(pool: Callable[..., Layer]) -> WholeSpace:
     """The locality of pooling over the whole space; slid over a larger input, it is pooling over windows."""
     return WholeSpace(
         "pools over all positions",
-        "leave it out, and do over the result what it did",
+        "leave it out, and pool over the result",
         lambda size: pool(plain_sizes(size), stride=1),
         vector=True,
     )

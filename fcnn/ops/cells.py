@@ -211,7 +211,7 @@ def check_cells(out: Any, name: str = "out") -> int | tuple[int | None, ...]:
     """Check a requested size as far as possible without a shape."""
     if not isinstance(out, (tuple, list)):
         if out is None:
-            raise TypeError(f"{name} is None, which leaves one axis as it is; give a tuple, such as (None, 4)")
+            raise TypeError(f"{name} is None, which keeps one axis unchanged; give a tuple, such as (None, 4)")
         return geometry.check_sizes(out, name)
     geometry.check_sizes([1 if n is None else n for n in out], name)
     return tuple(None if n is None else geometry.integer(n, name) for n in out)

@@ -103,7 +103,7 @@ def least(dtype: Any) -> Any:
     """
     dtype = jnp.dtype(dtype)
     if jnp.issubdtype(dtype, jnp.complexfloating):
-        raise TypeError(f"x has dtype {dtype}, and complex numbers have no largest; pool x.real, x.imag or abs(x)")
+        raise TypeError(f"x has dtype {dtype}, and complex numbers have no order; pool x.real, x.imag or abs(x)")
     if dtype == jnp.bool_:
         return np.asarray(False)
     if not jnp.issubdtype(dtype, jnp.floating):

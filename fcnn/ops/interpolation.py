@@ -63,7 +63,9 @@ def check_options(method: Any, align_corners: Any, antialias: Any, convention: A
         TypeError: a flag that is not a bool.
     """
     if method not in METHODS:
-        raise ValueError(f"method {method!r} is unknown; use one of {', '.join(METHODS)}; an area is AdaptiveAvgPool")
+        raise ValueError(
+            f"method {method!r} is unknown; use one of {', '.join(METHODS)}; for areas use AdaptiveAvgPool"
+        )
     if convention not in CONVENTIONS:
         raise ValueError(f'convention {convention!r} is unknown; use "torch" or "jax"')
     for flag, name in ((align_corners, "align_corners"), (antialias, "antialias")):

@@ -304,7 +304,7 @@ def example_axes(axes: int | Sequence[int], rank: int) -> tuple[int, ...]:
     found = sorted(axis + rank if axis < 0 else axis - 1 for axis in given)
     if not all(0 <= axis < rank for axis in found) or len(set(found)) < len(found):
         raise ValueError(
-            f"axes {axes} do not suit an array of {rank + 1} axes; give different ones from 1 to {rank}, or from "
+            f"axes {axes} do not fit an array of {rank + 1} axes; give different ones from 1 to {rank}, or from "
             f"{-rank} to -1; axis 0 is the batch"
         )
     return tuple(found)

@@ -121,15 +121,15 @@ def cropped(shape: Shape, amount: Any, size: Any) -> Pads:
     """
     if (amount is None) == (size is None):
         raise TypeError(
-            f"amount is {amount!r} and size is {size!r}; give one of them: the samples that are taken away, such as "
-            "((1, 1), (0, 2)), or the size that is left, such as (24, 24)"
+            f"amount is {amount!r} and size is {size!r}; give one of them: the samples to remove, such as "
+            "((1, 1), (0, 2)), or the size to keep, such as (24, 24)"
         )
     _check_space(shape, "crop")
     space = shape[:-1]
     if amount is not None:
         cuts = geometry.pairs(amount, len(space), "amount")
         if any(below(n - before - after, 1) for n, (before, after) in zip(space, cuts, strict=True)):
-            raise ValueError(f"amount {amount} leaves nothing of an input of {format_shape(shape)}; take less away")
+            raise ValueError(f"amount {amount} leaves nothing of an input of {format_shape(shape)}; remove less")
         _check_known(shape, [1 + before + after for before, after in cuts])
         return cuts
     wanted = cells_wanted(size, space, "size")
@@ -162,7 +162,7 @@ def check_amount(padding: Any) -> Padding:
             f"after) for each space axis, or a mode and an amount, such as ({mode or 'EDGE'!r}, 1)"
         )
     if _negative(amount):
-        raise ValueError(f"padding {padding!r} is below 0; take samples away by fcnn.Crop")
+        raise ValueError(f"padding {padding!r} is below 0; remove samples by fcnn.Crop")
     amount = geometry.check_pairs(amount)
     return amount if mode is None else (mode, amount)
 
@@ -173,7 +173,7 @@ def check_value(value: Any, mode: str | None) -> float:
         raise TypeError(f"value must be a number that is known before anything is computed, not {value!r}")
     value = float(value)
     if value != value:
-        raise ValueError("value is nan, of which nothing can be learned; use 0, or -inf before a maximum")
+        raise ValueError("value is nan, which would spread through the network; use 0, or -inf before a maximum")
     if mode is not None and value != 0:
         raise ValueError(
             f"value {value:g} is not used by the mode {mode!r}, which copies samples; leave one of them out"

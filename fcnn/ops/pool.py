@@ -304,7 +304,7 @@ def pool_windows(
     )
     if not any(map(symbolic, windows.space)) and any(0 in counts for counts in windows.counts(padding=False)):
         raise ValueError(
-            f"a window of {format_shape(windows.kernel)} sees nothing but padding {windows.pads} "
+            f"a window of {format_shape(windows.kernel)} covers nothing but padding {windows.pads} "
             f"of the input {format_shape(windows.space)}; pad by less than the window"
         )
     return windows

@@ -79,8 +79,8 @@ def max_pool_with_indices(
         windows, lowest = windows_on(x, window, stride, padding, dilation, ceil_mode), least(x.dtype)
         if any(map(symbolic, windows.space)):
             raise ValueError(
-                f"the space {format_shape(windows.space)} has symbolic sizes, and the places of maxima are found for "
-                "known ones alone; export with a fixed space, only the batch may be symbolic"
+                f"the space {format_shape(windows.space)} has symbolic sizes, but the indices of maxima need known "
+                "ones; export with a fixed space, only the batch may be symbolic"
             )
     from .maximum import first_place, largest  # its primitives are slow to import, see ops.convolution
 

@@ -127,7 +127,7 @@ def _elsewhere(follow: Callable[[Shape], Any], larger: Shape, space: Shape) -> A
     except Exception as error:  # a user's function may raise anything on a space that it does not support
         if isinstance(error, Mixes) and not isinstance(error, TooSmall):
             raise
-        raise Mixes(f"works for a space of {format_shape(space)} alone") from None
+        raise Mixes(f"works for a space of {format_shape(space)} only") from None
 
 
 def canonical(value: Data | Constant, shape: Shape, rank: int) -> tuple[Shape, Axes]:
@@ -208,7 +208,7 @@ class Reader:
         elif name in _ALONG:
             places = [self._along(eqn, given)] * len(eqn.outvars)
         else:
-            raise Mixes(f"mixes positions, or cannot be seen not to ({name})")
+            raise Mixes(f"mixes positions, or cannot be proved not to ({name})")
         self._look_out(eqn, given)
         self.said.append((name, places, _settings(eqn.params)))
         return [Data(tuple(each)) for each in places]

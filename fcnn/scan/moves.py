@@ -184,7 +184,7 @@ def _gathered(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
     taken = tuple(numbers.start_index_map)
     whole = all(size == n for axis, (size, n) in enumerate(zip(sizes, shape, strict=True)) if axis not in taken)
     if len(taken) != 1 or taken != tuple(numbers.collapsed_slice_dims) or not whole or numbers.operand_batching_dims:
-        raise Mixes("mixes positions, or cannot be seen not to (gather)")
+        raise Mixes("mixes positions, or cannot be proved not to (gather)")
     kept = [place for axis, place in enumerate(value.places) if axis != taken[0]]
     found: list[Place | None] = [None] * len(out)
     for n, place in zip(numbers.offset_dims, kept, strict=True):
@@ -249,7 +249,7 @@ def _longest_run(true: np.ndarray) -> np.ndarray:
 def _repeats(low: np.ndarray, inner: np.ndarray) -> tuple[int, int]:
     """The period of the first sample seen, in outputs and in samples."""
     if len(inner) < 4:
-        raise TooSmall("works for a larger space alone")
+        raise TooSmall("works for a larger space only")
     for every in range(1, min(_LONGEST_PERIOD, len(inner) // 2) + 1):
         ahead = set((low[inner[every:]] - low[inner[:-every]]).tolist())
         if len(ahead) == 1 and min(ahead) >= 1:
@@ -263,7 +263,7 @@ def _product(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
     """A product with a constant matrix, over the channels or over an axis of the space, as in linear resizing."""
     contract, batch = eqn.params["dimension_numbers"]
     if any(batch):
-        raise Mixes("mixes positions, or cannot be seen not to (dot_general)")
+        raise Mixes("mixes positions, or cannot be proved not to (dot_general)")
     first = isinstance(given[0], Data)
     if first and isinstance(given[1], Data):
         raise Mixes("multiplies values of different positions (dot_general)")

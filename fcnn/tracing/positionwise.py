@@ -95,7 +95,7 @@ def why_not_positionwise(
     except Mixes as error:
         return str(error)
     except (jax.errors.JAXTypeError, jax.errors.ConcretizationTypeError):
-        return "looks at values, so it cannot be followed"
+        return "depends on concrete values, so it cannot be traced"
     if any(out.mark is None for out in outs):
         return "makes something that does not depend on its input"
     space, rest = shape[: lead - 1], shape[lead - 1 :]
@@ -104,7 +104,7 @@ def why_not_positionwise(
         try:
             follow(_traced(function, (*other, *rest)), [Seen("x")], lead, again)
         except Exception:  # a user's function may raise anything on another space
-            return f"works for a space of {format_shape(space)} alone"
+            return f"works for a space of {format_shape(space)} only"
         if again != said:
             return "computes with the size of the space"
     return None
@@ -277,4 +277,4 @@ def _check(eqn: Any, seen: list[Seen], lead: int) -> None:
         (contract, _), (batch, _) = params["dimension_numbers"]
         fine = marked == [True, False] and not batch and not front & set(contract)
     if not fine:
-        raise Mixes(f"mixes positions, or cannot be seen not to ({name})")
+        raise Mixes(f"mixes positions, or cannot be proved not to ({name})")

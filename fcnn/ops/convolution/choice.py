@@ -163,7 +163,7 @@ def refusal(algorithm: str, problem: Problem) -> str | None:
     if algorithm == "depthwise" and (geometry.groups != problem.x[-1]):
         return f"depthwise needs as many groups as channels, not {geometry.groups} for {problem.x[-1]}"
     if algorithm in ("blocks", "winograd", "fourier") and any(map(symbolic, problem.x[1:])):
-        return f"{algorithm} needs to know the size of the space when the program is made"
+        return f"{algorithm} needs to know the size of the space when the program is traced"
     if algorithm == "blocks" and prod(geometry.phases) > 1 and set(geometry.phases) != {2}:
         return f"blocks have two positions along every axis, not {format_shape(geometry.phases)}"
     if algorithm in ("blocks", "winograd", "fourier") and not geometry.dense:
