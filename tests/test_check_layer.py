@@ -187,16 +187,16 @@ class OtherShape(Scale):
 
 calls = []
 BROKEN = [
-    (Depends(), AssertionError, "depends: in use an example depends on the others in its batch"),
+    (Depends(), AssertionError, "depends: at inference an example depends on the others in its batch"),
     (Widens(), AssertionError, "params and x of bfloat16 give y of float32"),
     (Narrows(), AssertionError, "by finite differences"),
     (Counts(), AssertionError, r"training makes bfloat16 \(4,\) of the state \['mean'\], which was float32"),
     (WrongGradient(), AssertionError, "by jax.grad, .* by finite differences"),
     (NoForwardMode(), TypeError, "forward-mode|jvp"),
     (Remembers(), AssertionError, "differ|other numbers"),
-    (OtherRepr(), AssertionError, "repr makes another layer"),
-    (NoCode(), AssertionError, "repr is no code"),
-    (NeverTheSame(), AssertionError, "makes another layer"),
+    (OtherRepr(), AssertionError, "repr rebuilds a different layer"),
+    (NoCode(), AssertionError, "repr is not code"),
+    (NeverTheSame(), AssertionError, "rebuilds a different layer"),
     (Drawn(), AssertionError, r"other values for \['scale'\] with the same key"),
     (LooksAtValues(), Exception, "Concretization|traced|tracer"),
     (OtherShape(), ValueError, r"infer_shape says \(3, 7\) for one example, but forward returned \(3, 4\)"),

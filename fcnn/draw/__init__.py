@@ -1,4 +1,4 @@
-"""Pictures, as matplotlib figures."""
+"""Plots, as matplotlib figures."""
 
 from .images import kernels, mistakes
 from .training import learning_curve

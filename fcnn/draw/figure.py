@@ -1,4 +1,4 @@
-"""Figures without global state: made by matplotlib's objects, shown by a notebook or saved by ``savefig``."""
+"""Figures without pyplot's global state: shown in a notebook, or saved by ``savefig``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches.
+    """Create an empty figure of a given size in inches.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -21,7 +21,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 @functools.cache
 def _figure_class() -> type[Figure]:
-    """Matplotlib's figure, which a notebook shows by itself only once pyplot has drawn there."""
+    """Matplotlib's figure class, extended so that a notebook displays it even if pyplot has not been used."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -39,14 +39,14 @@ def _figure_class() -> type[Figure]:
 def tiles(
     count: int, columns: int, *, size: float = 0.9, caption: float = 0.0, title: str = ""
 ) -> tuple[Any, list[Any]]:
-    """A figure of ``count`` square axes without ticks in rows of ``columns``.
+    """Create a figure with ``count`` square axes without ticks, in rows of ``columns``.
 
     Args:
         count: number of axes.
-        columns: the most in a row.
-        size: side of one, in inches.
-        caption: height above each for its own text, in inches.
-        title: text above all; the figure is made wide enough for it.
+        columns: the most axes in a row.
+        size: side length of each, in inches.
+        caption: height above each for its title, in inches.
+        title: title of the figure, which is made wide enough for it.
 
     Returns:
         The figure and its axes.

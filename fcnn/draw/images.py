@@ -1,4 +1,4 @@
-"""Pictures of kernels, and of examples with what the network said of them."""
+"""Plots of kernels, and of examples with the network's predictions."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 def kernels(kernel: Any, *, columns: int = 8, title: str = "") -> Figure:
     """Draw the kernels of a two-dimensional convolution.
 
-    Kernels on three channels are drawn in colour, grey being zero; all others one tile for each pair of input
-    and feature, blue below zero, white zero, red above, on one scale for all.
+    Kernels with three channels are drawn in colour, with grey for zero. All others have one tile per pair of channel
+    and feature, with blue for negative values, white for zero and red for positive values, on a common scale.
 
     Args:
         kernel: (height, width, channels, features), such as ``params["conv1"]["kernel"]``.
-        columns: the most tiles in a row; with several channels, a row for each channel.
-        title: text above.
+        columns: the most tiles in a row; kernels with several channels (but not three) have one row per channel.
+        title: title of the figure.
 
     Returns:
         A matplotlib figure.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: not the kernel of a two-dimensional convolution.
+        ValueError: if it is not the kernel of a two-dimensional convolution.
 
     Example:
         >>> len(kernels(np.zeros((5, 5, 1, 6))).axes)    # six tiles and their scale
@@ -63,23 +63,23 @@ def kernels(kernel: Any, *, columns: int = 8, title: str = "") -> Figure:
 def mistakes(
     x: Any, labels: Any, predicted: Any, classes: Sequence[str], *, limit: int = 24, columns: int = 8, title: str = ""
 ) -> Figure:
-    """Draw the examples that a network got wrong, each with what it said and what it is.
+    """Draw the examples that a network got wrong, each with its label and the prediction.
 
     Args:
         x: images (examples, height, width, channels) in [0, 1], with 1 or 3 channels.
         labels: the true classes, (examples,).
         predicted: the network's classes, (examples,).
-        classes: the classes' names.
+        classes: the names of the classes.
         limit: the most examples drawn.
-        columns: the most in a row.
-        title: text above.
+        columns: the most examples in a row.
+        title: title of the figure.
 
     Returns:
-        A matplotlib figure; a line of text where there are no mistakes.
+        A matplotlib figure; it contains only a line of text if there are no mistakes.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: different numbers of images, labels and predictions.
+        ValueError: if the numbers of images, labels and predictions differ.
 
     Example:
         >>> figure = mistakes(np.zeros((2, 8, 8, 1)), [3, 5], [3, 6], "0123456789")

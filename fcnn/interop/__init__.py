@@ -1,4 +1,4 @@
-"""Other people's formats."""
+"""File formats of other frameworks."""
 
 from .weights import load_weights, save_weights
 

@@ -19,10 +19,10 @@ from ..types import Params, State
 
 
 def save_weights(path: str | os.PathLike[str], params: Params, state: State | None = None) -> Path:
-    """Write parameters, and state where there is one, to a safetensors file.
+    """Write parameters, and the state if there is one, to a safetensors file.
 
-    Entries are named by their paths, ``params/conv1/kernel`` and ``state/batch_norm1/mean``. The file appears
-    whole or not at all: it is written under another name first.
+    Entries are named by their paths, ``params/conv1/kernel`` and ``state/batch_norm1/mean``. The file is written
+    atomically: under a temporary name first, then renamed.
 
     Args:
         path: the file; ``~`` is the home folder.
@@ -30,13 +30,13 @@ def save_weights(path: str | os.PathLike[str], params: Params, state: State | No
         state: likewise.
 
     Returns:
-        The path, absolute.
+        The absolute path.
 
     Raises:
         ImportError: safetensors is not installed.
-        ValueError: what could not come back as it was: a name with a slash, an empty dict, a dtype that the format
-            does not have, or one of 64 bits where JAX computes in 32.
-        TypeError: something other than nested dicts, by strings, of arrays. Nothing has been written in either case.
+        ValueError: an entry could not be read back unchanged: a name contains a slash, a dict is empty, the format
+            lacks the dtype, or the dtype has 64 bits while JAX computes in 32. Nothing has been written.
+        TypeError: the params or state are not nested dicts of arrays with strings as keys. Nothing has been written.
 
     Example:
         >>> import tempfile
@@ -78,8 +78,8 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[Params, State]:
 
     Raises:
         ImportError: safetensors is not installed.
-        FileNotFoundError: no such file.
-        ValueError: not a whole safetensors file, or not one of these.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a complete safetensors file, or was not written by :func:`save_weights`.
 
     Example:
         See :func:`save_weights`.
@@ -105,13 +105,13 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[Params, State]:
             if not isinstance(tree, dict):
                 raise ValueError(f"{path} has an entry {name!r} below another that is an array")
         if last in tree:
-            raise ValueError(f"{path} has an entry {name!r} that is an array and has others below it")
+            raise ValueError(f"{path} has an entry {name!r} that is both an array and a parent of other entries")
         tree[last] = leaf
     return trees["params"], trees["state"]
 
 
 def _flat(path: str, tree: Any) -> dict[str, np.ndarray]:
-    """The leaves of nested dicts by path; raises for what could not be read back as it is."""
+    """The leaves of nested dicts by path; raises for entries that could not be read back unchanged."""
     if not isinstance(tree, Mapping):
         return {path: _leaf(path, tree)}
     if not tree and "/" in path:
@@ -150,7 +150,7 @@ def _described(leaf: Any) -> str:
     return f"an array of {leaf.dtype}" if hasattr(leaf, "dtype") else f"a {type(leaf).__name__}"
 
 
-#: dtypes as the format writes them
+#: names of dtypes in the format, and in NumPy
 _DTYPES = {
     **{"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool"},
     **{"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E4M3FNUZ": "float8_e4m3fnuz", "C64": "complex64"},

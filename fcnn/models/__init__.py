@@ -1,4 +1,4 @@
-"""Whole networks, one paper in one file, built of the library's parts only."""
+"""Whole networks, one file per paper, built only from the library's parts."""
 
 from .alexnet import alexnet
 from .lenet import lenet5

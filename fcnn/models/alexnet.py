@@ -12,9 +12,9 @@ from ..layers import Conv, Dense, Dropout, Flatten, LocalResponseNorm, MaxPool
 
 
 def alexnet(classes: int = 1000) -> Serial:
-    """Krizhevsky's network for ImageNet, with the two groups that its two GPUs made.
+    """Krizhevsky's network for ImageNet, with the two groups of the original, one per GPU.
 
-    The second, fourth and fifth convolutions see half of the maps below, as in the paper.
+    In the second, fourth and fifth convolutions each feature sees half of the maps below, as in the paper.
 
     Args:
         classes: number of outputs.
@@ -27,8 +27,8 @@ def alexnet(classes: int = 1000) -> Serial:
 
     Source:
         Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks",
-        2012, section 3.5 and figure 2; initial values: section 5. The paper says 224 x 224 pixels; its sizes
-        need 227.
+        2012, section 3.5 and figure 2; initial values: section 5. The paper states 224 x 224 pixels, but its layer
+        sizes require 227.
 
     Example:
         >>> alexnet().out_shape((227, 227, 3))

@@ -11,14 +11,14 @@ from ..layers import Conv, Dense, Flatten, MaxPool
 
 
 def lenet5(classes: int = 10, *, padding: Padding = "SAME") -> Serial:
-    """LeCun's network for digits in its modern, dense form: ReLU, max pooling, every map sees all maps below.
+    """LeCun's network for digits in its modern form: ReLU, max pooling, and every map sees all maps below.
 
-    The third convolution covers what is left of the image and so is a dense layer. With 32 x 32 pixels and
-    ``padding="VALID"``, or 28 x 28 and "SAME", that is 5 x 5, and 10 classes make 61,706 parameters.
+    The third convolution covers the whole remaining 5 x 5 map and so acts as a dense layer, for 32 x 32 pixels and
+    ``padding="VALID"``, or 28 x 28 and "SAME". With 10 classes the network has 61,706 parameters.
 
     Args:
         classes: number of outputs.
-        padding: of the first convolution.
+        padding: padding of the first convolution.
 
     Shapes:
         x (batch, 28, 28, channels) with "SAME", (batch, 32, 32, channels) with "VALID", to (batch, classes).

@@ -1,7 +1,7 @@
-"""A test of the compiler and the device at hand, for users: ``python -m fcnn.selftest``.
+"""A test of the user's compiler and device: ``python -m fcnn.selftest``.
 
-Known results and a quick random sweep of every operation, value and gradients under ``jit`` in float32, are compared
-with the reference in NumPy in float64. A fault of a compiler, of a driver or of a chip shows as ``WRONG``.
+Values and gradients under ``jit`` in float32 are compared with known results and, in a quick random sweep of every
+operation, with the NumPy reference in float64. A fault of a compiler, a driver or a chip shows as ``WRONG``.
 """
 
 from .command import main

@@ -1,4 +1,4 @@
-"""The command ``python -m fcnn.selftest``: what it prints, and its exit status."""
+"""The command ``python -m fcnn.selftest``: its output and exit status."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _LINE = "{:20} {:>5} {:>9} {:>7} {:>10} {:>7} {:>9}  {}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check this machine's compiler and device on known and on random cases.
+    """Check the compiler and device on known and random cases.
 
     Args:
-        argv: the command line without the program's name; None: that of the process.
+        argv: the command-line arguments without the program's name; None: those of the process.
 
     Returns:
-        0 where everything is within bounds, else 1.
+        0 if everything is within bounds, otherwise 1.
 
     Example:
         >>> main(["--cases", "1", "--only", "Flatten"])    # doctest: +ELLIPSIS
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib"))
     print(f"{versions}, device {device.device_kind} ({device.platform})")
     names = [name for name in sweep.OPERATIONS if options.only in name]
-    # GPUs would otherwise round the factors of a product to fewer digits, which is no fault
+    # otherwise GPUs would round the factors of a product to fewer digits, which is not a fault
     with jax.default_matmul_precision("highest"):
         good = [_known(case) for case in known.KNOWN]
         print(_LINE.format("operation", "cases", "forward", "bound", "gradients", "bound", "seed", "(errors in ulp)"))
@@ -49,9 +49,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m fcnn.selftest", description="Check values and gradients on this device against NumPy in float64."
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the first case of each operation (default 0)")
-    parser.add_argument("--cases", type=int, default=3, help="for each operation, one seed each (default 3)")
-    parser.add_argument("--only", default="", metavar="TEXT", help="operations whose name contains the text")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first case of each operation (default 0)")
+    parser.add_argument("--cases", type=int, default=3, help="cases per operation, one seed each (default 3)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only operations whose name contains TEXT")
     options = parser.parse_args(argv)
     if options.cases < 1 or options.seed < 0:
         parser.error("--cases must be at least 1 and --seed at least 0")
@@ -66,7 +66,7 @@ def _known(case: known.Known) -> bool:
 
 
 def _swept(name: str, cases: int, seed: int) -> bool:
-    """Sweep one operation and print its line: the worst of its cases."""
+    """Sweep one operation and print a line for its worst case."""
     worst = max(sweep.sweep(name, cases, seed), key=lambda error: error.share)
     good = worst.share <= 1
     numbers = [f"{n:.1f}" for n in (worst.forward, worst.forward_bound, worst.gradient, worst.gradient_bound)]

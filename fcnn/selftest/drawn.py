@@ -13,9 +13,9 @@ from ..compose.graph import graph
 from ..geometry import FILL, Shape
 from ..layer import Layer
 
-#: entries of one example that an input or output may have, so that a case takes milliseconds
+#: the most entries of one example of the output, so that a case takes milliseconds
 LARGEST = 1200
-#: values that a normalisation averages at least: over two of them the gradient is a difference of nearly equal numbers
+#: the fewest values that a normalisation averages: for two, the gradient is a difference of nearly equal numbers
 LEAST_AVERAGED = 3
 
 Draw = Callable[[np.random.Generator, Shape], Layer]
@@ -26,12 +26,12 @@ def fitting(kind: str, generator: np.random.Generator, shape: Shape, batch: int)
 
     Args:
         kind: a key of :data:`KINDS`.
-        generator: where the hyperparameters come from.
-        shape: of one example.
+        generator: source of the hyperparameters.
+        shape: shape of one example.
         batch: number of examples.
 
     Returns:
-        The layer, or None where fifty draws did not fit.
+        The layer, or None if fifty draws did not fit.
 
     Example:
         >>> fitting("MaxPool", np.random.default_rng(0), (6, 6, 2), 2).out_shape((6, 6, 2))[-1]
@@ -41,7 +41,7 @@ def fitting(kind: str, generator: np.random.Generator, shape: Shape, batch: int)
         layer = KINDS[kind](generator, shape)
         try:
             out = layer.out_shape(shape)
-        except ValueError:  # the window is too large, or sees nothing but padding
+        except ValueError:  # the window is too large, or sees only padding
             continue
         if math.prod(out) <= LARGEST and _averaged(layer, shape, batch) >= LEAST_AVERAGED:
             return layer
@@ -49,19 +49,19 @@ def fitting(kind: str, generator: np.random.Generator, shape: Shape, batch: int)
 
 
 def input_shape(generator: np.random.Generator, rank: int, channels: int | None = None) -> Shape:
-    """The shape of one example in a number of space dimensions, 4 to 9 samples along each axis, fewer in three."""
+    """The shape of one example with ``rank`` space axes: 4 to 9 samples in 1-D, to 8 in 2-D, to 5 in 3-D."""
     high = {1: 10, 2: 9, 3: 6}[rank]
     space = (int(n) for n in generator.integers(4, high, rank))
     return (*space, int(generator.integers(1, 7)) if channels is None else channels)
 
 
 def pick(generator: np.random.Generator, *choices: Any) -> Any:
-    """One of several values."""
+    """One of several values, at random."""
     return choices[int(generator.integers(len(choices)))]
 
 
 def _averaged(layer: Layer, shape: Shape, batch: int) -> int:
-    """Over how many values a normalisation averages; for other layers a number that is large enough."""
+    """The number of values that a normalisation averages; a sufficient number for other layers."""
     space, channels = math.prod(shape[:-1]), shape[-1]
     if isinstance(layer, layers.BatchNorm):
         return batch * space
@@ -77,14 +77,14 @@ def _flag(generator: np.random.Generator) -> bool:
 
 
 def _sizes(generator: np.random.Generator, rank: int, low: int, high: int) -> int | Shape:
-    """One number for all axes, or one for each."""
+    """One number for all axes, or one per axis."""
     if _flag(generator):
         return int(generator.integers(low, high))
     return tuple(int(n) for n in generator.integers(low, high, rank))
 
 
 def _cells(generator: np.random.Generator, rank: int) -> Any:
-    """Cells along each axis; None leaves one as it is."""
+    """Cells along each axis; None leaves an axis unchanged."""
     cells = _sizes(generator, rank, 1, 6)
     return cells if isinstance(cells, int) else tuple(pick(generator, n, n, None) for n in cells)
 
@@ -139,7 +139,7 @@ def _pool(kind: Any, more: Callable[[Any], dict[str, Any]]) -> Draw:
 
 
 def put_back(layer: Any, x: Any) -> Any:
-    """Max pooling, and its values back where they were."""
+    """Max pooling followed by unpooling."""
     return layer.unpool(layer.pool(x), x)
 
 
@@ -192,7 +192,7 @@ def _resize(generator: np.random.Generator, shape: Shape) -> Layer:
 
 _ALL = ("VALID", "SAME", "SAME_LOWER", "CAUSAL", "CIRCULAR", "REFLECT", "EDGE")
 
-#: every layer of the library, by its name: a function that draws one for inputs of a shape
+#: for every layer of the library, by name, a function that draws one for an input shape
 KINDS: dict[str, Draw] = {
     "Conv": _sliding(layers.Conv, *_ALL),
     "ConvTranspose": _sliding(
@@ -231,7 +231,7 @@ KINDS: dict[str, Draw] = {
     "LocalResponseNorm": _response,
 }
 
-#: layers whose output in training differs from that in use
+#: layers whose output in training differs from that at inference
 MODES = ("BatchNorm", "Dropout", "StochasticDepth")
 #: layers that also take inputs without space axes
 VECTORS = (

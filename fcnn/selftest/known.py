@@ -1,4 +1,4 @@
-"""Results that can be checked with pencil and paper."""
+"""Results that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .. import ops
 
 
 class Known(NamedTuple):
-    """An operation, its arguments, and its value and gradients as worked out by hand.
+    """An operation, its arguments, and its value and gradients computed by hand.
 
     Attributes:
-        name: what is computed.
+        name: name of the case.
         operation: a function of the arguments.
         arguments: arrays.
-        cotangent: the gradient of the output.
+        cotangent: the gradient with respect to the output.
         value: the output.
-        gradients: of each argument.
+        gradients: the gradients with respect to the arguments.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Known(NamedTuple):
 
 
 def _line(*values: float) -> np.ndarray:
-    """One example of one channel."""
+    """One example with one channel."""
     return np.array(values).reshape(1, -1, 1)
 
 
@@ -109,7 +109,7 @@ KNOWN = (
     ),
 )
 
-#: what a known result of a few products may differ by, in units in the last place
+#: the allowed error of a known result, a sum of a few products, in units in the last place
 BOUND = 8.0
 
 
@@ -132,15 +132,15 @@ def wrong(known: Known) -> float:
 
 
 def ulps(found: np.ndarray, expected: np.ndarray, least: float = 0.0) -> float:
-    """The largest difference, in units in the last place of the float32 with the largest magnitude expected.
+    """The largest difference, in units in the last place of the expected value with the largest magnitude.
 
     Args:
-        found: what was computed in float32.
-        expected: what is right, in float64.
-        least: a magnitude to take where the largest expected is smaller.
+        found: the result in float32.
+        expected: the correct result, in float64.
+        least: a lower bound on that magnitude.
 
     Returns:
-        The error; infinity for NaN, infinity and arrays of another shape.
+        The error; infinity if ``found`` contains NaN or infinity, or has another shape.
 
     Example:
         >>> ulps(np.float32([1.0, 2.0]), np.array([1.0, 2.0 + 2.0**-22]))

@@ -1,13 +1,14 @@
 r"""Random cases of every operation in float32, compared with the reference in float64.
 
 The error of an array is its largest difference from the reference, in units in the last place (ulp) of the float32
-with the largest magnitude in the array; one ulp is between :math:`2^{-24}` and :math:`2^{-23}` of it. It may be
+with the largest magnitude in the array; one ulp is between :math:`2^{-24}` and :math:`2^{-23}` of it. Its bound is
 
 .. math:: b(n) = 8 + 4 \sqrt n
 
-where n is the most numbers that one entry can be a sum over: the entries of x for the output, those of the output for
-the gradients. Rounding errors of n products are as often up as down, so they grow with the root of n. For the sizes
-drawn here n is at most 2,400, so that b is at most 204, which is 2.4e-5 of the largest entry: a fault of 1e-4 fails.
+where n bounds the number of terms in the sum for one entry: the entries of x for the output, the larger of those of x
+and of the output for the gradients. The rounding errors of n products have random signs, so they grow with the square
+root of n. For the sizes drawn here n is at most 2,400, so b is at most 204, which is 2.4e-5 of the largest entry: a
+fault of 1e-4 fails.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from .drawn import KINDS, fitting, input_shape
 from .known import ulps
 
 BATCH = 2
-#: what is swept: a name for the table, the kind of layer, its space dimensions, and whether it is trained
+#: the operations: from a name for the table to the kind of layer, its space dimensions (0: drawn), and whether it is
+#: trained
 OPERATIONS: dict[str, tuple[str, int, bool]] = {
     **{f"{kind} {rank}-D": (kind, rank, False) for kind in ("Conv", "ConvTranspose") for rank in (1, 2, 3)},
     **{f"{kind}": (kind, 0, False) for kind in KINDS if kind not in ("Conv", "ConvTranspose", "Dropout")},
@@ -43,14 +45,14 @@ class Case:
     """One layer, its arguments in float32, and the key of its dropout.
 
     Attributes:
-        seed: what all of it was drawn from.
+        seed: the seed from which everything was drawn.
         layer: the layer.
-        shape: of one example.
+        shape: shape of one example.
         train: whether ``apply_train`` is called.
         params: its parameters.
         state: its state.
         x: input.
-        cotangent: the gradient of the output.
+        cotangent: the gradient with respect to the output.
     """
 
     seed: int
@@ -70,7 +72,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Error:
-    """How far one case is off, in units in the last place, and how far it may be; -1 where nothing was compared."""
+    """The errors of one case and their bounds, in units in the last place; -1 if nothing was compared."""
 
     case: Case
     forward: float
@@ -80,12 +82,12 @@ class Error:
 
     @property
     def share(self) -> float:
-        """The error as a share of its bound, the larger of the two."""
+        """The larger of the two errors, as a fraction of its bound."""
         return max(self.forward / self.forward_bound, self.gradient / self.gradient_bound)
 
 
 def bound(n: int) -> float:
-    """What a sum over n products may be off, in units in the last place.
+    """The allowed error of a sum of n products, in units in the last place.
 
     Example:
         >>> bound(100)
@@ -95,14 +97,14 @@ def bound(n: int) -> float:
 
 
 def draw(name: str, seed: int) -> Case:
-    """The case of an operation that belongs to a seed.
+    """Draw the case of an operation for a seed.
 
     Example:
         >>> draw("Conv 2-D", 7).layer == draw("Conv 2-D", 7).layer
         True
     """
     kind, rank, train = OPERATIONS[name]
-    # the name goes in, so that the operations do not all see the same numbers
+    # the name is part of the seed, so that operations get different numbers
     generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
     layer = None
     shape: Shape = ()
@@ -118,7 +120,7 @@ def draw(name: str, seed: int) -> Case:
 
 
 def compare(case: Case) -> Error:
-    """Run a case under jit and by hand.
+    """Run a case under jit and by the reference, and compare.
 
     Example:
         >>> compare(draw("Dense", 0)).share < 1
@@ -126,7 +128,7 @@ def compare(case: Case) -> Error:
     """
     value, gradients = jax.tree.map(np.asarray, _compiled(case))
     hand, hand_gradients = _by_hand(case)
-    # a gradient that is truly 0, such as that of a mean through a normalisation, holds rounding errors alone
+    # a gradient that is exactly 0, for example by cancellation in a normalisation, contains only rounding errors
     least = 1e-2 * max(float(np.abs(leaf).max(initial=0)) for leaf in jax.tree.leaves(hand_gradients))
     pairs = zip(jax.tree.leaves(gradients), jax.tree.leaves(hand_gradients), strict=True)
     return Error(
@@ -139,7 +141,7 @@ def compare(case: Case) -> Error:
 
 
 def sweep(name: str, cases: int, seed: int) -> Iterator[Error]:
-    """The errors of several cases of an operation, one seed each.
+    """The errors of several cases of an operation, with one seed each.
 
     Example:
         >>> [error.case.seed for error in sweep("Flatten", 2, 5)]

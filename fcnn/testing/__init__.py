@@ -1,4 +1,4 @@
-"""Tests for layers of one's own."""
+"""Tests for your own layers."""
 
 from .contract import CHECKS, Subject, check_layer
 

@@ -1,4 +1,4 @@
-"""What every layer promises, as a list of checks that any layer can be put through."""
+"""The contract of layers, as a list of checks that can be run on any layer."""
 
 from __future__ import annotations
 
@@ -29,25 +29,27 @@ def check_layer(
     gradients: bool = True,
     apart: bool = True,
 ) -> None:
-    """Put a layer of one's own, or a network, through the contract of the library's layers.
+    """Check that a layer or network of your own fulfils the contract of the library's layers.
 
-    It is a value (equal, hashable, rebuilt by its ``repr`` and by pickle); ``infer_shape`` says what ``forward`` gives;
-    params and state are nested dicts of arrays, the same for the same key; compiled equals eager; no example of a batch
-    changes another; ``vmap`` over examples and params, ``scan`` and ``checkpoint`` work; gradients are those of finite
-    differences, forwards, backwards and twice; half precision stays half; training leaves the form of the state.
+    The checks: the layer is a value (comparable, hashable, rebuilt by its ``repr`` and by pickle); ``infer_shape``
+    agrees with ``forward``; params and state are nested dicts of arrays and reproducible from the key; compiled and
+    eager results agree; examples of a batch do not affect each other; ``vmap`` over examples and params, ``scan`` and
+    ``checkpoint`` work; gradients agree with finite differences, in forward mode, in reverse mode and of second order;
+    half precision stays half; training preserves the structure of the state.
 
     Args:
         layer: the layer.
-        shape: shape of one example, (*space, channels); small ones take less time.
+        shape: shape of one example, (*space, channels); small shapes take less time.
         more_shapes: shapes of further inputs.
-        inputs: a batch for each input, where numbers between -1 and 1 do not suit, such as indices.
-        gradients: whether to compare gradients; off for layers that give others on purpose.
-        apart: whether in use no example may change another; off for layers that take statistics of the batch.
+        inputs: a batch for each input, for layers that do not take numbers between -1 and 1, such as indices.
+        gradients: whether to compare gradients; set it to False for layers whose gradients differ on purpose.
+        apart: whether examples must not affect each other at inference; set it to False for layers that use batch
+            statistics.
 
     Raises:
-        AssertionError: what the layer does not keep, with the numbers.
+        AssertionError: a check failed; the message gives the numbers.
         ValueError: the layer contradicts itself, such as ``infer_shape`` and ``forward``.
-        TypeError: not a layer, or one that is written wrongly.
+        TypeError: the argument is not a layer, or the layer is written incorrectly.
 
     Example:
         >>> from dataclasses import dataclass
@@ -59,7 +61,7 @@ def check_layer(
         >>> check_layer(Centred(), (4,))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        AssertionError: centred: in use an example depends on the others in its batch: 0.0 and ... at y[0, 0]
+        AssertionError: centred: at inference an example depends on the others in its batch: 0.0 and ... at y[0, 0]
     """
     if not isinstance(layer, Layer):
         raise TypeError(f"check_layer takes a layer, not {layer!r}; make one of a function by fcnn.serial")
@@ -71,7 +73,7 @@ def check_layer(
 
 def _value(subject: Subject) -> None:
     layer = subject.layer
-    _require(jax.tree.leaves(layer) == [], subject, "the layer is no static node of a pytree")
+    _require(jax.tree.leaves(layer) == [], subject, "the layer is not a static node of a pytree")
     try:
         layer.anything = 1  # type: ignore[attr-defined]
     except FrozenInstanceError:
@@ -83,14 +85,12 @@ def _value(subject: Subject) -> None:
     for kind in kinds:
         if isinstance(kind, type) and not _importable(kind):
             code = code.replace(f"{kind.__module__}.{kind.__qualname__}(", f"{kind.__name__}(")
-    if "<" not in code:  # functions without a name of their own have no code
+    if "<" not in code:  # functions without a name, such as lambdas, have no code
         try:
             again = eval(code, _names(layer))
         except Exception as error:
-            raise AssertionError(
-                f"{layer.label}: repr is no code that makes the layer again: {code}: {error}"
-            ) from error
-        _require(again == layer and hash(again) == hash(layer), subject, f"repr makes another layer: {code}")
+            raise AssertionError(f"{layer.label}: repr is not code that rebuilds the layer: {code}: {error}") from error
+        _require(again == layer and hash(again) == hash(layer), subject, f"repr rebuilds a different layer: {code}")
         traces = []
         function = jax.jit(lambda net: traces.append(1))
         function(layer)
@@ -98,7 +98,7 @@ def _value(subject: Subject) -> None:
         _require(len(traces) == 1, subject, "two equal layers are compiled twice")
     if all(map(_importable, kinds)) and "<" not in code:
         again = pickle.loads(pickle.dumps(layer))
-        _require(again == layer and hash(again) == hash(layer), subject, "pickle makes another layer")
+        _require(again == layer and hash(again) == hash(layer), subject, "pickle rebuilds a different layer")
 
 
 def _shape(subject: Subject) -> None:
@@ -132,7 +132,7 @@ def _compiled(subject: Subject) -> None:
         subject.use(subject.params, subject.state, subject.inputs),
         subject.train(subject.params, subject.state, subject.inputs),
     )
-    _close(subject, "a second call gives other numbers", again, (subject.used, subject.trained), rtol=0, atol=0)
+    _close(subject, "a second call gives different results", again, (subject.used, subject.trained), rtol=0, atol=0)
 
 
 def _alone(subject: Subject) -> None:
@@ -142,8 +142,8 @@ def _alone(subject: Subject) -> None:
     first = tuple(x[:1] for x in subject.inputs)
     alone = subject.use(subject.params, subject.state, first)
     batch = jax.tree.map(lambda a: a[:1], subject.used)
-    _close(subject, "in use an example depends on the others in its batch", alone, batch)
-    _close(subject, "vmap over examples is not the batch", jax.jit(jax.vmap(one))(*subject.inputs), subject.used)
+    _close(subject, "at inference an example depends on the others in its batch", alone, batch)
+    _close(subject, "vmap over examples differs from the batch", jax.jit(jax.vmap(one))(*subject.inputs), subject.used)
 
 
 def _ensemble(subject: Subject) -> None:
@@ -156,7 +156,9 @@ def _ensemble(subject: Subject) -> None:
     apply = jax.jit(subject.use)
     for i, member in enumerate(members):
         expected = apply(member, subject.state, subject.inputs)
-        _close(subject, "vmap over params is not each alone", jax.tree.map(lambda a, i=i: a[i], together), expected)
+        _close(
+            subject, "vmap over params differs from each alone", jax.tree.map(lambda a, i=i: a[i], together), expected
+        )
 
 
 def _state(subject: Subject) -> None:
@@ -188,7 +190,7 @@ def _halves(subject: Subject) -> None:
         if dtype == "bfloat16":
             high = jax.tree.map(lambda a: a.astype("float32") if floating(a) else a, low)
             exact = subject.use(high[0], state, high[1])
-            # bfloat16 has 8 significant bits; a handful of roundings one after the other
+            # bfloat16 has 8 significant bits; this allows for a handful of successive roundings
             _close(subject, "bfloat16 is far from float32", used, exact, rtol=0, atol=0.03)
 
 
@@ -201,7 +203,7 @@ def _loops(subject: Subject) -> None:
 
     _, ys = jax.jit(lambda state: jax.lax.scan(step, state, None, length=2))(subject.state)
     first = jax.tree.map(lambda a: a[0], ys)
-    _close(subject, "in scan and under checkpoint it gives other numbers", first, subject.trained[0])
+    _close(subject, "in scan and under checkpoint the results differ", first, subject.trained[0])
 
 
 def _gradients(subject: Subject) -> None:
@@ -224,7 +226,7 @@ def _gradients(subject: Subject) -> None:
         gradient = jax.jit(jax.grad(objective))(moving)
         for leaf in gradient:
             _require(bool(np.isfinite(leaf).all()), subject, "a gradient is not finite")
-        # small steps along one random direction: no value passes another, so no kink is crossed
+        # small steps along one random direction: the order of values does not change, so no kink is crossed
         draw = np.random.default_rng(5)
         direction = [draw.normal(size=leaf.shape) for leaf in moving]
         numeric = _slope(compiled, moving, direction)
@@ -263,13 +265,13 @@ def _twice(subject: Subject) -> None:
         step = 1e-6
         up, down = (slope([x + sign * step * d for x, d in zip(inputs, direction, strict=True)]) for sign in (1, -1))
         numeric = [(a - b) / (2 * step) for a, b in zip(up, down, strict=True)]
-        what = "the derivative of the gradient, forward over reverse, is not that of finite differences"
+        what = "the derivative of the gradient, forward over reverse, differs from finite differences"
         _close(subject, what, product, numeric, rtol=1e-5, atol=1e-6)
 
 
 #: the checks that compare gradients
 GRADIENTS: tuple[Callable[[Subject], None], ...] = (_gradients, _twice)
-#: everything that is checked, in this order
+#: all checks, in order
 CHECKS: tuple[Callable[[Subject], None], ...] = (
     _value, _shape, _initial, _compiled, _alone, _ensemble, _state, _halves, _loops, *GRADIENTS,
 )  # fmt: skip
@@ -281,7 +283,7 @@ def _require(holds: bool, subject: Subject, what: str) -> None:
 
 
 def _close(subject: Subject, what: str, found: Any, wanted: Any, rtol: float = 2e-5, atol: float = 2e-6) -> None:
-    """Raise unless all arrays are close; ``atol`` is relative to the largest number where ``rtol`` is 0."""
+    """Raise unless all arrays are close; if ``rtol`` is 0, ``atol`` is relative to the largest value."""
     for path, a, b in _leaves(found, wanted):
         a, b = (np.asarray(v, "float64") if jnp.issubdtype(v.dtype, jnp.floating) else np.asarray(v) for v in (a, b))
         _require(
@@ -333,7 +335,7 @@ def _importable(value: Any) -> bool:
 
 
 def _names(layer: Layer) -> dict[str, Any]:
-    """What the code of a layer may name: the library, and what stands where its class and those of its parts are."""
+    """The names that a layer's code may use: the library, and the modules of its class and of those of its parts."""
     found: dict[str, Any] = {"functools": functools, "jax": jax, "numpy": np}
     kinds = _classes(layer)
     for kind in kinds:
@@ -362,7 +364,7 @@ def _nested(shape: Any) -> bool:
 
 
 def _moving(subject: Subject) -> tuple[list[Any], Any, list[int], list[Any]]:
-    """What can be moved of params and inputs, and how to put it back."""
+    """The floating-point leaves of params and inputs, and what is needed to put them back."""
     leaves, tree = jax.tree.flatten((subject.params, subject.inputs))
     places = [i for i, leaf in enumerate(leaves) if floating(leaf)]
     return [np.asarray(leaves[i]) for i in places], tree, places, leaves

@@ -1,4 +1,4 @@
-"""A layer with what the checks of the contract put to it: params, state and inputs, made once."""
+"""A layer with the params, state and inputs for the checks of the contract, created once."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..layer import Layer
 
 #: examples in a batch
 BATCH = 3
-#: of the random key in training
+#: seed of the random key in training
 SEED = 3
 
 
 class Subject:
-    """A layer with what the checks put to it.
+    """A layer with the params, state and inputs for the checks.
 
     Args:
         layer: a layer or network.
         shapes: the shape of one example of each input.
-        inputs: a batch for each input; None: different numbers between -1 and 1.
+        inputs: a batch for each input; None: distinct numbers between -1 and 1.
     """
 
     def __init__(self, layer: Layer, shapes: tuple[Shape, ...], inputs: tuple[Any, ...] | None = None) -> None:
@@ -46,12 +46,12 @@ class Subject:
 
     @cached_property
     def used(self) -> Any:
-        """What the layer gives in use, operation by operation."""
+        """The layer's output at inference, without jit."""
         return self.use(self.params, self.state, self.inputs)
 
     @cached_property
     def trained(self) -> tuple[Any, Any]:
-        """What it gives in training, likewise."""
+        """Its output and state in training, likewise."""
         return self.train(self.params, self.state, self.inputs)
 
     def use(self, params: Any, state: Any, inputs: tuple[Any, ...]) -> Any:
@@ -61,19 +61,19 @@ class Subject:
         return self.layer.apply_train(params, *inputs, key=jax.random.key(SEED), state=state)
 
     def cast(self, dtype: str) -> tuple[Any, Any]:
-        """Params and inputs in a dtype; integers stay."""
+        """Params and inputs in a dtype; integers are unchanged."""
         return jax.tree.map(lambda a: a.astype(dtype) if floating(a) else a, (self.params, self.inputs))
 
     def wide(self) -> Subject:
-        """The same in float64, to be called where JAX has it."""
+        """The same in float64; call it with 64-bit mode enabled."""
         inputs = None if self._given is None else tuple(a.astype("float64") if floating(a) else a for a in self.inputs)
         wide = Subject(self.layer, self.shapes, inputs)
-        _ = wide.params, wide.state, wide.inputs  # now, and not while something is being traced
+        _ = wide.params, wide.state, wide.inputs  # compute them now, not during a trace
         return wide
 
 
 def different_numbers(shape: Shape, seed: int) -> jax.Array:
-    """Numbers between -1 and 1, no two alike, so that no maximum has a kink."""
+    """Distinct numbers between -1 and 1, so that no maximum has a tie."""
     count = prod(shape)
     places = jax.random.permutation(jax.random.key(seed), count)
     return ((places.astype(jnp.zeros(()).dtype) + 0.5) * (2 / count) - 1).reshape(shape)
