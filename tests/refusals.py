@@ -8,7 +8,7 @@ from subjects import SUBJECTS
 SENTENCES = {
     "no space": "no space|window is empty",
     "several inputs": r"takes 2 inputs|takes several inputs|missing 1 required positional",
-    "pads": "pads the window of|pads the window, and makes values between the samples",
+    "pads": "pads the window of|pads the window, and computes values between the samples",
     "resampled": "makes values between the samples|gathers blocks that begin at the window's first sample"
     "|(pads|cuts) the window, whose border lies elsewhere",
     "steps": "has steps that depend on the size of the image",
@@ -21,16 +21,16 @@ SENTENCES = {
     "statistics": "takes its statistics over all positions",
     "centre": "subtracts the mean of all positions",
     "makes": r"makes \(.*which is not \(\*space, channels\)",
-    "state": "keeps a state of its own",
-    "wires": "wires its layers by a function, which is not looked into",
+    "state": "has a state of its own",
+    "wires": "wires its layers by a function, which is not analysed",
     # what is found in the operations of a layer that states nothing
-    "operations": "mixes positions|lays pieces of the space|cuts the space|computes with the size|works for a space of"
-    "|numbers of its own that differ|takes examples of the batch apart",
+    "operations": "mixes positions|concatenates pieces of the space|cuts the space|computes with the size"
+    "|works only for a space of|numbers of its own that differ|reorders or separates examples of the batch",
     "one size": "cannot be reached from",
-    "no kernel": "has no kernel of which it is known how it moves",
-    "unwritten": "has no counterpart written by hand",
-    "no product": "is neither a matrix product nor a function of single numbers|an MLP knows none",
-    "no MLP": "what is not an MLP can be written out|leaves no layer for a cascade|1, 2 or 3 space dimensions",
+    "no kernel": "has no kernel that is known to be applied at positions or windows",
+    "unwritten": "has no hand-written counterpart",
+    "no product": "is neither a matrix product nor a function of single numbers|which an MLP does not have",
+    "no MLP": "an MLP over a window begins with|leaves no layer for a cascade|1, 2 or 3 space dimensions",
 }
 
 VECTORS = {"dense", "prelu of channels", "batch norm plain", "branches summed", "graph", "user's two inputs alone"}

@@ -371,7 +371,7 @@ MISTAKES = {
     "no Flatten": (as_cascade, fcnn.serial(fcnn.Dense(2)), (6, 2), ValueError, "the network begins with dense1 ("),
     "a convolution": (
         as_cascade, fcnn.serial(fcnn.Flatten(), fcnn.Dense(2), fcnn.LayerNorm()), (6, 2), ValueError,
-        "layer_norm1: fcnn.LayerNorm() is no part of an MLP",
+        "layer_norm1: fcnn.LayerNorm() is not part of an MLP",
     ),
     "along the wrong axis": (
         as_cascade, fcnn.serial(fcnn.Flatten(), fcnn.Dense(2), total), (6, 2), ValueError, "along the last axis, axis=",

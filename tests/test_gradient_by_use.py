@@ -450,7 +450,12 @@ MISTAKES = {
     "unknown path": (NET, {"layer": "conv9"}, ValueError, "the network has no layer 'conv9'; its layers with a kernel"),
     "the paths": (NET, {"layer": "body"}, ValueError, "are conv1, residual1/body/conv1, dense1"),
     "no kernel": (NET, {"layer": "relu1"}, ValueError, "gradient_by_use: relu1 (jax.nn.relu) has no kernel"),
-    "a composition": (NET, {"layer": "residual1/body"}, ValueError, "those that have are conv1, residual1/body/conv1"),
+    "a composition": (
+        NET,
+        {"layer": "residual1/body"},
+        ValueError,
+        "the layers that have one are conv1, residual1/body/conv1",
+    ),
     "a use": (NET, {"layer": "conv1#2"}, ValueError, "write layer='conv1', and use=1 for the second use"),
     "no string": (NET, {"layer": 1}, TypeError, "layer is the path of a layer such as 'conv1', a string, not 1"),
     "use out of range": (NET, {"layer": "conv1", "use": 1}, ValueError, "there is no use=1 of conv1; there is use=0 ("),

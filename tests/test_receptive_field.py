@@ -271,7 +271,7 @@ REFUSED = {
     "circular pool": (fcnn.MaxPool(2, stride=1, padding="CIRCULAR"), 'padding "CIRCULAR" joins the two ends'),
     "turned": (lambda x: x[:, ::-1], "mixes positions"),
     "half": (lambda x: x[:, : x.shape[1] // 2], "computes with the size of the space"),
-    "rolled": (lambda x: jnp.roll(x, 1, 1), "lays pieces of the space end to end"),
+    "rolled": (lambda x: jnp.roll(x, 1, 1), "concatenates pieces of the space"),
     "summed up": (lambda x: x.cumsum(1), "mixes positions"),
     "numbered": (lambda x: x + jnp.arange(x.shape[1], dtype=x.dtype)[:, None, None], "numbers of its own that differ"),
     "of one size": (
@@ -288,7 +288,7 @@ REFUSED = {
             "linear",
             antialias=False,
         ),
-        "does not weigh samples alike at all positions",
+        "does not weight samples equally at all positions",
     ),
     "centred": (lambda x: x - x.mean((1, 2), keepdims=True), "mixes positions"),
     "turned in a graph": (turned, "the wiring .*turned mixes positions"),

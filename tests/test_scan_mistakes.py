@@ -140,7 +140,7 @@ MISTAKES = {
     "a transposed layout, as convolutions": (
         lambda: fcnn.fully_convolutional(fcnn.serial(lambda x: x.swapaxes(1, 2), fcnn.Flatten()), {}, (8, 8, 1)),
         ValueError,
-        "function1: .*mixes positions.*; it is no convolution; leave it out",
+        "function1: .*mixes positions.*; it is not a convolution; leave it out",
     ),
     "no space to convolve over": (
         lambda: fcnn.fully_convolutional(fcnn.Dense(2), {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}, (3,)),

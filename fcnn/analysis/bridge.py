@@ -208,11 +208,10 @@ class _Builder:
         known = nearest(layer, _LEAVES)
         if known is None and hasattr(layer, "named_parts"):
             raise Unwritten(
-                f"{names.code(layer)} transforms its layers, as vmap and grad do; what becomes of them has no "
-                "counterpart written by hand"
+                f"{names.code(layer)} transforms its layers, as vmap and grad do, which has no hand-written counterpart"
             )
         if known is None:
-            raise Unwritten(f"{names.code(layer)} has no counterpart written by hand")
+            raise Unwritten(f"{names.code(layer)} has no hand-written counterpart")
         kind, options = _LEAVES[known]
         return kind(**trees.params, **{name: getattr(layer, name) for name in options})
 

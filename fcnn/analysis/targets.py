@@ -51,8 +51,8 @@ def check_targets(y: Any, outputs: Any, loss: Any) -> tuple[Any, Callable[[Any, 
     if loss is None:
         if y.shape[:1] != outputs.shape[:1]:
             raise ValueError(
-                f"y has shape {format_shape(y.shape)}, outputs {format_shape(outputs.shape)} ask for "
-                f"{format_shape(outputs.shape[:-1])}, a label for each; give loss= for other targets"
+                f"y has shape {format_shape(y.shape)}, but outputs {format_shape(outputs.shape)} need labels of shape "
+                f"{format_shape(outputs.shape[:-1])}; give loss= for other targets"
             )
         check_labels(y, tuple(outputs.shape[1:]), parts=() if isinstance(y, Tracer) else (np.asarray(y),))
         from optax import losses  # slow to import, and needed only here

@@ -189,10 +189,10 @@ def _calls(uses: list[Kept], layer: str) -> list[Kept]:
         )
     known = ", ".join(dict.fromkeys(_home(use.path) for use in uses if _shared(use) is not None))
     if calls:
-        way_out = f"those that have are {known}" if known else "no layer of this network has"
+        way_out = f"the layers that have one are {known}" if known else "no layer of this network has one"
         raise ValueError(
-            f"{layer} ({calls[0].layer!r}) has no kernel of which it is known how it moves; {way_out}, and a layer of "
-            "your own states it by locality"
+            f"{layer} ({calls[0].layer!r}) has no kernel that is known to be applied at positions or windows; "
+            f"{way_out}, and a layer of your own states it by locality"
         )
     if "#" in layer:
         raise ValueError(
@@ -233,7 +233,9 @@ def _wanted(use: int | None, layer: str, calls: list[Kept], reads: bool) -> Sequ
             raise ValueError(f"there is no use={use} of {layer}; there {'are' if len(uses) > 1 else 'is'} {listed}")
         return [use]
     if len({positions for _, positions in uses}) > 1:
-        raise ValueError(f"the uses of {layer} have different positions and make no one array; take one of {listed}")
+        raise ValueError(
+            f"the uses of {layer} have different positions and do not form one array; choose one of {listed}"
+        )
     return range(len(uses))
 
 

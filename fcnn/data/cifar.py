@@ -163,7 +163,7 @@ def _decoded(files: np.ndarray, offsets: np.ndarray, split: str, path: Path) -> 
         try:
             pixels = np.asarray(image.open(io.BytesIO(raw[start:end]), formats=("JPEG",)))
         except (OSError, SyntaxError) as error:
-            raise DataDamagedError(f"{path} is damaged: image {i} of {split} is no JPEG file ({error})") from None
+            raise DataDamagedError(f"{path} is damaged: image {i} of {split} is not a JPEG file ({error})") from None
         if pixels.shape != (32, 32, 3):
             raise DataDamagedError(f"{path} is damaged: image {i} of {split} has the shape {pixels.shape}")
         out[i] = pixels

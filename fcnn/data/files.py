@@ -130,7 +130,7 @@ def not_found(name: str, wanted: str, reasons: Sequence[str] = ()) -> DataNotFou
         wanted: the files that are needed, in words.
         reasons: why each mirror failed; empty for a set that is not downloaded.
     """
-    tried = f"no mirror could be reached ({'; '.join(reasons)})" if reasons else "it is not downloaded by itself"
+    tried = f"no mirror could be reached ({'; '.join(reasons)})" if reasons else "it is not downloaded automatically"
     return DataNotFoundError(
         f"the data set {name} was not found and {tried}: put {wanted} into a folder {name!r}, "
         "and set the environment variable FCNN_DATA to the folder that holds that one, or put it into "

@@ -148,7 +148,7 @@ def _from_npz(path: Path) -> Recordings:
 
 def _from_folder(folder: Path) -> Recordings:
     if not folder.is_dir():
-        raise DataDamagedError(f"{folder} is no folder of recordings")
+        raise DataDamagedError(f"{folder} is not a folder of recordings")
     named = []
     for path in folder.iterdir():
         if path.suffix.lower() != ".wav" or path.name.startswith("."):

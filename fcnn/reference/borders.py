@@ -91,7 +91,7 @@ class Crop(Node):
         cuts = self._cuts(x.shape[1:-1])
         for (before, after), size in zip(cuts, x.shape[1:-1], strict=True):
             if before < 0 or before + after >= size:
-                raise ValueError(f"a crop of {cuts} leaves nothing of x {x.shape}, or asks for more than there is")
+                raise ValueError(f"a crop of {cuts} leaves nothing of x {x.shape}, or exceeds it")
         part = tuple(slice(before, size - after) for (before, after), size in zip(cuts, x.shape[1:-1], strict=True))
         return self.keep(x[(slice(None), *part)], x.shape, part)
 

@@ -140,7 +140,7 @@ class Dropout(Node):
     def forward(self, x: np.ndarray) -> np.ndarray:
         y = self._masked(x)
         if y.shape != x.shape:
-            raise ValueError(f"a mask that makes {y.shape} of x does not fit x {x.shape}")
+            raise ValueError(f"the mask does not fit x {x.shape}: it broadcasts x to {y.shape}")
         return self.keep(y)
 
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:

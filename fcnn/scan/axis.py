@@ -66,8 +66,8 @@ def meet(paths: Sequence[Axes]) -> Axes:
         if len({axis.step for axis in along}) > 1:
             steps = " and ".join(format_shape(tuple(axis.step for axis in path)) for path in paths)  # type: ignore[arg-type]
             raise ValueError(
-                f"joins paths that move over the input in steps of {steps} samples, so that values of different "
-                "positions meet; give all paths equal strides"
+                f"joins paths that move over the input in steps of {steps} samples, so values of different "
+                "positions would be combined; give all paths equal strides"
             )
         one = along[0]
         for other in along[1:]:

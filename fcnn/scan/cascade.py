@@ -107,7 +107,7 @@ def as_cascade(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params
         if type(chain[0].layer) is not Flatten or len(chain[0].layer.infer_shape(seen)) > 1:
             raise ValueError(
                 f"the network begins with {chain[0].name} ({chain[0].layer!r}); an MLP over a window begins with "
-                "Flatten(), and what is not an MLP can be written out as one by as_mlp"
+                "Flatten(); as_mlp converts a cascade to an MLP"
             )
         if len(chain) == 1:
             raise ValueError("the network is Flatten() alone, which leaves no layer for a cascade")
@@ -129,7 +129,7 @@ def as_cascade(net: Layer, params: Params, shape: Shape) -> tuple[Serial, Params
             elif isinstance(layer, Function):
                 _check_function(layer, seen)
             elif type(layer) is not Maxout:
-                raise ValueError(f"{layer!r} is no part of an MLP, which is a chain of Flatten, Dense and functions")
+                raise ValueError(f"{layer!r} is not part of an MLP, which is a chain of Flatten, Dense and functions")
             seen = layer.infer_shape(seen)
             layers[name] = layer
             if own:
@@ -256,8 +256,8 @@ def _check_function(layer: Function, shape: Shape) -> None:
     reason = why_not_positionwise(layer.function, shape, None if prod(shape[:-1]) == 1 else len(shape) + 1)
     if reason is not None:
         raise ValueError(
-            f"{layer!r} {reason}; between the layers of a cascade stand functions that treat every number alike, such "
-            "as jax.nn.relu, and after the last one functions along the last axis, axis=-1"
+            f"{layer!r} {reason}; functions between the layers of a cascade must be elementwise, such as jax.nn.relu, "
+            "and those after the last layer must work along the last axis, axis=-1"
         )
 
 
@@ -376,13 +376,13 @@ def _check_writable(layer: Layer) -> None:
     """Raise unless a layer is a matrix product or elementwise."""
     if type(layer) not in _MLP:
         raise ValueError(
-            f"{layer!r} is neither a matrix product nor a function of single numbers, so an MLP has no form of it; a "
-            "cascade is a chain of Conv, LocallyConnected, AvgPool, GlobalAvgPool, Dense, Flatten, Maxout, Dropout and "
-            "functions such as jax.nn.relu"
+            f"{layer!r} is neither a matrix product nor a function of single numbers, so it cannot be part of an "
+            "MLP; a cascade is a chain of Conv, LocallyConnected, AvgPool, GlobalAvgPool, Dense, Flatten, Maxout, "
+            "Dropout and functions such as jax.nn.relu"
         )
 
 
 def _flat_dropout(layer: Dropout, shape: Shape) -> Dropout:
     if layer.whole_channels and len(shape) > 1:
-        raise ValueError(f"{layer!r} drops whole channels, and an MLP knows none; use fcnn.Dropout({layer.rate})")
+        raise ValueError(f"{layer!r} drops whole channels, which an MLP does not have; use fcnn.Dropout({layer.rate})")
     return Dropout(layer.rate)

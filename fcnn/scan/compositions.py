@@ -137,9 +137,9 @@ def _fewer(part: Part, local: Shape, options: RewriteOptions) -> Part:
 def inlined(made: Rewritten, positions: Shape, layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Part:
     """A scan inside the window: its layers are rewritten like any other part of the window's network."""
     if layout.kind != FIELD:
-        refuse(layer, "scans what is no space", options)
+        refuse(layer, "scans an input without space axes", options)
     if made.layout.kind != POINT or not is_shape(made.layout.shape) or len(made.layout.shape) != 1:
-        refuse(layer, "makes more than one vector for each of its own windows", options)
+        refuse(layer, "gives more than one vector for each of its own windows", options)
     part = rewritten(made.net, layout, options)
     if part.layout.grid.local != positions:
         part = _fewer(part, positions, options)
@@ -150,4 +150,4 @@ def graph(net: Graph, layout: ActivationLayout, options: RewriteOptions) -> Part
     """A graph, whose wiring is not analysed: it is allowed only where each window is one example."""
     if layout.grid.single:
         return at_positions(net, layout, options)
-    refuse(net, "wires its layers by a function, which is not looked into", options)
+    refuse(net, "wires its layers by a function, which is not analysed", options)

@@ -100,8 +100,8 @@ def _ended(made: Rewritten, shape: Shape) -> Layer:
     vector = grid.single if layout.kind == FIELD else layout.kind == POINT and len(layout.shape) == 1
     if not vector and grid.positions != (1,) * grid.rank:
         raise ValueError(
-            f"the network makes {format_shape(layout.shape)} of each window, more than one vector; put Flatten and "
-            "Dense, or global pooling, at its end"
+            f"the network's output for each window is {format_shape(layout.shape)}, more than one vector; put Flatten "
+            "and Dense, or global pooling, at its end"
         )
     if made.net.infer_shape(shape)[:-1] == grid.positions or not grid.stride[0]:
         return made.net

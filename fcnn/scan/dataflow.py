@@ -127,7 +127,7 @@ def _elsewhere(follow: Callable[[Shape], Any], larger: Shape, space: Shape) -> A
     except Exception as error:  # a user's function may raise anything on a space that it does not support
         if isinstance(error, Mixes) and not isinstance(error, TooSmall):
             raise
-        raise Mixes(f"works for a space of {format_shape(space)} only") from None
+        raise Mixes(f"works only for a space of {format_shape(space)}") from None
 
 
 def canonical(value: Data | Constant, shape: Shape, rank: int) -> tuple[Shape, Axes]:
@@ -140,7 +140,7 @@ def canonical(value: Data | Constant, shape: Shape, rank: int) -> tuple[Shape, A
         raise Mixes("makes something that does not depend on its input")
     order = [None if place is None else place.axis for place in value.places]
     if order[: 1 + rank] != list(range(-1, rank)) or any(axis is not None for axis in order[1 + rank :]):
-        raise Mixes("gives the axes of the space another order, or takes one away")
+        raise Mixes("reorders or removes axes of the space")
     return tuple(shape[1:]), tuple(place.field for place in value.places[1 : 1 + rank])  # type: ignore[union-attr]
 
 

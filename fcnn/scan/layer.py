@@ -237,8 +237,8 @@ class Scan(Layer):
         if any(map(symbolic, space)):
             raise ValueError(
                 f"the space of an input of {format_shape(shape)} is symbolic, but where the windows of a Scan lie "
-                "follows from its size; leave the batch alone symbolic, or export what fcnn.fully_convolutional makes "
-                "of it"
+                "follows from its size; make only the batch symbolic, or export the network that "
+                "fcnn.fully_convolutional returns"
             )
         if any(w > n for w, n in zip(sizes, space, strict=True)):
             raise ValueError(

@@ -50,7 +50,7 @@ def matrix(layer: Layer, params: Params, shape: Shape, dtype: Any) -> np.ndarray
         positions = 1 if isinstance(layer, Conv) else prod(windows.out)
         weights = weights.reshape(positions, prod(windows.kernel), channels, layer.features)
     else:
-        raise TypeError(f"{layer!r} is no matrix product")
+        raise TypeError(f"{layer!r} is not a matrix product")
     seen = np.asarray(jax.jit(patches, static_argnums=1)(number[None, ..., None], windows))
     return _laid_out(seen.reshape(prod(windows.out), prod(windows.kernel)), weights, prod(space))
 

@@ -35,7 +35,7 @@ def _moved(place: Place | None, step: Any, low: Any, high: Any, size: int, made:
 
 def _whole_batch(place: Place | None, name: str) -> None:
     if place == BATCH:
-        raise Mixes(f"takes examples of the batch apart ({name})")
+        raise Mixes(f"reorders or separates examples of the batch ({name})")
 
 
 def _transposed(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
@@ -85,7 +85,7 @@ def _group(places: list[Place | None], old: list[int], new: list[int]) -> list[P
     where = next((n for n, count in enumerate(new) if count > 1), 0)
     within, apart = math.prod(old[marked[0] + 1 :]), math.prod(new[where + 1 :])
     if place == BATCH and within != apart:
-        raise Mixes("takes examples of the batch apart (reshape)")
+        raise Mixes("reorders or separates examples of the batch (reshape)")
     common = math.gcd(within, apart)
     within, apart = within // common, apart // common
     if within != apart:  # one sample is split into ``within`` values, and a position holds ``apart`` of them
@@ -115,7 +115,7 @@ def _dynamically_sliced(reader: Any, eqn: Any, given: list[Any]) -> list[Place |
     value, *starts = given
     shape, sizes = eqn.invars[0].aval.shape, eqn.params["slice_sizes"]
     if not isinstance(value, Data) or any(isinstance(start, Data) or start.value is None for start in starts):
-        raise Mixes("takes values from places that are computed (dynamic_slice)")
+        raise Mixes("reads values at computed positions (dynamic_slice)")
     begins = [int(np.clip(s.value, 0, n - size)) for s, n, size in zip(starts, shape, sizes, strict=True)]
     return _cut(eqn, value, begins, (1,) * len(begins))
 
@@ -151,7 +151,7 @@ def _concatenated(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]
     if all(value.places[axis] is None for value in data):
         return reader.joined(eqn, given)
     if len(data) > 1:
-        raise Mixes("lays pieces of the space end to end (concatenate)")
+        raise Mixes("concatenates pieces of the space (concatenate)")
     _whole_batch(data[0].places[axis], "concatenate")
     sizes = [atom.aval.shape[axis] for atom in eqn.invars]
     where = next(n for n, value in enumerate(given) if isinstance(value, Data))
@@ -170,7 +170,7 @@ def _stacked(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
 def _unstacked(reader: Any, eqn: Any, given: list[Any]) -> Any:
     axis, places = eqn.params["axis"], list(given[0].places)
     if places.pop(axis) is not None:
-        raise Mixes("takes positions apart (unstack)")
+        raise Mixes("separates positions (unstack)")
     return [places] * len(eqn.outvars) if len(eqn.outvars) > 1 else places
 
 
@@ -180,7 +180,7 @@ def _gathered(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     shape, out = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     if not isinstance(value, Data) or not isinstance(indices, Constant) or indices.value is None:
-        raise Mixes("takes values from places that are computed (gather)")
+        raise Mixes("reads values at computed positions (gather)")
     taken = tuple(numbers.start_index_map)
     whole = all(size == n for axis, (size, n) in enumerate(zip(sizes, shape, strict=True)) if axis not in taken)
     if len(taken) != 1 or taken != tuple(numbers.collapsed_slice_dims) or not whole or numbers.operand_batching_dims:
@@ -195,7 +195,7 @@ def _gathered(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:
     _whole_batch(place, "gather")
     where, size = indices.value.reshape(-1).astype(np.int64), shape[taken[0]]
     if len(rest) != 1 or where.min() < 0 or where.max() >= size:
-        raise Mixes("mixes positions, or takes some from outside the space (gather)")
+        raise Mixes("mixes positions, or reads outside the space (gather)")
     reads = np.zeros((len(where), size))
     reads[np.arange(len(where)), where] = 1
     found[rest[0]] = _interpolated(reader, place, reads)
@@ -227,7 +227,7 @@ def _interpolated(reader: Any, place: Place, matrix: np.ndarray) -> Place | None
         if begin >= 0 and end <= size - 1:  # at the borders the weights may differ
             alike = np.roll(matrix[model[i % every]], int((i - model[i % every]) * step))
             if not np.allclose(alike, matrix[i], rtol=0, atol=1e-5 * scale):
-                raise Mixes("does not weigh samples alike at all positions")
+                raise Mixes("does not weight samples equally at all positions")
     for phase in range(every):
         i = model[phase]
         # the offset moves the rounding boundaries away from common weights such as 0.25 or 0.5
@@ -249,14 +249,14 @@ def _longest_run(true: np.ndarray) -> np.ndarray:
 def _repeats(low: np.ndarray, inner: np.ndarray) -> tuple[int, int]:
     """The period of the first sample seen, in outputs and in samples."""
     if len(inner) < 4:
-        raise TooSmall("works for a larger space only")
+        raise TooSmall("works only for a larger space")
     for every in range(1, min(_LONGEST_PERIOD, len(inner) // 2) + 1):
         ahead = set((low[inner[every:]] - low[inner[:-every]]).tolist())
         if len(ahead) == 1 and min(ahead) >= 1:
             return every, int(ahead.pop())
     if len(inner) < 2 * _LONGEST_PERIOD:
-        raise TooSmall("does not weigh samples alike at all positions")
-    raise Mixes("does not weigh samples alike at all positions")
+        raise TooSmall("does not weight samples equally at all positions")
+    raise Mixes("does not weight samples equally at all positions")
 
 
 def _product(reader: Any, eqn: Any, given: list[Any]) -> list[Place | None]:

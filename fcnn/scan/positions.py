@@ -108,14 +108,15 @@ def other(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Pa
         as_it_is = isinstance(layer, Function) and layout.kind == POINT and _along_channels(layer, layout, options)
         return Part(layer, layout) if as_it_is else at_positions(layer, layout, options)
     if layer.init_state(layout.shape):
-        refuse(layer, "keeps a state of its own, which cannot be seen to be the same at all positions", options)
+        refuse(layer, "has a state of its own, which cannot be proved to be the same at all positions", options)
     flat, rank = layout.kind == FLAT, layout.grid.rank
     shape = layer.infer_shape(layout.shape)
     if not flat and not (is_shape(shape) and len(shape) == rank + 1):
         axes = f"{rank} axis" if rank == 1 else f"{rank} axes"
         refuse(
             layer,
-            f"makes {format_shape(shape)} of {format_shape(layout.shape)}, which is not (*space, channels) of {axes}",
+            f"makes {format_shape(shape)} of {format_shape(layout.shape)}, which is not (*space, channels) with {axes} "
+            "of space",
             options,
         )
     # a flattened field is still stored as a field, so an elementwise function can be applied to it as it is

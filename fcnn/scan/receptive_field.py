@@ -191,7 +191,7 @@ def _through(use: Use, shape: Shape, axes: Axes) -> Axes:
     if len(shape) != len(axes) + 1 and not isinstance(layer, Function):
         raise ValueError(
             f"is given {format_shape(shape)} by the part before it, which is not (*space, channels) with {len(axes)} "
-            "axes of space; only functions can follow a part that makes something else at every position"
+            "axes of space; only functions can follow a part with such an output"
         )
     if use.inside is not None:
         return _scanned(layer, axes)

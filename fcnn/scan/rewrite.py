@@ -59,7 +59,7 @@ def by_facts(layer: Layer, layout: ActivationLayout, options: RewriteOptions) ->
     if isinstance(stated, facts.SlidingWindow):
         return sliding.sliding(layer, layout, options)
     if isinstance(stated, facts.SpreadWindow):
-        return positions.whole_space("pads the window, and makes values between the samples")(layer, layout, options)
+        return positions.whole_space("pads the window, and computes values between the samples")(layer, layout, options)
     if isinstance(stated, facts.Resampled):
         return positions.whole_space(stated.reason)(layer, layout, options)
     return sliding.whole(layer, layout, options)

@@ -19,7 +19,7 @@ RULES: dict[type[Layer], Callable[[Any, ActivationLayout, RewriteOptions], Part]
 
 #: what to do about a part that cannot share its work, in a scan and in a network that is written as convolutions
 _PATCHES = 'Scan(..., method="patches") computes it position by position'
-_NO_CONVOLUTION = "it is no convolution; leave it out, or convert the network up to it"
+_NO_CONVOLUTION = "it is not a convolution; leave it out, or convert the network up to it"
 
 
 def rewritten(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Part:

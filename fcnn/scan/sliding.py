@@ -40,8 +40,8 @@ def _check_border(layer: Layer, windows: geometry.Windows, options: RewriteOptio
     if any(map(any, windows.constant_pads)):
         refuse(
             layer,
-            f"pads the window of {format_shape(windows.space)}: its border is part of what it computes, and lies "
-            "elsewhere in every window",
+            f"pads the window of {format_shape(windows.space)}: its border is part of what it computes, and is "
+            "at a different place for every window",
             options,
             'use padding="VALID"',
         )

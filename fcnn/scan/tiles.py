@@ -179,7 +179,7 @@ def _check_out(out: Any, made: jax.ShapeDtypeStruct, image: Any) -> Any:
     if tuple(out.shape) != made.shape or out.dtype != made.dtype:
         raise ValueError(
             f"out has shape {format_shape(tuple(out.shape))} and dtype {out.dtype}, the result has "
-            f"{format_shape(made.shape)} and {made.dtype}; make it so, or leave it out"
+            f"{format_shape(made.shape)} and {made.dtype}; give it the result's shape and dtype, or leave it out"
         )
     if isinstance(out, np.ndarray):
         if not out.flags.writeable:

@@ -172,8 +172,8 @@ def _state(subject: Subject) -> None:
         _require(
             (new.shape, new.dtype) == (old.shape, old.dtype),
             subject,
-            f"training makes {new.dtype} {format_shape(new.shape)} of the state {path}, which was {old.dtype} "
-            f"{format_shape(old.shape)}",
+            f"training changes the state {path} from {old.dtype} {format_shape(old.shape)} to {new.dtype} "
+            f"{format_shape(new.shape)}",
         )
 
 

@@ -251,8 +251,8 @@ def _select(chosen: jax.Array, new: Any, old: Any) -> jax.Array:
     new, old = jnp.asarray(new), jnp.asarray(old)
     if new.shape != old.shape or new.dtype != old.dtype:
         raise ValueError(
-            f"the augmentation made {new.dtype} {format_shape(new.shape)} of {old.dtype} {format_shape(old.shape)}; "
-            "for some of the examples only, it has to keep shape and dtype"
+            f"the augmentation changed {old.dtype} {format_shape(old.shape)} to {new.dtype} {format_shape(new.shape)}; "
+            "to apply it to some of the examples only, it must keep shape and dtype"
         )
     return jnp.where(chosen.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
