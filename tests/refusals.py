@@ -25,7 +25,7 @@ SENTENCES = {
     "wires": "wires its layers by a function, which is not analysed",
     # what is found in the operations of a layer that states nothing
     "operations": "mixes positions|concatenates pieces of the space|cuts the space|computes with the size"
-    "|works only for a space of|numbers of its own that differ|reorders or separates examples of the batch",
+    "|works for a space of|numbers of its own that differ|reorders or separates examples of the batch",
     "one size": "cannot be reached from",
     "no kernel": "has no kernel that is known to be applied at positions or windows",
     "unwritten": "has no hand-written counterpart",

@@ -461,7 +461,7 @@ MISTAKES = {
     "use out of range": (NET, {"layer": "conv1", "use": 1}, ValueError, "there is no use=1 of conv1; there is use=0 ("),
     "negative use": (NET, {"layer": "conv1", "use": -1}, ValueError, "use is -1, it must be at least 0"),
     "use of another kind": (NET, {"layer": "conv1", "use": "a"}, TypeError, "use must be a whole number, not 'a'"),
-    "own layer": (fcnn.serial(Doubled(2, 3), fcnn.Flatten()), {"layer": "doubled1"}, ValueError, "how it moves"),
+    "own layer": (fcnn.serial(Doubled(2, 3), fcnn.Flatten()), {"layer": "doubled1"}, ValueError, "known to be applied"),
     "nothing": (fcnn.serial(fcnn.Flatten()), {"layer": "conv1"}, ValueError, "its layers with a kernel are none"),
     "one batch": (NET, {"layer": "conv1", "x": jnp.ones((5, 2))}, ValueError, "one example alone needs a batch axis"),
     "x a list": (NET, {"layer": "conv1", "x": [[1.0]]}, TypeError, "x must be an array (batch, *space, channels)"),
@@ -474,7 +474,7 @@ MISTAKES = {
         ValueError,
         "scan1 scans a single layer, whose kernel has no path of its own; make it a part",
     ),
-    "one label for two": (NET, {"layer": "conv1", "y": jnp.array([0])}, ValueError, "y has shape (1,), outputs (2, "),
+    "one label for two": (NET, {"layer": "conv1", "y": jnp.array([0])}, ValueError, "y has shape (1,), but outputs"),
     "labels that are no classes": (
         NET,
         {"layer": "conv1", "y": jnp.array([0, 9])},

@@ -276,7 +276,7 @@ REFUSED = {
     "numbered": (lambda x: x + jnp.arange(x.shape[1], dtype=x.dtype)[:, None, None], "numbers of its own that differ"),
     "of one size": (
         lambda x: jax.image.resize(x, (x.shape[0], 24, 24, x.shape[3]), "linear"),
-        "does not weigh samples alike",
+        "does not weight samples equally",
     ),
     "corners aligned": (
         lambda x: jax.image.scale_and_translate(

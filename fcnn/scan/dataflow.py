@@ -127,7 +127,7 @@ def _elsewhere(follow: Callable[[Shape], Any], larger: Shape, space: Shape) -> A
     except Exception as error:  # a user's function may raise anything on a space that it does not support
         if isinstance(error, Mixes) and not isinstance(error, TooSmall):
             raise
-        raise Mixes(f"works only for a space of {format_shape(space)}") from None
+        raise Mixes(f"works for a space of {format_shape(space)} only") from None
 
 
 def canonical(value: Data | Constant, shape: Shape, rank: int) -> tuple[Shape, Axes]:

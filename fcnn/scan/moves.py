@@ -249,7 +249,7 @@ def _longest_run(true: np.ndarray) -> np.ndarray:
 def _repeats(low: np.ndarray, inner: np.ndarray) -> tuple[int, int]:
     """The period of the first sample seen, in outputs and in samples."""
     if len(inner) < 4:
-        raise TooSmall("works only for a larger space")
+        raise TooSmall("works for a larger space only")
     for every in range(1, min(_LONGEST_PERIOD, len(inner) // 2) + 1):
         ahead = set((low[inner[every:]] - low[inner[:-every]]).tolist())
         if len(ahead) == 1 and min(ahead) >= 1:
