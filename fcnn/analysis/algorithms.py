@@ -62,7 +62,7 @@ class Operation:
 
 @dataclass(frozen=True, repr=False)
 class Algorithms(Tabular):
-    """What :func:`algorithms` returns; prints as a table in a terminal and in a notebook.
+    """The result of :func:`algorithms`; prints as a table in a terminal and in a notebook.
 
     Attributes:
         rows: each convolution in the order of computation, followed by those of its gradients that training computes.

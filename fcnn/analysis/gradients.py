@@ -88,7 +88,7 @@ class GradientRow:
 
 @dataclass(frozen=True, repr=False)
 class GradientReport(Tabular):
-    """What :func:`check_gradients` returns; prints as a table in a terminal and in a notebook.
+    """The result of :func:`check_gradients`; prints as a table in a terminal and in a notebook.
 
     Attributes:
         rows: one for each array of params and each input.

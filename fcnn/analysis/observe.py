@@ -14,7 +14,7 @@ from ..types import Params, State
 
 
 class Observation(NamedTuple):
-    """What :func:`observe` returns.
+    """The result of :func:`observe`.
 
     Attributes:
         output: the output of the network.

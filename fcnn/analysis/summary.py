@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Summary(Tabular):
-    """What :func:`summary` returns; prints as a table in a terminal and in a notebook.
+    """The result of :func:`summary`; prints as a table in a terminal and in a notebook.
 
     Attributes:
         rows: one for each use of each layer, in the order of computation.

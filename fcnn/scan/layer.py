@@ -169,7 +169,7 @@ class Scan(Layer):
             positions = self.placed(shape)[0].positions
             own = self if type(self).run is Scan.run else self._plain()
             return context.record.scan(own, self.net, context, params, state, inputs[0], window, positions)
-        context = replace(context, plan=None)  # the network that is executed is another one
+        context = replace(context, plan=None)  # the plan is for the original network, not the rewritten one
         compute = self._by_patches if self.method == "patches" else self._by_layers
         if context.observer is None or context.constant:
             return compute(context, params, state, inputs[0])

@@ -12,7 +12,7 @@ from ..tables import Table, Tabular
 
 @dataclass(frozen=True, repr=False)
 class ScanReport(Tabular):
-    """What ``Scan.report`` returns; prints as a table.
+    """The result of ``Scan.report``; prints as a table.
 
     Attributes:
         positions: windows along each axis.
