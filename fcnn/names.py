@@ -27,6 +27,7 @@ from .identity import Key
 PUBLIC = ("jax.nn", "jax.numpy", "jax.lax", "jax.scipy.special", "fcnn.ops", "jax.nn.initializers")
 
 
+@functools.cache
 def snake(name: str) -> str:
     """Convert a class name to the name of a part.
 

@@ -13,6 +13,7 @@ transposed convolutions.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -60,7 +61,7 @@ def check(spec: Any, name: str) -> Initial:
             f'{name} must be a name such as "he_normal", a name with arguments such as ("normal", 0.01), '
             f"or a function (key, shape, dtype), not {spec!r}"
         )
-    known = [n for n in dir(jax.nn.initializers) if n[0].islower()]
+    known = _known()
     if spec_name not in known:
         raise ValueError(f"{name} {spec_name!r} is unknown; jax.nn.initializers has {', '.join(known)}")
     for value in arguments:
@@ -76,10 +77,17 @@ def check(spec: Any, name: str) -> Initial:
         raise TypeError(f"{name} {spec!r}: {spec_name!r} takes no arguments")
     if spec_name not in _DIRECT:
         try:
-            inspect.signature(getattr(jax.nn.initializers, spec_name)).bind(*arguments)
+            known[spec_name].bind(*arguments)
         except TypeError as error:
             raise TypeError(f"{name} {spec!r}: {error}") from None
     return spec
+
+
+@functools.cache
+def _known() -> dict[str, inspect.Signature]:
+    """The initialisers of jax.nn.initializers by name, with their signatures; reading these takes long."""
+    names = [name for name in dir(jax.nn.initializers) if name[0].islower()]
+    return {name: inspect.signature(getattr(jax.nn.initializers, name)) for name in names}
 
 
 class Fans(NamedTuple):
