@@ -33,8 +33,8 @@ def autoencoder(features: int = 16, deeper: int = 32) -> Layer:
         own target.
 
     Source:
-        Masci, Meier, Ciresan and Schmidhuber, "Stacked convolutional auto-encoders for hierarchical feature extraction",
-        2011.
+        Masci, Meier, Ciresan and Schmidhuber, "Stacked convolutional auto-encoders for hierarchical feature
+        extraction", 2011.
 
     Example:
         >>> net = autoencoder()

@@ -10,7 +10,7 @@ from ..layers import Conv, Dense, Flatten, MaxPool
 
 
 def connectomics(classes: int = 2) -> Serial:
-    """A classifier of the pixel at the centre of its patch: is there a cell's membrane?
+    """A classifier of the pixel at the centre of its patch, which tells whether it is part of a membrane.
 
     It sees 75 x 75 pixels of four neighbouring sections of brain tissue. For a map of a whole section it is run at
     every pixel: ``fcnn.Scan(connectomics(), 75)``, which shares the work between neighbouring patches.

@@ -31,8 +31,8 @@ def mlp(*features: int, activation: Any = jax.nn.relu) -> Serial:
         ValueError: no layers.
 
     Source:
-        Rosenblatt, "The perceptron", 1958; Rumelhart, Hinton and Williams, "Learning representations by back-propagating
-        errors", 1986.
+        Rosenblatt, "The perceptron", 1958; Rumelhart, Hinton and Williams, "Learning representations by
+        back-propagating errors", 1986.
 
     Example:
         >>> mlp(300, 100, 10).out_shape((28, 28, 1))
@@ -52,8 +52,8 @@ def mlp(*features: int, activation: Any = jax.nn.relu) -> Serial:
 def linear_svm(classes: int = 10) -> Serial:
     r"""Linear scores for a support vector machine.
 
-    The machine is the loss: train it with the hinge loss, ``loss=optax.losses.multiclass_hinge_loss``, and weight decay,
-    which makes the margin wide:
+    The machine is the loss: train it with the hinge loss, ``loss=optax.losses.multiclass_hinge_loss``, and weight
+    decay, which makes the margin wide:
 
     .. math:: \min_{W, b} \; \frac{\lambda}{2} \lVert W \rVert^2
         + \frac{1}{N} \sum_n \max\bigl(0, 1 + \max_{c \neq y_n} s_{n, c} - s_{n, y_n}\bigr),

@@ -39,8 +39,8 @@ def resnet(
 
     With ``cifar`` it is the network of section 4.2 for images of 32 x 32 pixels: a 3x3 stem and three stages of
     16, 32 and 64 features with (depth - 2) / 6 blocks each. Its shortcuts have no parameters: they drop every second
-    position and fill the new channels with zeros (option A). With ``preactivation`` (the second paper) normalisation and
-    ReLU come before each convolution, and the shortcuts are free of both; where the shape changes, the shortcut is a
+    position and fill the new channels with zeros (option A). With ``preactivation`` (the second paper) normalisation
+    and ReLU come before each convolution, and the shortcuts are free of both; where the shape changes, the shortcut is a
     projection of the block's activated input.
 
     Args:
@@ -82,7 +82,9 @@ def resnet(
             raise ValueError(f"resnet: depth {depth!r} is not one of {', '.join(map(str, BLOCKS))}; or give cifar=True")
         blocks, features, bottleneck = BLOCKS[depth], (64, 128, 256, 512), depth >= 50
     if not bottleneck and (groups, group_width) != (1, 64):
-        raise ValueError(f"resnet: groups are for bottlenecks, which a depth of {depth} does not have; use 50, 101 or 152")
+        raise ValueError(
+            f"resnet: groups are for bottlenecks, which a depth of {depth} does not have; use 50, 101 or 152"
+        )
     make = partial(_bottleneck, groups=groups, group_width=group_width) if bottleneck else _basic
     before = 16 if cifar else 64
     stages = {}

@@ -18,8 +18,8 @@ def siamese(trunk: Any = None) -> Layer:
 
     .. math:: y = \lVert f(a) - f(b) \rVert
 
-    The trunk is one layer used twice, so its params have one entry, and its gradient is the sum over both uses. Train it
-    with a contrastive loss, of the distance and a label that says whether the two belong together.
+    The trunk is one layer used twice, so its params have one entry, and its gradient is the sum over both uses. Train
+    it with a contrastive loss, of the distance and a label that says whether the two belong together.
 
     Args:
         trunk: f, from an image to a vector; None: a small network for 28 x 28 pixels, to 32 numbers.
