@@ -42,8 +42,9 @@ class Module:
 
     def signature(self) -> tuple[object, ...]:
         """As of a slot, see :func:`~fcnn.interop.torch_layout.signature`."""
-        weight = self.tensors.get("weight")
-        if weight is not None and weight.ndim > 1 and not self.state:
+        weight, bias = self.tensors.get("weight"), self.tensors.get("bias")
+        norm = self.state or (weight is not None and bias is not None and weight.shape == bias.shape)
+        if weight is not None and weight.ndim > 1 and not norm:
             return ("kernel", weight.shape[0], prod(weight.shape[1:]), "bias" in self.tensors)
         values = [tensor.size for name, tensor in self.tensors.items() if name != "count"]
         affine = bool({"weight", "value"} & self.tensors.keys())

@@ -27,8 +27,8 @@ def convnext(size: str = "tiny", classes: int = 1000) -> Serial:
     .. math:: y = x + \gamma \, W_2 \operatorname{gelu}(W_1 \operatorname{norm}(d * x))
 
     d is a 7x7 kernel for each channel, :math:`W_1` expands the channels fourfold, and gamma is a learned factor for
-    each channel that begins at 1e-6. The images are cut into patches of 4 x 4 pixels; between two stages a 2x2 convolution
-    halves the resolution. There is layer normalisation over the channels, and one activation in a block.
+    each channel that begins at 1e-6. The images are cut into patches of 4 x 4 pixels; between two stages a 2x2
+    convolution halves the resolution. There is layer normalisation over the channels, and one activation in a block.
 
     Args:
         size: "tiny", "small", "base" or "large".

@@ -17,8 +17,8 @@ from ..layers import AvgPool, Conv, Dense, Flatten, MaxPool
 #: which of the six maps below each map of the third layer sees: three in a row, four in a row, four in two pairs, all
 #: (table I)
 CONNECTIONS = (
-    *(tuple((i + j) % 6 for j in range(3)) for i in range(6)),
-    *(tuple((i + j) % 6 for j in range(4)) for i in range(6)),
+    *(tuple(sorted((i + j) % 6 for j in range(3))) for i in range(6)),
+    *(tuple(sorted((i + j) % 6 for j in range(4))) for i in range(6)),
     *(tuple(sorted((i + j) % 6 for j in (0, 1, 3, 4))) for i in range(3)),
     tuple(range(6)),
 )

@@ -28,8 +28,8 @@ def mobilenet_v2(classes: int = 1000, *, width: float = 1.0) -> Serial:
     """Sandler's network for phones: inverted residual blocks with linear bottlenecks.
 
     A block expands its few channels sixfold by a 1x1 convolution, sees the neighbourhood by a depthwise 3x3
-    convolution, and projects to few channels by another 1x1 convolution, after which there is no activation. The shortcuts join the
-    narrow ends. Activations are min(relu(x), 6), which keep their precision in fixed point.
+    convolution, and projects to few channels by another 1x1 convolution, after which there is no activation. The
+    shortcuts join the narrow ends. Activations are min(relu(x), 6), which keep their precision in fixed point.
 
     Args:
         classes: number of outputs.

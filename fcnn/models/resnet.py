@@ -40,8 +40,8 @@ def resnet(
     With ``cifar`` it is the network of section 4.2 for images of 32 x 32 pixels: a 3x3 stem and three stages of
     16, 32 and 64 features with (depth - 2) / 6 blocks each. Its shortcuts have no parameters: they drop every second
     position and fill the new channels with zeros (option A). With ``preactivation`` (the second paper) normalisation
-    and ReLU come before each convolution, and the shortcuts are free of both; where the shape changes, the shortcut is a
-    projection of the block's activated input.
+    and ReLU come before each convolution, and the shortcuts are free of both; where the shape changes, the shortcut is
+    a projection of the block's activated input.
 
     Args:
         depth: 18, 34, 50, 101 or 152; with ``cifar`` 6 n + 2: 20, 32, 44, 56, 110.
