@@ -108,7 +108,16 @@ NETWORKS = {
 
 #: compared every time; the others take long to compile
 QUICK = {
-    *("resnet18", "resnet20 for cifar", "resnet20, preactivated", "wrn 10-2", "squeezenet", "unet", "unet, valid", "m5"),
+    *(
+        "resnet18",
+        "resnet20 for cifar",
+        "resnet20, preactivated",
+        "wrn 10-2",
+        "squeezenet",
+        "unet",
+        "unet, valid",
+        "m5",
+    ),
     *("lenet5", "lenet5 of 1998", "network in network", "connectomics", "generator", "discriminator"),
 }
 

@@ -1,5 +1,6 @@
 """Published networks: their parameters, multiply-adds and sizes, from shapes alone."""
 
+import importlib
 import math
 
 import jax
@@ -144,14 +145,9 @@ def test_what_each_map_of_c3_sees_is_table_one():
     """
     rows = [list(row[8:].ljust(16)) for row in table.splitlines() if "X" in row]
     seen = np.array([[mark == "X" for mark in row] for row in rows])
-    found = np.array([[below in maps for maps in models_lenet().CONNECTIONS] for below in range(6)])
+    connections = importlib.import_module("fcnn.models.lenet").CONNECTIONS
+    found = np.array([[below in maps for maps in connections] for below in range(6)])
     assert (seen == found).all()
-
-
-def models_lenet():
-    import importlib
-
-    return importlib.import_module("fcnn.models.lenet")
 
 
 SMALL = {
@@ -197,7 +193,7 @@ def test_features_are_those_of_the_network_by_its_own_params():
 
 
 def test_a_new_head_is_put_on_the_trunk_of_another():
-    old = models.mobilenet_v2(10, width=0.35)
+    old = models.resnet(8, 10, cifar=True)
     params = old.init(jax.random.key(0), (32, 32, 3))
     trunk = old[:-1]
     net = fcnn.serial(trunk=trunk, head=fcnn.serial(fcnn.GlobalAvgPool(), fcnn.Dense(3)))
@@ -215,8 +211,7 @@ def test_the_kernels_of_the_autoencoder_are_used_twice():
     y = jax.random.normal(jax.random.key(2), (1, 4, 4, 2))
     # the transpose of a linear map: <A x, y> = <x, A^T y>
     forth = (fcnn.ops.conv(x, kernel, stride=2, padding=1) * y).sum()
-    module = __import__("importlib").import_module("fcnn.models.autoencoder")
-    back = (x * module.transposed(y, kernel)).sum()
+    back = (x * importlib.import_module("fcnn.models.autoencoder").transposed(y, kernel)).sum()
     np.testing.assert_allclose(forth, back, rtol=1e-5)
 
 

@@ -65,6 +65,8 @@ class Function(Layer):
         return names.snake(names.short(self.function)).strip("_") or "function"
 
     def infer_shape(self, *shapes: Shape) -> Shape:
+        if len(shapes) == 1 and _known(self.function):
+            return shapes[0]
         return _probed(self, shapes)
 
     def run(self, context: Any, params: Params, state: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -93,6 +95,23 @@ class Function(Layer):
 
     def __repr__(self) -> str:
         return names.code(self.function)
+
+
+#: functions of single numbers, whose output has the shape of the input; the shapes of others are found by tracing
+_OF_NUMBERS = frozenset({
+    *(getattr(jax.nn, name) for name in (
+        "celu", "elu", "gelu", "hard_sigmoid", "hard_silu", "hard_tanh", "identity", "leaky_relu", "log_sigmoid",
+        "mish", "relu", "relu6", "selu", "sigmoid", "silu", "soft_sign", "softplus", "squareplus", "tanh",
+    )),
+    jnp.abs, jnp.exp, jnp.sin, jnp.square, jnp.tanh,
+})  # fmt: skip
+
+
+def _known(function: Callable[..., Any]) -> bool:
+    try:
+        return function in _OF_NUMBERS
+    except TypeError:
+        return False
 
 
 @functools.lru_cache(maxsize=1024)

@@ -42,7 +42,7 @@ def autoencoder(features: int = 16, deeper: int = 32) -> Layer:
         >>> net.out_shape((28, 28, 1)), sorted(params)
         ((28, 28, 1), ['first', 'second'])
     """
-    conv = {"stride": 2, "padding": 1}
+    conv: dict[str, Any] = {"stride": 2, "padding": 1}
     return graph(first=Conv(features, 4, **conv), second=Conv(deeper, 4, **conv))(there_and_back)
 
 
@@ -55,6 +55,4 @@ def there_and_back(layer: Any, x: jax.Array) -> jax.Array:
 
 def transposed(y: jax.Array, kernel: jax.Array) -> jax.Array:
     """The transpose of the convolution of 4 samples with stride 2 and padding 1: from its outputs to its inputs."""
-    space = range(kernel.ndim - 2)
-    turned = jnp.flip(kernel, tuple(space)).swapaxes(-1, -2)
-    return ops.conv_transpose(y, turned, stride=2, padding=1)
+    return ops.conv_transpose(y, kernel.swapaxes(-1, -2), stride=2, padding=1)
