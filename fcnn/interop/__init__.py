@@ -1,9 +1,21 @@
 """File formats of other frameworks."""
 
+from .comparison import Comparison, compare
+from .exported import export
+from .torch_activations import torch_activations
 from .torch_weights import from_torch, to_torch
 from .weights import load_weights, save_weights
 
-__all__ = ["from_torch", "load_weights", "save_weights", "to_torch"]
+__all__ = [
+    "Comparison",
+    "compare",
+    "export",
+    "from_torch",
+    "load_weights",
+    "save_weights",
+    "to_torch",
+    "torch_activations",
+]
 
 
 def __dir__() -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from jax.core import Tracer
 
 from ..paths import path_of
 from ..types import Params, State
+from .atomic import write_bytes
 
 
 def save_weights(path: str | os.PathLike[str], params: Params, state: State | None = None) -> Path:
@@ -52,18 +51,7 @@ def save_weights(path: str | os.PathLike[str], params: Params, state: State | No
             raise TypeError(f"{kind} must be nested dicts of arrays, not {_described(tree)}")
         flat |= _flat(kind, tree)
     data = format.numpy.save(flat)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    write_bytes(path, data)
     return path
 
 
