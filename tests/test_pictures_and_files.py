@@ -66,7 +66,7 @@ DTYPES = ["int8", "uint32", "int32", "float16", "bool", "complex64", "float8_e4m
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype_comes_back(tmp_path, dtype):
-    given = {"a": {"b": jnp.array([1, 0, 2]).astype(dtype)}}
+    given = {"a": {"b": jnp.array([1, 4, 2]).astype(dtype)}}
     (again, _) = fcnn.interop.load_weights(fcnn.interop.save_weights(tmp_path / "net.safetensors", given))
     assert again["a"]["b"].dtype == dtype
     assert np.asarray(again["a"]["b"]).tobytes() == np.asarray(given["a"]["b"]).tobytes()

@@ -4,7 +4,7 @@ from .comparison import Comparison, compare
 from .exported import export
 from .torch_activations import torch_activations
 from .torch_weights import from_torch, to_torch
-from .weights import load_weights, save_weights
+from .weights import load_weights, read_metadata, save_weights
 
 __all__ = [
     "Comparison",
@@ -12,6 +12,7 @@ __all__ = [
     "export",
     "from_torch",
     "load_weights",
+    "read_metadata",
     "save_weights",
     "to_torch",
     "torch_activations",
