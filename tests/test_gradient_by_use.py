@@ -359,7 +359,7 @@ def test_reading_something_else_is_no_use_of_the_kernel(x64):
 
 def test_uses_at_different_positions_are_asked_for_one_by_one(x64):
     params, x, y = made(shrinking, (5, 2))
-    with pytest.raises(ValueError, match=re.escape("take one of use=0 (conv, positions (4,)), use=1 (conv#2, positi")):
+    with pytest.raises(ValueError, match=re.escape("choose one of use=0 (conv, positions (4,)), use=1 (conv#2")):
         gradient_by_use(shrinking, params, x, y, "conv", loss=squared)
     first, second = (gradient_by_use(shrinking, params, x, y, "conv", loss=squared, use=use) for use in (0, 1))
     assert (first.shape, second.shape) == ((4, 2, 2, 2), (3, 2, 2, 2))
