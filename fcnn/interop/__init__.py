@@ -2,6 +2,7 @@
 
 from .comparison import Comparison, compare
 from .exported import export
+from .onnx_format import to_onnx
 from .torch_activations import torch_activations
 from .torch_weights import from_torch, to_torch
 from .weights import load_weights, read_metadata, save_weights
@@ -14,6 +15,7 @@ __all__ = [
     "load_weights",
     "read_metadata",
     "save_weights",
+    "to_onnx",
     "to_torch",
     "torch_activations",
 ]
