@@ -21,7 +21,7 @@ AS_USERS = {
 #: files, and which of their tests: those of numbers that XLA's optimisations could change
 FILES = {
     "test_algorithms": "definition or rounding or in_rows",
-    "test_alone": "",
+    "test_noinline": "",
     "test_fused_runs": "(results_and_gradients and relu) or equal_values or nan or stay_in_one_order or turning_back",
     "test_nonfinite": "place_is_named",
 }

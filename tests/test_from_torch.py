@@ -122,6 +122,20 @@ QUICK = {
 }
 
 
+#: further forms of networks that are compared with the slow tests
+RARE = {
+    *("alexnet", "alexnet of torchvision", "vgg", "vgg with norms", "resnext50", "wide resnet50", "efficientnet lite"),
+    *("googlenet of the paper", "squeezenet 1.1"),
+}
+
+
+def marks(name):
+    """When a network is compared."""
+    if name in QUICK:
+        return ()
+    return (pytest.mark.slow, pytest.mark.exhaustive) if name in RARE else pytest.mark.slow
+
+
 def random_module(make):
     """A module in float64, with weights and statistics that leave no term out."""
     torch.manual_seed(0)
@@ -142,9 +156,7 @@ def channels_first(x):
     return torch.from_numpy(np.moveaxis(np.asarray(x), -1, 1).copy())
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NETWORKS]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in NETWORKS])
 def test_outputs_and_gradients_are_those_of_pytorchs_own_modules(name, x64):
     make, make_theirs, shape = NETWORKS[name]
     net, module = make(), random_module(make_theirs)
