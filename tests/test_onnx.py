@@ -98,11 +98,17 @@ NETWORKS = {
     "features": (lambda: models.features(models.resnet(20, 5, cifar=True)), (32, 32, 3)),
 }
 QUICK = ("lenet5", "resnet for cifar", "unet, valid", "m5", "mlp", "features", "network in network", "generator")
+SLOW = ("resnet", "densenet", "mobilenet", "efficientnet", "convnext", "googlenet with heads", "lenet5 of 1998")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NETWORKS]
-)
+def marks(name):
+    """When a network is written and run."""
+    if name in QUICK:
+        return ()
+    return pytest.mark.slow if name in SLOW else (pytest.mark.slow, pytest.mark.exhaustive)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in NETWORKS])
 def test_every_network_of_models_gives_the_same_without_a_transpose(name):
     make, shape = NETWORKS[name]
     found, wanted, model = both(make(), (shape,))

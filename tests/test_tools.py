@@ -385,9 +385,9 @@ def outcome(tool, name):
 
 
 PAIRS = [(tool, name) for tool in TOOLS for name in SUBJECTS]
-#: of the pairs that compute something, every eighth is run every time, every second with the slow tests, the others
-#: with the exhaustive ones; numbers of neighbours differ, so that each gets a share of every tool and every layer
-QUICK, SLOW = 8, 2
+#: of the pairs that compute something, every eighth is run every time, every third of the others with the slow tests, the
+#: rest with the exhaustive ones; numbers of neighbours differ, so that each gets a share of every tool and every layer
+QUICK, SLOW = 8, 3
 
 
 def marks(number, tool, name):
