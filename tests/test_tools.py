@@ -385,8 +385,8 @@ def outcome(tool, name):
 
 
 PAIRS = [(tool, name) for tool in TOOLS for name in SUBJECTS]
-#: of the pairs that compute something, every eighth is run every time, every third of the others with the slow tests, the
-#: rest with the exhaustive ones; numbers of neighbours differ, so that each gets a share of every tool and every layer
+#: of the pairs that compute something, every eighth is run every time, every third of the others with the slow tests,
+#: the rest with the exhaustive ones; neighbours differ in number, so each tool and each layer gets its share
 QUICK, SLOW = 8, 3
 
 
