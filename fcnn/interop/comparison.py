@@ -211,8 +211,7 @@ def _compared(here: list[_Output], there: dict[str, np.ndarray], tolerance: floa
             continue
         pairs += [Pair("", name, there[name].shape, None) for name in names[done:j]]
         done = j + 1
-        array = arrays[i][j]
-        assert array is not None
+        array: Any = arrays[i][j]
         pairs.append(Pair(one.path, names[j], one.output.shape, difference(one.output, array)))
         if bad is None and pairs[-1].difference > tolerance:  # type: ignore[operator]
             bad = i, j

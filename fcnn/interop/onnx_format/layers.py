@@ -18,6 +18,7 @@ from ...ops.pad import cropped
 from ...ops.pool import pool_windows
 from ...scan import Scan
 from ...transposed import transposed
+from . import norms
 from .graph import Graph, Inexpressible, Value, channels_first
 
 Arrays = dict[str, np.ndarray]
@@ -215,81 +216,6 @@ def _adaptive(kind: str) -> Rule:
     return rule
 
 
-def _batch_norm(graph: Graph, layer: Any, arrays: Arrays, value: Value, out: Shape) -> Value:
-    if not layer.running:  # by the statistics of the batch
-        value = graph.in_order(value)
-        axes = [value.axis(axis) for axis in range(value.rank - 1)]
-        return Value(
-            _affine(graph, _normalised(graph, value.name, axes, layer.epsilon), arrays, value), value.shape, value.order
-        )
-    channels = value.shape[-1]
-    scale, bias = arrays.get("scale", np.ones(channels)), arrays.get("bias", np.zeros(channels))
-    order: Any = slice(None)
-    if value.flat is not None:
-        *space, last = value.flat
-        order = np.moveaxis(np.arange(channels).reshape(*space, last), -1, 0).ravel()
-    named = [("scale", scale), ("bias", bias), ("mean", arrays["mean"]), ("variance", arrays["variance"])]
-    weights = [graph.floats(array[order], name) for name, array in named]
-    given = value.name if value.flat is not None else graph.image(value)
-    name = graph.node("BatchNormalization", [given, *weights], epsilon=layer.epsilon)
-    return graph.made(name, out, flat=value.flat)
-
-
-def _normalised(graph: Graph, name: str, axes: list[int], epsilon: float) -> str:
-    """(x - mean) / sqrt(variance + epsilon) over axes."""
-    places = graph.integers(axes)
-    centred = graph.node("Sub", [name, graph.node("ReduceMean", [name, places], keepdims=1)])
-    square = graph.node("ReduceMean", [graph.node("Mul", [centred, centred]), places], keepdims=1)
-    root = graph.node("Sqrt", [graph.node("Add", [square, graph.floats(epsilon)])])
-    return graph.node("Div", [centred, root])
-
-
-def _affine(graph: Graph, name: str, arrays: Arrays, value: Value) -> str:
-    """Times the scale plus the bias, whose axes are the last ones here."""
-    for entry, kind in (("scale", "Mul"), ("bias", "Add")):
-        if entry in arrays:
-            array = arrays[entry].reshape((1,) * (value.rank - arrays[entry].ndim) + arrays[entry].shape)
-            name = graph.node(kind, [name, graph.floats(np.transpose(array, value.order), entry)])
-    return name
-
-
-def _layer_norm(graph: Graph, layer: Any, arrays: Arrays, value: Value, out: Shape) -> Value:
-    axes = layer.axes if isinstance(layer.axes, tuple) else (layer.axes,)
-    value = graph.in_order(value)
-    own = sorted(axis % value.rank for axis in axes)
-    name = _normalised(graph, value.name, [value.axis(axis) for axis in own], layer.epsilon)
-    sizes = [value.shape[axis] if axis in own else 1 for axis in range(value.rank)]
-    return Value(
-        _affine(graph, name, {k: a.reshape(sizes) for k, a in arrays.items()}, value), value.shape, value.order
-    )
-
-
-def _group_norm(graph: Graph, layer: Any, arrays: Arrays, value: Value, out: Shape) -> Value:
-    groups = layer.groups if hasattr(layer, "groups") else value.shape[-1]
-    image = graph.ordered(value, channels_first(value.rank))
-    sizes = [value.shape[axis] for axis in image.order[1:]]
-    split = graph.node("Reshape", [image.name, graph.integers([0, groups, sizes[0] // groups, *sizes[1:]])])
-    name = _normalised(graph, split, list(range(2, value.rank + 1)), layer.epsilon)
-    name = graph.node("Reshape", [name, graph.integers([0, *sizes])])
-    return Value(_affine(graph, name, arrays, image), value.shape, image.order)
-
-
-def _instance_norm(graph: Graph, layer: Any, arrays: Arrays, value: Value, out: Shape) -> Value:
-    if layer.running:
-        return _batch_norm(graph, layer, arrays, value, out)
-    return _group_norm(graph, layer, arrays, value, out)
-
-
-def _response_norm(graph: Graph, layer: Any, arrays: Arrays, value: Value, out: Shape) -> Value:
-    if layer.size % 2 == 0:
-        raise Inexpressible("has an even size, at which ONNX's LRN sees another neighbour")
-    # ONNX divides alpha by the size
-    name = graph.node(
-        "LRN", [graph.image(value)], size=layer.size, alpha=layer.alpha * layer.size, beta=layer.beta, bias=layer.k
-    )
-    return graph.made(name, out)
-
-
 def _maxout(graph: Graph, layer: Any, arrays: Arrays, value: Value, out: Shape) -> Value:
     image = graph.ordered(value, channels_first(value.rank))
     sizes = [value.shape[axis] for axis in image.order[1:]]
@@ -411,11 +337,11 @@ RULES: dict[type, Rule] = {
     ours.GlobalAvgPool: _whole("GlobalAveragePool"),
     ours.AdaptiveAvgPool: _adaptive("mean"),
     ours.AdaptiveMaxPool: _adaptive("max"),
-    ours.BatchNorm: _batch_norm,
-    ours.LayerNorm: _layer_norm,
-    ours.GroupNorm: _group_norm,
-    ours.InstanceNorm: _instance_norm,
-    ours.LocalResponseNorm: _response_norm,
+    ours.BatchNorm: norms.batch_norm,
+    ours.LayerNorm: norms.layer_norm,
+    ours.GroupNorm: norms.group_norm,
+    ours.InstanceNorm: norms.instance_norm,
+    ours.LocalResponseNorm: norms.response_norm,
     ours.Maxout: _maxout,
     ours.PReLU: _prelu,
     ours.ScaleChannels: _scale_channels,
