@@ -137,6 +137,25 @@ def test_a_kernel_that_is_turned_is_named():
     assert (found.first.path, found.causes) == ("conv1", ("the kernel is turned by 180 degrees there",))
 
 
+def test_a_module_more_at_the_end_is_a_difference():
+    module = theirs()
+    params, state = ours(module)
+    longer = nn.Sequential(module, nn.Softmax(-1))
+    found = interop.compare(NET, params, state, X, longer)
+    assert (found.first.name, found.causes) == ("1", ("it has no counterpart here, and changes the output",))
+    assert interop.compare(NET, params, state, X, nn.Sequential(module, nn.Identity())).ok
+
+
+def test_another_stride_is_found_though_no_later_shape_is_the_same():
+    net = fcnn.serial(fcnn.Conv(4, 3, padding=1), jax.nn.relu, fcnn.Conv(4, 3, padding=1), jax.nn.relu)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(2, 4, 3, 1, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU())
+    params, state = interop.from_torch(net, module, shape=(8, 9, 2))
+    x = np.random.default_rng(0).normal(size=(2, 8, 9, 2)).astype("float32")
+    found = interop.compare(net, params, state, x, module)
+    assert (found.first.path, found.causes) == ("conv2", ("stride: 1 here, 2 there",))
+
+
 def test_what_nothing_known_explains_is_said_so():
     module = theirs()
     params, state = ours(module)

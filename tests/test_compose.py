@@ -339,3 +339,12 @@ def test_summary_counts_what_init_makes(net, shape):
     table = fcnn.summary(net, shape)
     made = sum(leaf.size for leaf in jax.tree.leaves(net.init(KEY, shape)))
     assert table.parameters == made == sum(row.parameters for row in table.rows)
+
+
+def test_functions_whose_shape_is_known_keep_it():
+    from fcnn.layers.function import _OF_NUMBERS
+
+    for function in _OF_NUMBERS:
+        for shape in ((2, 3, 4), (5,), (0, 3)):
+            made = jax.eval_shape(function, jax.ShapeDtypeStruct(shape, "float32"))
+            assert (made.shape, made.dtype) == (shape, "float32"), function

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ def assert_equal(found, wanted, tolerance=1e-5):
 REFUSED = {
     "conv transpose circular": "adds what it crops to the other end",
     "locally connected": "has a kernel for every position",
-    "max unpool": "takes or gives several arrays",
+    "max unpool": "uses the operation",
     "scan": "applies a network at every position; write it as convolutions",
     "scan by patches": "applies a network at every position; write it as convolutions",
 }
@@ -218,6 +219,35 @@ def test_what_has_no_form_is_named_with_its_path():
     net = fcnn.serial(fcnn.Conv(2, 3), lambda x: x - x.mean(0))
     with pytest.raises(ValueError, match="joins the examples of a batch"):
         both(net, ((6, 5, 1),))
+
+
+@dataclass(frozen=True)
+class Centred(fcnn.Layer):
+    """A layer of the tests' own, with a parameter."""
+
+    def parameters(self, shape):
+        return {"offset": fcnn.Parameter(shape[-1:], jax.nn.initializers.ones)}
+
+    def forward(self, params, x):
+        return x - x.mean(-1, keepdims=True) + params["offset"]
+
+
+def test_a_layer_of_ones_own_is_written_operation_by_operation():
+    found, wanted, model = both(fcnn.serial(fcnn.Conv(4, 3), Centred(), fcnn.MaxPool(2)), ((8, 8, 1),))
+    assert_equal(found, wanted)
+    assert "centred1/ReduceSum" in [node.name for node in model.graph.node]
+    assert not [node.name for node in model.graph.node if node.op_type == "Transpose"]
+
+
+def test_pooling_with_padding_is_one_node():
+    net = fcnn.serial(
+        fcnn.MaxPool(3, stride=2, padding=1), fcnn.AvgPool(3, stride=2, padding=1, count_padding=True),
+        fcnn.AvgPool(3, stride=2, padding=1, ceil_mode=True),
+    )  # fmt: skip
+    found, wanted, model = both(net, ((17, 16, 2),))
+    assert_equal(found, wanted)
+    kinds = collections.Counter(node.op_type for node in model.graph.node)
+    assert (kinds["MaxPool"], kinds["AveragePool"], kinds["Pad"]) == (1, 2, 0)
 
 
 def test_a_difference_would_be_seen():

@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 
 from ..geometry import Shape
+from .channel_order import to_last
 
 
 def arranged(array: np.ndarray, wanted: np.ndarray, flattened: Shape | None) -> np.ndarray | None:
@@ -27,8 +28,7 @@ def arranged(array: np.ndarray, wanted: np.ndarray, flattened: Shape | None) -> 
             return array if as_it_is else moved
     if array.shape == wanted.shape:
         if array.ndim == 2 and flattened is not None and array.shape[1] == prod(flattened):
-            *space, channels = flattened
-            moved = np.moveaxis(array.reshape(-1, channels, *space), 1, -1).reshape(array.shape)
+            moved = array[:, to_last(flattened)]
             return moved if difference(wanted, moved) < difference(wanted, array) else array
         return array
     squeezed = array.reshape(array.shape[:1] + tuple(n for n in array.shape[1:] if n > 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from math import prod
 from typing import Any
@@ -17,6 +17,7 @@ from ..layer import Context
 from ..layers import BatchNorm, Conv, Dense, Dropout
 from ..layers.function import Function
 from .arrangement import arranged, difference
+from .channel_order import to_first, to_last
 
 #: the values of a hyperparameter that are tried, where a layer has it
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -57,12 +58,12 @@ ACTIVATIONS: dict[str, Any] = {
 }
 
 
-def likely_causes(one: Any, wanted: np.ndarray, flattened: Shape | None, tolerance: float) -> list[str]:
-    """Changes with which a layer gives what is wanted.
+def likely_causes(one: Any, wanted: Sequence[np.ndarray], flattened: Shape | None, tolerance: float) -> list[str]:
+    """Changes with which a layer gives one of the outputs that are wanted.
 
     Args:
         one: the layer with its params, state, inputs and output.
-        wanted: the other framework's output.
+        wanted: the outputs of the other framework that may be its counterpart.
         flattened: the shape (*space, channels) that was flattened before; None: nothing was.
         tolerance: the difference below which outputs are equal.
 
@@ -71,9 +72,10 @@ def likely_causes(one: Any, wanted: np.ndarray, flattened: Shape | None, toleran
     """
     found = []
     for words, made in _tried(one, flattened):
-        there = arranged(wanted, made, flattened)
-        if there is not None and difference(made, there) <= tolerance:
-            found.append(words)
+        for array in wanted:
+            there = arranged(array, made, flattened)
+            if there is not None and difference(made, there) <= tolerance:
+                found.append(words)
     return list(dict.fromkeys(found))
 
 
@@ -107,12 +109,8 @@ def _changed(one: Any, flattened: Shape | None) -> Iterator[tuple[str, Any, Any,
                 continue
             at = f", at stride {layer.stride}" if name == "padding" and "stride" in known else ""
             try:
-                yield (
-                    f"{name}: {old} here, {value} there{at}",
-                    dataclasses.replace(layer, **{name: value}),
-                    params,
-                    state,
-                )
+                other = dataclasses.replace(layer, **{name: value})
+                yield f"{name}: {old} here, {value} there{at}", other, params, state
             except (ValueError, TypeError):
                 continue
     if isinstance(layer, Dropout):
@@ -122,21 +120,12 @@ def _changed(one: Any, flattened: Shape | None) -> Iterator[tuple[str, Any, Any,
         if "bias" in params:
             yield "no bias there", layer, {**params, "bias": jnp.zeros_like(params["bias"])}, state
         if isinstance(layer, Conv):
-            space = tuple(range(kernel.ndim - 2))
-            yield (
-                "the kernel is turned by 180 degrees there",
-                layer,
-                {**params, "kernel": jnp.flip(kernel, space)},
-                state,
-            )
+            turned = {**params, "kernel": jnp.flip(kernel, tuple(range(kernel.ndim - 2)))}
+            yield "the kernel is turned by 180 degrees there", layer, turned, state
         if isinstance(layer, Dense) and flattened is not None and kernel.shape[0] == prod(flattened):
-            *space, channels = flattened
             words = (
                 "axes of the dense kernel: its inputs were flattened with the channels first there, with the channels "
                 "last here"
             )
-            for moved in (
-                jnp.moveaxis(kernel.reshape(channels, *space, -1), 0, -2),
-                jnp.moveaxis(kernel.reshape(*space, channels, -1), -2, 0),
-            ):
-                yield words, layer, {**params, "kernel": moved.reshape(kernel.shape)}, state
+            for order in (to_last(flattened), to_first(flattened)):
+                yield words, layer, {**params, "kernel": kernel[order]}, state

@@ -26,6 +26,8 @@ HEADER = ("here", "there", "shape", "difference")
 SAMPLES = 256
 #: what a pair of arrays of one shape is worth that do not agree, where one that agrees is worth 1
 SHAPE_ALONE = 0.1
+#: layers without a counterpart that are tried with other settings, from the first on
+SUSPECTS = 8
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Comparison(Tabular):
 
     Attributes:
         pairs: every layer, in the order of computation.
-        first: the first layer whose output differs, or that has no counterpart where another one is; None.
+        first: the first layer whose output differs, or that has no counterpart where another one is; None: there is no
+            difference.
         causes: what would explain that difference: with this change the layer gives what is there.
         tolerance: the difference from which on outputs differ.
     """
@@ -83,7 +86,7 @@ class Comparison(Tabular):
 
 @dataclass
 class _Output:
-    """What one layer makes: the layer with its entries, its input and its output."""
+    """The output of one layer, with the layer, its entries and its inputs."""
 
     path: str
     layer: Any
@@ -144,7 +147,7 @@ def compare(
 
 
 def _outputs(net: Any, params: Params, state: State, x: Any) -> list[_Output]:
-    """What every layer that is no composition makes, in the order of computation."""
+    """The outputs of all layers that are no compositions, in the order of computation."""
     layers: dict[str, Any] = {}
 
     def keep(seen: Any) -> Observed | None:
@@ -229,25 +232,33 @@ def _explained(
     tolerance: float,
 ) -> Comparison:
     """The first difference and its causes: a layer without a counterpart before it may be the one that differs."""
-    names = list(there)
-    last = max(links, default=-1)
+    arrays, found = list(there.values()), tuple(pairs)
     stop = bad[0] if bad is not None else len(here)
-    agreed = [i for i in links if i < stop]
-    suspects = range(max(agreed, default=-1) + 1, stop + 1 if bad is not None else len(here))
-    if bad is None and (last == len(here) - 1 or not len(here)):
-        return Comparison(tuple(pairs), None, (), tolerance)
-    begin = links[max(agreed)] + 1 if agreed else 0
-    end = (bad[1] if bad is not None else len(names) - 1) + 1
+    agreed = max((i for i in links if i < stop), default=-1)
+    rest = arrays[links[agreed] + 1 if agreed >= 0 else 0 : bad[1] + 1 if bad is not None else None]
+    if bad is None and agreed == len(here) - 1:
+        more = [pair for pair in pairs if not pair.path][-len(rest) :] if rest else []
+        if rest and not any(_agree(array, here[-1], flattened[-1], tolerance) for array in rest):
+            return Comparison(found, more[0], ("it has no counterpart here, and changes the output",), tolerance)
+        return Comparison(found, None, (), tolerance)
+    if bad is None and not rest:  # what follows here is computed without a module there
+        return Comparison(found, None, (), tolerance)
+    suspects = range(agreed + 1, stop + 1 if bad is not None else len(here))[:SUSPECTS]
     for i in suspects:
-        for name in names[begin:end]:
-            causes = likely_causes(here[i], there[name], flattened[i], tolerance)
-            if causes:
-                first = next(pair for pair in pairs if pair.path == here[i].path)
-                return Comparison(tuple(pairs), first, tuple(causes), tolerance)
-    if bad is None and not names[begin:end]:  # what follows here has no counterpart there at all
-        return Comparison(tuple(pairs), None, (), tolerance)
-    path = here[bad[0] if bad is not None else suspects[0]].path
-    return Comparison(tuple(pairs), next(pair for pair in pairs if pair.path == path), (), tolerance)
+        causes = likely_causes(here[i], rest, flattened[i], tolerance)
+        if causes:
+            return Comparison(found, _pair_of(here[i], pairs), tuple(causes), tolerance)
+    return Comparison(found, _pair_of(here[bad[0] if bad is not None else suspects[0]], pairs), (), tolerance)
+
+
+def _agree(array: np.ndarray, one: _Output, flattened: Shape | None, tolerance: float) -> bool:
+    """Whether an array there is the output of a layer here."""
+    there = arranged(array, one.output, flattened)
+    return there is not None and difference(one.output, there) <= tolerance
+
+
+def _pair_of(one: _Output, pairs: list[Pair]) -> Pair:
+    return next(pair for pair in pairs if pair.path == one.path)
 
 
 def _aligned(here: list[_Output], arrays: list[list[np.ndarray | None]], tolerance: float) -> dict[int, int]:

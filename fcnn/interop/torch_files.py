@@ -96,25 +96,28 @@ def _read_file(path: Path) -> Any:
                 f"{path.name} is read with safetensors, which is not installed: pip install 'fcnn[interop]'"
             ) from None
         return load_file(path)
-    if not zipfile.is_zipfile(path):
-        if not path.exists():
-            raise ValueError(f"there is no file {path}")
-        raise ValueError(
-            f"{path} is not a zip file as torch.save writes it since PyTorch 1.6; with PyTorch, load it by "
-            "torch.load(path, weights_only=True) and give its state dict"
-        )
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        pickles = [name for name in names if name.endswith("data.pkl") and name.count("/") <= 1]
-        if not pickles:
-            raise ValueError(f"{path} holds no data.pkl, so torch.save did not write it")
-        folder = pickles[0][: -len("data.pkl")]
-        order = archive.read(f"{folder}byteorder").decode() if f"{folder}byteorder" in names else "little"
-        reader = _Unpickler(io.BytesIO(archive.read(pickles[0])), archive, f"{folder}data/", order)
-        try:
-            return reader.load()
-        except (pickle.UnpicklingError, KeyError, EOFError, AttributeError, IndexError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} cannot be read as tensors alone ({error}); nothing in it was run") from None
+    if not path.exists():
+        raise ValueError(f"there is no file {path}")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return _unpickled(archive)
+    except Exception as error:  # a damaged archive or pickle fails in any way there is
+        raise ValueError(f"{path} cannot be read as tensors alone ({error}); nothing in it was run") from None
+    raise ValueError(
+        f"{path} is not a zip file as torch.save writes it since PyTorch 1.6; with PyTorch, load it by "
+        "torch.load(path, weights_only=True) and give its state dict"
+    )
+
+
+def _unpickled(archive: zipfile.ZipFile) -> Any:
+    names = archive.namelist()
+    pickles = [name for name in names if name.endswith("data.pkl") and name.count("/") <= 1]
+    if not pickles:
+        raise ValueError("it holds no data.pkl, so torch.save did not write it")
+    folder = pickles[0][: -len("data.pkl")]
+    order = archive.read(f"{folder}byteorder").decode() if f"{folder}byteorder" in names else "little"
+    return _Unpickler(io.BytesIO(archive.read(pickles[0])), archive, f"{folder}data/", order).load()
 
 
 class _Unpickler(pickle.Unpickler):

@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 
 from ..geometry import Shape
+from .channel_order import to_first, to_last, transposed_kernel
 from .slots import Slot
 
 #: the names that PyTorch's modules give to what a normalisation stores
@@ -64,10 +65,8 @@ def from_torch_layout(slot: Slot, name: str, array: np.ndarray) -> np.ndarray:
         return moved.reshape(*kernel, into, out)
     if kernel:
         return np.moveaxis(array.reshape(out, into, *kernel), (0, 1), (-1, -2))
-    if slot.flattened is not None:
-        *space, channels = slot.flattened
-        array = np.moveaxis(array.reshape(out, channels, *space), 1, -1)
-    return array.reshape(out, into).T
+    array = array.reshape(out, into)
+    return (array if slot.flattened is None else array[:, to_last(slot.flattened)]).T
 
 
 def to_torch_layout(slot: Slot, name: str, array: np.ndarray, shape: Shape | None = None) -> np.ndarray:
@@ -77,18 +76,11 @@ def to_torch_layout(slot: Slot, name: str, array: np.ndarray, shape: Shape | Non
     if name != "kernel":
         made = _channels_first(slot, array)
     elif slot.transposed:
-        *kernel, into, out = array.shape
-        groups = slot.layer.groups
-        split = array.reshape(*kernel, into, groups, out // groups)
-        made = np.moveaxis(split, (-2, -3, -1), (0, 1, 2)).reshape(into * groups, out // groups, *kernel)
+        made = transposed_kernel(array, slot.layer.groups)
     elif array.ndim > 2:
         made = np.moveaxis(array, (-1, -2), (0, 1))
     else:
-        made = array.T
-        if slot.flattened is not None:
-            *space, channels = slot.flattened
-            made = np.moveaxis(made.reshape(-1, *space, channels), -1, 1)
-        made = made.reshape(array.shape[1], array.shape[0])
+        made = array.T if slot.flattened is None else array.T[:, to_first(slot.flattened)]
     return np.ascontiguousarray(made if shape is None else made.reshape(shape))
 
 
@@ -97,8 +89,7 @@ def _channels_last(slot: Slot, array: np.ndarray, shape: Shape) -> np.ndarray:
     if len(shape) > 1 and array.ndim == len(shape):
         array = np.moveaxis(array, 0, -1)
     elif slot.flattened is not None and array.size == prod(slot.flattened):
-        *space, channels = slot.flattened
-        array = np.moveaxis(array.reshape(channels, *space), 0, -1)
+        array = array.ravel()[to_last(slot.flattened)]
     return array.reshape(shape)
 
 
@@ -106,5 +97,5 @@ def _channels_first(slot: Slot, array: np.ndarray) -> np.ndarray:
     if array.ndim > 1:
         return np.moveaxis(array, -1, 0)
     if slot.flattened is not None and array.size == prod(slot.flattened):
-        return np.moveaxis(array.reshape(slot.flattened), -1, 0).ravel()
+        return array[to_first(slot.flattened)]
     return array

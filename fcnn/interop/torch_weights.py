@@ -234,11 +234,17 @@ def _candidates(net: Any, modules: list[Module], shape: Shape | None) -> Iterabl
     first = kernels[0] if kernels else np.zeros((1, 3, 1, 1))
     rank, known = max(first.ndim - 2, 0), {first.shape[1], 3, 1}
     for channels in sorted(known, key=lambda n: (n != first.shape[1], n)):
+        before: list[Any] = []
         for side in SIDES if rank else (0,):
             try:
-                yield slots(net, (*(side,) * rank, channels))
+                found = slots(net, (*(side,) * rank, channels))
             except (ValueError, TypeError):
                 continue
+            shapes = [(slot.params, slot.state) for slot in found]
+            if shapes == before:
+                break  # no array depends on the size of the space
+            before = shapes
+            yield found
 
 
 def _pairs(

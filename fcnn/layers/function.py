@@ -108,6 +108,7 @@ _OF_NUMBERS = frozenset({
 
 
 def _known(function: Callable[..., Any]) -> bool:
+    """Whether a function is one of those."""
     try:
         return function in _OF_NUMBERS
     except TypeError:

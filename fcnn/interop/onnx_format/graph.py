@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from ...geometry import Shape
+from ..channel_order import to_first, to_last
 
 
 class Inexpressible(ValueError):
@@ -105,6 +105,12 @@ class Graph:
         """Add a vector of integers, such as axes or a shape."""
         return self.weight(np.asarray(numbers, np.int64), "numbers")
 
+    def end(self, value: Value, label: str) -> None:
+        """Give an output of the network its name."""
+        self.path = ""
+        node = self._helper.make_node("Identity", [self.image(value)], [self.fresh(label)], name=label)
+        self.nodes.append(node)
+
     # values
 
     def made(self, name: str, shape: Shape, order: Shape | None = None, flat: Shape | None = None) -> Value:
@@ -116,6 +122,12 @@ class Graph:
         value = self.in_order(value)
         if value.order == tuple(order):
             return value
+        before, after = (
+            [axis for axis in axes if axis == 0 or value.shape[axis] != 1] for axes in (value.order, order)
+        )
+        if before == after and value.constant is None:  # axes of one sample change places: no number moves
+            sizes = self.integers([0, *(value.shape[axis] for axis in order[1:])])
+            return Value(self.node("Reshape", [value.name, sizes]), value.shape, tuple(order))
         steps = [value.order.index(axis) for axis in order]
         return Value(self.node("Transpose", [self.named(value)], perm=steps), value.shape, tuple(order))
 
@@ -127,9 +139,7 @@ class Graph:
         """A flattened value with its numbers in the order that they have here."""
         if value.flat is None:
             return value
-        *space, channels = value.flat
-        places = np.moveaxis(np.arange(prod(value.flat)).reshape(channels, *space), 0, -1).ravel()
-        name = self.node("Gather", [value.name, self.integers(places.tolist())], axis=1)
+        name = self.node("Gather", [value.name, self.integers(to_last(value.flat).tolist())], axis=1)
         return Value(name, value.shape, value.order)
 
     def named(self, value: Value) -> str:
@@ -155,7 +165,6 @@ class Graph:
                     raise Inexpressible("uses numbers that differ from example to example")
                 array = array[:1]
             if other.flat is not None and array.shape[1] > 1:
-                *space, channels = other.flat
-                array = np.moveaxis(array.reshape(*space, channels), -1, 0).reshape(1, -1)
+                array = array[:, to_first(other.flat)]
             array = np.transpose(array, other.order)
         return self.weight(array.astype(self.dtype) if array.dtype.kind == "f" else array)

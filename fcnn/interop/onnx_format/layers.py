@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ... import geometry
+from ... import geometry, names
 from ... import layers as ours
-from ...compose.parts import Composite
 from ...geometry import Shape
 from ...identity import nearest
 from ...ops.pad import cropped
 from ...ops.pool import pool_windows
 from ...scan import Scan
 from ...transposed import transposed
+from ..channel_order import to_first, transposed_kernel
 from . import norms
 from .graph import Graph, Inexpressible, Value, channels_first
 
@@ -25,30 +25,17 @@ Arrays = dict[str, np.ndarray]
 #: (graph, layer, its arrays by name, its input, shape of its output with the batch) to its output
 Rule = Callable[[Graph, Any, Arrays, Value, Shape], Value]
 
-#: modes of padding that copy samples, in ONNX
-_MODES = {"wrap": "wrap", "reflect": "reflect", "edge": "edge"}
 
-
-def convert(graph: Graph, layer: Any, arrays: Arrays, value: Value, out: Shape) -> Value:
-    """Add the nodes of a layer that is no composition.
+def rule_of(layer: Any) -> Rule | None:
+    """How a layer that is no composition is written; None: operation by operation.
 
     Raises:
         Inexpressible: ONNX has no form for it.
     """
-    kind = nearest(layer, {**RULES, **_WHY})
-    if kind is None or kind in _WHY or isinstance(layer, Composite) or not _counts(layer, kind):
-        said = _WHY.get(kind) if kind is not None else None
-        raise Inexpressible(
-            said or "is a layer of its own; write it as a function of jax.numpy, or its parts as layers"
-        )
-    return RULES[kind](graph, layer, arrays, value, out)
-
-
-def _counts(layer: Any, kind: type) -> bool:
-    """Whether a subclass computes what its base class does."""
-    return all(
-        getattr(type(layer), name, None) is getattr(kind, name, None) for name in ("forward", "forward_eval", "run")
-    )
+    kind = nearest(layer, (*RULES, *_WHY))
+    if kind in _WHY:
+        raise Inexpressible(f"{names.code(layer)} {_WHY[kind]}")
+    return RULES.get(kind) if kind is not None else None
 
 
 def _sizes(value: Any, rank: int) -> list[int]:
@@ -67,7 +54,7 @@ def _padded(graph: Graph, value: Value, pads: Any, fill: str = "constant", const
     amounts = graph.integers([0, 0, *(lo for lo, _ in pads), 0, 0, *(hi for _, hi in pads)])
     if fill == "constant":
         return graph.node("Pad", [name, amounts, graph.floats(constant)], mode="constant")
-    return graph.node("Pad", [name, amounts], mode=_MODES[fill])
+    return graph.node("Pad", [name, amounts], mode=fill)
 
 
 def _conv(graph: Graph, layer: Any, arrays: Arrays, value: Value, out: Shape) -> Value:
@@ -98,14 +85,10 @@ def _conv_transpose(graph: Graph, layer: Any, arrays: Arrays, value: Value, out:
     full = [(n - 1) * s + d * (k - 1) + 1 for n, s, d, k in zip(space, stride, dilation, kernel, strict=True)]
     more = [max(w + lo - n, 0) for w, (lo, _), n in zip(wanted, crops, full, strict=True)]
     ends = [n + m - w - lo for n, m, w, (lo, _) in zip(full, more, wanted, crops, strict=True)]
-    weights, groups = arrays["kernel"], layer.groups  # (*kernel, in // groups, out) to (in, out // groups, *kernel)
-    *_, into, features = weights.shape
-    split = weights.reshape(*kernel, into, groups, features // groups)
-    moved = np.moveaxis(split, (-2, -3, -1), (0, 1, 2)).reshape(into * groups, features // groups, *kernel)
-    inputs = [graph.image(value), graph.floats(moved, "kernel")]
+    inputs = [graph.image(value), graph.floats(transposed_kernel(arrays["kernel"], layer.groups), "kernel")]
     inputs += [graph.floats(arrays["bias"], "bias")] if "bias" in arrays else []
     made = graph.node(
-        "ConvTranspose", inputs, kernel_shape=kernel, strides=stride, dilations=dilation, group=groups,
+        "ConvTranspose", inputs, kernel_shape=kernel, strides=stride, dilations=dilation, group=layer.groups,
         pads=[lo for lo, _ in crops] + ends, output_padding=more,
     )  # fmt: skip
     return graph.made(made, out)
@@ -115,9 +98,7 @@ def _dense(graph: Graph, layer: Any, arrays: Arrays, value: Value, out: Shape) -
     kernel, bias = arrays["kernel"], arrays.get("bias")
     more = [graph.floats(bias, "bias")] if bias is not None else []
     if value.rank == 2:
-        if value.flat is not None:
-            *space, channels = value.flat
-            kernel = np.moveaxis(kernel.reshape(*space, channels, -1), -2, 0).reshape(kernel.shape)
+        kernel = kernel if value.flat is None else kernel[to_first(value.flat)]
         return graph.made(graph.node("Gemm", [value.name, graph.floats(kernel, "kernel"), *more]), out)
     rank = value.rank - 2  # a dense layer at every position is a convolution of one sample
     weight = graph.floats(kernel.T.reshape(*kernel.T.shape, *[1] * rank), "kernel")
@@ -146,6 +127,8 @@ def _pool(kind: str) -> Rule:
         options: dict[str, Any] = {
             "kernel_shape": list(windows.kernel), "strides": list(windows.stride), "dilations": list(windows.dilation),
         }  # fmt: skip
+        if windows.fill == "constant" and all(max(pair) < k for pair, k in zip(pads, windows.kernel, strict=True)):
+            options["pads"], pads = _pads(pads), [(0, 0)] * len(pads)  # else by a node of its own
         if kind == "LpPool":
             power = float(layer.power)
             if power != int(power):
@@ -166,7 +149,8 @@ def _average(
 ) -> Value:
     """Sums over windows times the share of a sample, which differs at borders."""
     count = prod(windows.kernel)
-    sums = graph.node("AveragePool", [_padded(graph, value, pads, windows.fill)], **options)
+    name = _padded(graph, value, pads, windows.fill)
+    sums = graph.node("AveragePool", [name], count_include_pad=1, **options)
     if layer.divisor is not None:
         return graph.made(graph.node("Mul", [sums, graph.floats(count / layer.divisor)]), out)
     samples = [np.asarray(n, float) for n in windows.counts(padding=layer.count_padding)]
@@ -282,8 +266,8 @@ _RESIZE: dict[tuple[str, bool], dict[str, Any]] = {
 
 def _resize(graph: Graph, layer: Any, arrays: Arrays, value: Value, out: Shape) -> Value:
     options = _RESIZE.get((layer.method, layer.align_corners))
-    _whole = layer.scale is None or all(float(s).is_integer() for s in np.atleast_1d(layer.scale))
-    if options is not None and _whole and layer.convention == "torch" and not layer.antialias and value.rank <= 4:
+    exact = layer.scale is None or all(float(s).is_integer() for s in np.atleast_1d(layer.scale))
+    if options is not None and exact and layer.convention == "torch" and not layer.antialias and value.rank <= 4:
         sizes = graph.integers([out[-1], *out[1:-1]])
         kept = graph.node("Slice", [graph.node("Shape", [graph.image(value)]), *map(graph.integers, ([0], [1]))])
         wanted = graph.node("Concat", [kept, sizes], axis=0)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...geometry import Shape
+from ..channel_order import to_first
 from .graph import Graph, Inexpressible, Value, channels_first
 
 Arrays = dict[str, np.ndarray]
@@ -17,15 +18,13 @@ def batch_norm(graph: Graph, layer: Any, arrays: Arrays, value: Value, out: Shap
     if not layer.running:  # by the statistics of the batch
         value = graph.in_order(value)
         axes = [value.axis(axis) for axis in range(value.rank - 1)]
-        return Value(
-            _affine(graph, _normalised(graph, value.name, axes, layer.epsilon), arrays, value), value.shape, value.order
-        )
+        name = _normalised(graph, value.name, axes, layer.epsilon)
+        return Value(_affine(graph, name, arrays, value), value.shape, value.order)
     channels = value.shape[-1]
     scale, bias = arrays.get("scale", np.ones(channels)), arrays.get("bias", np.zeros(channels))
     order: Any = slice(None)
     if value.flat is not None:
-        *space, last = value.flat
-        order = np.moveaxis(np.arange(channels).reshape(*space, last), -1, 0).ravel()
+        order = to_first(value.flat)
     named = [("scale", scale), ("bias", bias), ("mean", arrays["mean"]), ("variance", arrays["variance"])]
     weights = [graph.floats(array[order], name) for name, array in named]
     given = value.name if value.flat is not None else graph.image(value)

@@ -14,6 +14,7 @@ from ...checks import check_mapping
 from ...compose.parts import lift
 from ...errors import layer_path
 from ...geometry import Shape, check_shape
+from ...layer import Context
 from ...layers.function import Function
 from ...paths import path_of
 from ...tracing.api import trace
@@ -112,9 +113,7 @@ def _ends(graph: Graph, traced: Trace, made: list[Value]) -> list[tuple[str, Val
     found = []
     for (place, _), value in zip(places, made, strict=True):
         label = "output" + "".join(f"/{getattr(step, 'key', getattr(step, 'idx', ''))}" for step in place)
-        graph.path = ""
-        name = graph.image(graph.in_order(value))
-        graph.nodes.append(graph._helper.make_node("Identity", [name], [graph.fresh(label)], name=label))
+        graph.end(value, label)
         found.append((label, value))
     return found
 
@@ -131,8 +130,15 @@ class _Writer:
     def __init__(self, graph: Graph, params: Params, state: State) -> None:
         self.graph, self.params, self.state = graph, params, state
 
-    def run(self, traced: Trace, known: dict[int, Value], copies: Shape) -> list[Value]:
-        """Add all nodes of a trace; gives its outputs."""
+    def run(self, traced: Trace, known: dict[int, Value], copies: Shape, place: str = "") -> list[Value]:
+        """Add all nodes of a trace; gives its outputs.
+
+        Args:
+            traced: the trace.
+            known: its values so far, by number.
+            copies: the number of the copy in each of the repeats around it.
+            place: the name of its nodes; "": that of each.
+        """
         for number, path in traced.params:
             known.setdefault(number, self._constant(self._entry(self.params, path, copies)))
         for number, path in traced.state:
@@ -140,11 +146,14 @@ class _Writer:
         for number, value in traced.constants:
             known.setdefault(number, self._constant(value))
         for node in traced.nodes:
-            self.graph.path = node.path + "".join(f"[{copy}]" for copy in copies)
+            self.graph.path = place or node.path + "".join(f"[{copy}]" for copy in copies)
             try:
                 made = self._node(traced, node, [known.get(n) for n in node.inputs], known, copies)
             except Inexpressible as error:
-                raise ValueError(f"to_onnx: {self.graph.path or node.what}: {error}") from None
+                raise ValueError(
+                    f"to_onnx: {self.graph.path or node.what}: {error}; write this part with other operations, or the "
+                    "whole network by interop.export"
+                ) from None
             known.update(zip(node.outputs, made, strict=True))
         return [known[number] for number in traced.outputs]
 
@@ -171,13 +180,25 @@ class _Writer:
                 return [found]
             (inside,) = node.inside
             return self.run(inside, dict(zip(inside.inputs, operands, strict=True)), copies)
-        if len(operands) != 1 or len(shapes) != 1:
-            raise Inexpressible(f"{names.code(node.layer)} takes or gives several arrays, and has no form here")
+        rule = layers.rule_of(node.layer)
+        if rule is None:
+            return self._by_operations(node, operands, known, copies)
         arrays = {name: np.asarray(known[n].constant) for name, n in (*node.params, *node.state)}
         try:
-            return [layers.convert(self.graph, node.layer, arrays, operands[0], shapes[0])]
+            return [rule(self.graph, node.layer, arrays, operands[0], shapes[0])]
         except Inexpressible as error:
             raise Inexpressible(f"{names.code(node.layer)} {error}") from None
+
+    def _by_operations(self, node: Node, operands: list[Any], known: dict[int, Value], copies: Shape) -> list[Value]:
+        """A layer of the user's own, or one that ONNX does not have, operation by operation."""
+        params, state = ({name: known[n].constant for name, n in own} for own in (node.params, node.state))
+
+        def computed(*inputs: Any) -> Any:
+            return node.layer.run(Context(train=False, plan=False), params, state, inputs)[0]
+
+        (use,) = trace(Function(computed), *(value.shape[1:] for value in operands)).nodes
+        (inside,) = use.inside
+        return self.run(inside, dict(zip(inside.inputs, operands, strict=True)), copies, self.graph.path)
 
     def _operation(
         self, node: Node, operands: list[Any], shapes: list[Shape], known: dict[int, Value], copies: Shape
