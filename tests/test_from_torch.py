@@ -1,6 +1,5 @@
 """Weights from PyTorch: networks of fcnn.models compute what PyTorch's own modules compute, to rounding."""
 
-import json
 import pickle
 import zipfile
 
@@ -375,8 +374,13 @@ MISTAKES = {
         ValueError,
         r"dense1 with bias \(3,\), kernel .* no counterpart",
     ),
-    "extra": ({**STATE, "aux.weight": torch.ones(5, 6)}, {}, ValueError, r"aux.weight with \(5, 6\)|aux with \(5, 6\)"),
-    "no bias": (without(STATE, "0.bias"), {}, ValueError, r"1 of 3 entries do not fit|0 with \(2, 1, 3, 3\)"),
+    "extra": (
+        {**STATE, "aux.weight": torch.ones(5, 6)},
+        {},
+        ValueError,
+        r"1 of 4 entries .*\n  aux with \(5, 6\) has no counterpart here",
+    ),
+    "no bias": (without(STATE, "0.bias"), {}, ValueError, r"0 with \(2, 1, 3, 3\) has no .* here, and conv1 with bias"),
     "another kernel": (
         {**STATE, "0.weight": torch.ones(2, 1, 5, 5)},
         {},
@@ -423,4 +427,3 @@ def test_a_difference_would_be_seen():
     kernel = params["dense1"]["kernel"]
     wrong = params | {"dense1": params["dense1"] | {"kernel": kernel.reshape(4, 2, 3).swapaxes(0, 1).reshape(8, 3)}}
     assert np.abs(net.apply(wrong, x, state=state) - wanted).max() > 1e-2
-    json.dumps(sorted(params))  # names are plain strings
