@@ -146,6 +146,17 @@ KNOWN = {
         "recognised: fcnn.serial(fcnn.Conv(2, 2, stride=2)",
         "1 of 1,715 shares are not zero",
     ],
+    "06_the_same_word_elsewhere": [
+        "centres [0, 2, 4, 6]",
+        "centres [1, 3, 5, 7]",
+        "Keras   [  1.   2.  13.  20. 130. 200.]",
+        "PyTorch [  2.  13.  20. 130. 200. 300.]",
+        "reversed  [  3.   2.  31.  20. 310. 200.]  largest difference 0.0e+00",
+        "[[0.44 0.67 0.67]",  # 4 / 9 and 6 / 9
+        "unbiased=True   variance 2.0",
+        "unbiased=False  variance 1.0",
+        "PyTorch  s.d. 0.0240, by the formula 0.0241",
+    ],
     "03_train_a_network": [
         "6,138 parameters",  # 144 + 32 + 4,608 + 64 + 1,290
         "('params', 'state', 'optimizer_state', 'key', 'step')",

@@ -1,0 +1,257 @@
+"""Rows of the page about convolution."""
+
+from .row import Argument, Row, Section, Signature
+
+SIGNATURE = Signature(
+    ("Conv2d", "Conv2D", "Conv", "Conv", "Conv"),
+    (
+        Argument("out_channels", "filters", "features", "", "features"),
+        Argument("kernel_size", "kernel_size", "kernel_size", "kernel_shape", "kernel"),
+        Argument("stride=1", "strides=(1, 1)", "strides=1", "strides", "stride=1"),
+        Argument("padding=0", "padding='valid'", "padding='SAME'", "pads", "padding='VALID'"),
+        Argument("padding_mode='zeros'", "", "padding", "", "padding='VALID'"),
+        Argument("dilation=1", "dilation_rate=(1, 1)", "kernel_dilation=1", "dilations", "dilation=1"),
+        Argument("", "", "input_dilation=1", "", ""),
+        Argument("groups=1", "groups=1", "feature_group_count=1", "group=1", "groups=1"),
+        Argument("bias=True", "use_bias=True", "use_bias=True", "", "bias=True"),
+    ),
+)
+
+ROWS = (
+    Row(
+        "conv-channels",
+        "channels",
+        {"PyTorch": "Conv2d(4, 6, 3)", "ONNX": "Conv(W=[6, 4, 3, 3], B=[6])"},
+        "4 input channels, 6 features, no padding. fcnn takes the input channels from the shape given to init.",
+        "Conv(6, 3)",
+    ),
+    Row(
+        "conv-default-padding",
+        "padding, by default",
+        {"Flax": "Conv(6, (3, 3))"},
+        "Flax pads by default and keeps the size. PyTorch, Keras, ONNX and fcnn do not pad.",
+        'Conv(6, 3, padding="SAME")',
+        ("Conv(6, 3)",),
+    ),
+    Row(
+        "conv-one-dimension",
+        "kernel size (3,) on images",
+        {"Flax": "Conv(6, (3,))"},
+        "A one-dimensional kernel. All axes before the last space axis count as batch.",
+        'Conv(6, (1, 3), padding="SAME")',
+        weights={"Flax": {"kernel": "kernel[None]"}},
+    ),
+    Row(
+        "conv-padding-by-axis",
+        "padding, a number for each axis",
+        {"PyTorch": "Conv2d(4, 6, 3, padding=(2, 1))", "Flax": "Conv(6, (3, 3), padding=(2, 1))"},
+        "The same number of zeros at both ends of an axis. In fcnn a pair of numbers is (before, after).",
+        "Conv(6, 3, padding=((2, 2), (1, 1)))",
+        ("Conv(6, 3, padding=((2, 1), (2, 1)))",),
+    ),
+    Row(
+        "conv-padding-pairs",
+        "padding in pairs",
+        {"Flax": "Conv(6, (3, 3), padding=((2, 1), (0, 1)))"},
+        "(before, after) for each axis, as in fcnn.",
+        "Conv(6, 3, padding=((2, 1), (0, 1)))",
+    ),
+    Row(
+        "conv-pads",
+        "pads",
+        {"ONNX": "Conv(W=[6, 4, 3, 3], B=[6], pads=[2, 0, 1, 1])"},
+        "All numbers before the axes come first, then all numbers after them.",
+        "Conv(6, 3, padding=((2, 1), (0, 1)))",
+        ("Conv(6, 3, padding=((2, 0), (1, 1)))",),
+    ),
+    Row(
+        "conv-one-zero-stride-2",
+        "one zero at either end, stride 2",
+        {
+            "PyTorch": "Conv2d(4, 6, 3, stride=2, padding=1)",
+            "Flax": "Conv(6, (3, 3), strides=2, padding=1)",
+            "ONNX": "Conv(W=[6, 4, 3, 3], B=[6], strides=[2, 2], pads=[1, 1, 1, 1])",
+        },
+        "Windows are centred on samples 0, 2, 4 and 6 of 8. For an even number of samples this is not SAME.",
+        "Conv(6, 3, stride=2, padding=1)",
+        ('Conv(6, 3, stride=2, padding="SAME")',),
+    ),
+    Row(
+        "conv-same-stride-2",
+        "same, stride 2",
+        {
+            "Keras": 'Conv2D(6, 3, strides=2, padding="same")',
+            "Flax": 'Conv(6, (3, 3), strides=2, padding="SAME")',
+            "ONNX": 'Conv(W=[6, 4, 3, 3], B=[6], strides=[2, 2], auto_pad="SAME_UPPER")',
+        },
+        "The fewest zeros that give ceil(n / stride) outputs, the odd one at the end. Windows are centred on samples "
+        "1, 3, 5 and 7 of 8.",
+        'Conv(6, 3, stride=2, padding="SAME")',
+        ("Conv(6, 3, stride=2, padding=1)", 'Conv(6, 3, stride=2, padding="SAME_LOWER")'),
+    ),
+    Row(
+        "conv-same-lower",
+        "the odd zero before",
+        {"ONNX": 'Conv(W=[6, 4, 3, 3], B=[6], strides=[2, 2], auto_pad="SAME_LOWER")'},
+        "The same number of zeros, the odd one at the beginning.",
+        'Conv(6, 3, stride=2, padding="SAME_LOWER")',
+        ('Conv(6, 3, stride=2, padding="SAME")',),
+    ),
+    Row(
+        "conv-same-even-kernel",
+        "same, even kernel",
+        {
+            "PyTorch": 'Conv2d(4, 6, 4, padding="same")',
+            "Keras": 'Conv2D(6, 4, padding="same")',
+            "Flax": 'Conv(6, (4, 4), padding="SAME")',
+        },
+        'All put the odd zero at the end. PyTorch accepts "same" only with stride 1.',
+        'Conv(6, 4, padding="SAME")',
+        ("Conv(6, 4, padding=2)", 'Conv(6, 4, padding="SAME_LOWER")'),
+    ),
+    Row(
+        "conv-causal",
+        "causal",
+        {
+            "PyTorch": "Sequential(ConstantPad1d((4, 0), 0.0), Conv1d(4, 6, 3, dilation=2))",
+            "Keras": 'Conv1D(6, 3, dilation_rate=2, padding="causal")',
+            "Flax": 'Conv(6, (3,), kernel_dilation=2, padding="CAUSAL")',
+        },
+        "dilation (kernel - 1) zeros, all at the beginning. PyTorch has no such option.",
+        'Conv(6, 3, dilation=2, padding="CAUSAL")',
+        ('Conv(6, 3, dilation=2, padding="SAME")',),
+        shape=(2, 9, 4),
+        weights={"PyTorch": {"kernel": "weight1.transpose(2, 1, 0)", "bias": "bias1"}},
+    ),
+    Row(
+        "conv-circular",
+        "circular, half of the kernel",
+        {
+            "PyTorch": 'Conv2d(4, 6, 3, padding=1, padding_mode="circular")',
+            "Flax": 'Conv(6, (3, 3), padding="CIRCULAR")',
+        },
+        "Samples are copied from the other end.",
+        'Conv(6, 3, padding="CIRCULAR")',
+        ('Conv(6, 3, padding="SAME")', 'Conv(6, 3, padding="REFLECT")'),
+    ),
+    Row(
+        "conv-circular-amount",
+        "circular, another amount",
+        {"PyTorch": 'Conv2d(4, 6, 3, stride=2, padding=2, padding_mode="circular")'},
+        "In PyTorch padding is the amount and padding_mode the kind; in fcnn they are one pair.",
+        'Conv(6, 3, stride=2, padding=("CIRCULAR", 2))',
+        ('Conv(6, 3, stride=2, padding="CIRCULAR")',),
+    ),
+    Row(
+        "conv-reflect",
+        "reflect",
+        {
+            "PyTorch": 'Conv2d(4, 6, 3, padding=1, padding_mode="reflect")',
+            "Flax": 'Conv(6, (3, 3), padding="REFLECT")',
+        },
+        "Samples are mirrored at the first and last sample, which are not repeated.",
+        'Conv(6, 3, padding="REFLECT")',
+        ('Conv(6, 3, padding="EDGE")',),
+    ),
+    Row(
+        "conv-replicate",
+        "replicate",
+        {"PyTorch": 'Conv2d(4, 6, 5, padding=2, padding_mode="replicate")'},
+        "The first and last sample are repeated.",
+        'Conv(6, 5, padding=("EDGE", 2))',
+        ('Conv(6, 5, padding=("REFLECT", 2))',),
+    ),
+    Row(
+        "conv-dilation",
+        "dilation",
+        {
+            "PyTorch": "Conv2d(4, 6, 3, dilation=2)",
+            "Keras": "Conv2D(6, 3, dilation_rate=2)",
+            "Flax": 'Conv(6, (3, 3), kernel_dilation=2, padding="VALID")',
+            "ONNX": "Conv(W=[6, 4, 3, 3], B=[6], dilations=[2, 2])",
+        },
+        "The distance between the samples of a window.",
+        "Conv(6, 3, dilation=2)",
+        ("Conv(6, 3, stride=2)",),
+    ),
+    Row(
+        "conv-input-dilation",
+        "input dilation",
+        {"Flax": "Conv(6, (3, 3), input_dilation=2, padding=0)"},
+        "Zeros are inserted between the samples of x. This is a transposed convolution with a reversed kernel.",
+        "ConvTranspose(6, 3, stride=2, padding=2)",
+        ("Conv(6, 3, dilation=2)",),
+        weights={"Flax": {"kernel": "kernel[::-1, ::-1]"}},
+        weights_unlike={"Flax": {"kernel": "kernel"}},
+    ),
+    Row(
+        "conv-groups",
+        "groups",
+        {
+            "PyTorch": "Conv2d(4, 6, 3, groups=2)",
+            "Keras": "Conv2D(6, 3, groups=2)",
+            "Flax": 'Conv(6, (3, 3), feature_group_count=2, padding="VALID")',
+            "ONNX": "Conv(W=[6, 2, 3, 3], B=[6], group=2)",
+        },
+        "The first half of the features depends on the first half of the channels.",
+        "Conv(6, 3, groups=2)",
+    ),
+    Row(
+        "conv-depthwise",
+        "depthwise, 2 features a channel",
+        {"PyTorch": "Conv2d(4, 8, 3, groups=4)"},
+        "Features 2c and 2c + 1 depend on channel c.",
+        "Conv(8, 3, groups=4)",
+    ),
+    Row(
+        "conv-depth-multiplier",
+        "depth_multiplier",
+        {"Keras": "DepthwiseConv2D(3, depth_multiplier=2)"},
+        "As above, with a kernel of axes (height, width, channels, features per channel).",
+        "Conv(8, 3, groups=4)",
+        weights={"Keras": {"kernel": "kernel.reshape(3, 3, 1, 8)"}},
+        weights_unlike={"Keras": {"kernel": "kernel.transpose(0, 1, 3, 2).reshape(3, 3, 1, 8)"}},
+    ),
+    Row(
+        "conv-separable",
+        "separable",
+        {"Keras": "SeparableConv2D(6, 3)"},
+        "Only the second convolution has a bias.",
+        "serial(Conv(4, 3, groups=4, bias=False), Conv(6, 1))",
+        weights={
+            "Keras": {
+                "conv1/kernel": "depthwise_kernel.reshape(3, 3, 1, 4)",
+                "conv2/kernel": "pointwise_kernel",
+                "conv2/bias": "bias",
+            }
+        },
+    ),
+    Row(
+        "conv-unshared",
+        "no sharing of weights",
+        {"Flax": 'ConvLocal(6, (3, 3), padding="VALID")'},
+        "The kernel has axes (output height, output width, inputs, features), with the inputs in the order (channel, "
+        "height, width).",
+        "LocallyConnected(6, 3)",
+        weights={
+            "Flax": {"kernel": "kernel.reshape(6, 5, 4, 3, 3, 6).transpose(0, 1, 3, 4, 2, 5)", "bias": "bias"},
+        },
+        weights_unlike={"Flax": {"kernel": "kernel.reshape(6, 5, 3, 3, 4, 6)"}},
+    ),
+    Row(
+        "conv-kernel-axes",
+        "axes of the kernel",
+        {"PyTorch": "Conv2d(4, 6, 3)"},
+        "(features, channels, height, width). Keras, Flax and fcnn have (height, width, channels, features).",
+        "Conv(6, 3)",
+        weights={"PyTorch": {"kernel": "weight.transpose(2, 3, 1, 0)"}},
+        weights_unlike={"PyTorch": {"kernel": "weight.T"}},
+    ),
+)
+
+CONVOLUTION = Section(
+    "Convolution",
+    "All compute a cross-correlation: the kernel is not reversed.",
+    ROWS,
+    (SIGNATURE,),
+)
