@@ -243,6 +243,16 @@ MINE = {
         ),
         (4, 4, 4, 3),
     ),
+    "as many outputs as were flattened, and kernels of one size and two shapes": (
+        fcnn.serial(
+            fcnn.Conv(2, (1, 3)), fcnn.Conv(2, (3, 1)), fcnn.Flatten(), fcnn.Dense(24), jnp.tanh, fcnn.Dense(3)
+        ),
+        lambda: torch.nn.Sequential(
+            *(torch.nn.Conv2d(2, 2, (1, 3)), torch.nn.Conv2d(2, 2, (3, 1)), torch.nn.Flatten()),
+            *(torch.nn.Linear(24, 24), torch.nn.Tanh(), torch.nn.Linear(24, 3)),
+        ),
+        (5, 6, 2),
+    ),
     "a convolution over what is left, for a dense layer": (
         fcnn.serial(fcnn.Conv(3, 2), fcnn.Flatten(), fcnn.Dense(5)),
         lambda: torch.nn.Sequential(torch.nn.Conv2d(2, 3, 2), torch.nn.Conv2d(3, 5, (3, 4)), torch.nn.Flatten()),
@@ -415,6 +425,14 @@ def test_what_is_ignored_and_what_is_named_are_as_asked():
              for number, name in enumerate(("second", "first")) for kind in ("weight", "bias")}  # fmt: skip
     params, _ = interop.from_torch(twins, state, shape=(3,), names={"a": "first", "b": "second"})
     assert (float(params["a"]["bias"][0]), float(params["b"]["bias"][0])) == (1, 0)
+
+
+def test_kernels_of_one_size_and_two_shapes_are_told_apart():
+    """Registered in another order than they are used in, they have shapes that say which is which."""
+    net = fcnn.serial(fcnn.Conv(2, (1, 3), bias=False), fcnn.Conv(2, (3, 1), bias=False))
+    state = {"a.weight": np.full((2, 2, 3, 1), 2.0), "b.weight": np.full((2, 2, 1, 3), 1.0)}
+    params, _ = interop.from_torch(net, state, shape=(5, 5, 2))
+    assert [float(params[name]["kernel"].max()) for name in ("conv1", "conv2")] == [1, 2]
 
 
 def test_a_difference_would_be_seen():

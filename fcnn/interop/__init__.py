@@ -1,7 +1,10 @@
 """File formats of other frameworks."""
 
 from .comparison import Comparison, compare
+from .equinox_weights import from_equinox
 from .exported import export
+from .flax_weights import from_flax
+from .keras_weights import from_keras
 from .onnx_format import to_onnx
 from .torch_activations import torch_activations
 from .torch_weights import from_torch, to_torch
@@ -11,6 +14,9 @@ __all__ = [
     "Comparison",
     "compare",
     "export",
+    "from_equinox",
+    "from_flax",
+    "from_keras",
     "from_torch",
     "load_weights",
     "read_metadata",
