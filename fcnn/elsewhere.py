@@ -48,10 +48,15 @@ _NAMES = _spread(
         " ".join(f"Global{pool}{n}D" for pool in ("AvgPool", "AveragePooling") for n in "123"): "write "
         "fcnn.GlobalAvgPool()",
         _with_ranks("MaxUnpool"): "write fcnn.MaxUnpool(window) in a graph, or ops.max_unpool(y, indices, space)",
-        _with_ranks("BatchNorm") + " BatchNormalization SyncBatchNorm LazyBatchNorm2d": "write fcnn.BatchNorm(); its "
-        "momentum is the share of the old value that is kept, 0.9 for PyTorch's 0.1",
-        "LayerNormalization": "write fcnn.LayerNorm()",
-        "GroupNormalization": "write fcnn.GroupNorm(groups)",
+        _with_ranks("BatchNorm") + " SyncBatchNorm LazyBatchNorm2d": "write fcnn.BatchNorm(); its momentum is the "
+        "share of the old value that is kept, 0.9 for PyTorch's 0.1",
+        "BatchNormalization": "write fcnn.BatchNorm(); Keras's defaults are fcnn.BatchNorm(momentum=0.99, "
+        "epsilon=1e-3, unbiased=False)",
+        "LayerNormalization": "write fcnn.LayerNorm(); Keras's default is epsilon=1e-3",
+        "LayerNorm2d": "write fcnn.LayerNorm(), which normalises over the channels",
+        "GroupNormalization": "write fcnn.GroupNorm(groups); Keras's default is epsilon=1e-3",
+        "RMSNorm RMSNormalization": "there is no such layer: write fcnn.serial(lambda x: x * "
+        "jax.lax.rsqrt((x * x).mean(-1, keepdims=True) + 1e-6), fcnn.ScaleChannels(1.0))",
         _with_ranks("InstanceNorm") + " InstanceNormalization": "write fcnn.InstanceNorm()",
         "Dropout1d Dropout2d Dropout3d SpatialDropout1D SpatialDropout2D SpatialDropout3D": "write fcnn.Dropout(rate, "
         "whole_channels=True)",
@@ -71,7 +76,8 @@ _NAMES = _spread(
         + " ZeroPadding1D ZeroPadding2D ZeroPadding3D pad": _PAD,
         "CenterCrop Cropping1D Cropping2D Cropping3D": "write fcnn.Crop(amount) or fcnn.Crop(size=size)",
         "Upsample UpsamplingNearest2d UpsamplingBilinear2d UpSampling1D UpSampling2D UpSampling3D Resizing interpolate "
-        "resize": 'write fcnn.Resize(size) or fcnn.Resize(scale=2), with method="nearest", "linear" or "cubic"',
+        "resize": 'write fcnn.Resize(size) or fcnn.Resize(scale=2), with method="nearest" (the default of Upsample), '
+        '"linear" or "cubic"',
         "CrossEntropyLoss MSELoss BCELoss BCEWithLogitsLoss L1Loss NLLLoss losses": _LOSS,
         "Adam AdamW SGD RMSprop Adagrad optim optimizers Optimizer": _OPTIMIZER,
         "Trainer train": "write fcnn.fit(net, (x, y), optimizer=optax.adam(1e-3), epochs=10, key=jax.random.key(0))",
@@ -93,16 +99,20 @@ _NAMES = _spread(
         "TensorFlow's depth_to_space",
         "SpaceToDepth space_to_depth": 'write fcnn.PixelUnshuffle(factor), with order="DCR" for TensorFlow\'s',
         "DropPath drop_path stochastic_depth": "write fcnn.StochasticDepth(rate), last in the body of a residual",
-        "LRN": "write fcnn.LocalResponseNorm()",
+        "LRN": "write fcnn.LocalResponseNorm(size=n, alpha=a / n, k=1) for the alpha a of ONNX and PyTorch",
+        "GELU Gelu": "write lambda x: jax.nn.gelu(x, approximate=False); without it jax.nn.gelu is the approximation "
+        "with tanh",
+        "LeakyReLU LeakyRelu": "write jax.nn.leaky_relu, with slope 0.01, or for Keras's default "
+        "lambda x: jax.nn.leaky_relu(x, 0.3)",
     }
 )
 #: names of activations, and the function in jax.nn
 _ACTIVATIONS = {
     **_spread(
         {
-            "ReLU Relu": "relu", "ReLU6 Relu6": "relu6", "GELU Gelu": "gelu", "SiLU Swish Silu": "silu",
+            "ReLU Relu": "relu", "ReLU6 Relu6": "relu6", "SiLU Swish Silu": "silu",
             "Sigmoid": "sigmoid", "Tanh": "tanh", "Softmax": "softmax", "LogSoftmax": "log_softmax", "ELU Elu": "elu",
-            "LeakyReLU LeakyRelu": "leaky_relu", "SELU Selu": "selu", "CELU": "celu", "Softplus": "softplus",
+            "SELU Selu": "selu", "CELU": "celu", "Softplus": "softplus",
             "Hardtanh HardTanh": "hard_tanh", "Hardswish": "hard_swish", "Hardsigmoid": "hard_sigmoid", "Mish": "mish",
             "Softsign": "soft_sign", "GLU": "glu", "LogSigmoid": "log_sigmoid",
         }

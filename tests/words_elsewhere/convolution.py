@@ -26,6 +26,16 @@ ROWS = (
         "Conv(6, 3)",
     ),
     Row(
+        "conv-channels-first",
+        "layout",
+        {"Keras": 'Conv2D(6, 3, data_format="channels_first")'},
+        "An option in Keras. fcnn has channels last only; the axes of the kernel do not depend on the layout.",
+        "serial(lambda x: jnp.moveaxis(x, 1, -1), Conv(6, 3), lambda x: jnp.moveaxis(x, -1, 1))",
+        ("Conv(6, 3)",),
+        shape=(2, 4, 5, 4),
+        weights={"Keras": {"conv1/kernel": "kernel", "conv1/bias": "bias", "kernel": "kernel", "bias": "bias"}},
+    ),
+    Row(
         "conv-default-padding",
         "padding, by default",
         {"Flax": "Conv(6, (3, 3))"},
@@ -133,6 +143,17 @@ ROWS = (
         "Samples are copied from the other end.",
         'Conv(6, 3, padding="CIRCULAR")',
         ('Conv(6, 3, padding="SAME")', 'Conv(6, 3, padding="REFLECT")'),
+    ),
+    Row(
+        "conv-circular-stride",
+        "circular, stride 2",
+        {
+            "PyTorch": 'Conv2d(4, 6, 3, stride=2, padding=1, padding_mode="circular")',
+            "Flax": 'Conv(6, (3, 3), strides=2, padding="CIRCULAR")',
+        },
+        "Half of the kernel at either end whatever the stride, unlike SAME.",
+        'Conv(6, 3, stride=2, padding="CIRCULAR")',
+        ('Conv(6, 3, stride=2, padding=("CIRCULAR", "SAME"))',),
     ),
     Row(
         "conv-circular-amount",

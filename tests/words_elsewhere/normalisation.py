@@ -122,6 +122,24 @@ ROWS = (
         ("InstanceNorm()",),
     ),
     Row(
+        "batch-norm-frozen-keras",
+        "a frozen batch norm",
+        {"Keras": "BatchNormalization(trainable=False)"},
+        "Keras then uses the running statistics even in training. In fcnn apply does, and fit(trainable=...) for "
+        "frozen parts.",
+        "BatchNorm(epsilon=1e-3)",
+        mode="frozen",
+    ),
+    Row(
+        "batch-norm-frozen-torch",
+        "a frozen batch norm",
+        {"PyTorch": "BatchNorm2d(4).requires_grad_(False)"},
+        "PyTorch goes on using and updating the statistics of the batch until the layer itself is set to eval().",
+        "BatchNorm()",
+        ("BatchNorm(momentum=1.0)",),
+        mode="train",
+    ),
+    Row(
         "batch-norm-axis",
         "axis",
         {"Keras": "BatchNormalization(axis=1)", "Flax": "BatchNorm(axis=1, epsilon=1e-3)"},
@@ -228,6 +246,15 @@ ROWS = (
         "None by default in PyTorch.",
         "InstanceNorm(scale=False, bias=False)",
         ("InstanceNorm(scale=False, bias=False, epsilon=1e-3)",),
+    ),
+    Row(
+        "instance-norm-running",
+        "running statistics",
+        {"PyTorch": "InstanceNorm2d(4, momentum=0.3, affine=True, track_running_stats=True)"},
+        "The mean of the statistics of all examples; used at inference.",
+        "InstanceNorm(running=True, momentum=0.7)",
+        ("InstanceNorm(running=True, momentum=0.3)", "InstanceNorm(running=True, momentum=0.7, unbiased=False)"),
+        mode="train",
     ),
     Row(
         "instance-norm",

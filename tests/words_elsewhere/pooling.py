@@ -123,6 +123,14 @@ ROWS = (
         ("AvgPool(3, stride=2, padding=1, ceil_mode=True)", "AvgPool(3, stride=2, padding=1, count_padding=True)"),
     ),
     Row(
+        "pool-ceil-average-onnx",
+        "ceil_mode in the mean",
+        {"ONNX": "AveragePool(kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)"},
+        "Samples that ceil_mode adds do not count.",
+        "AvgPool(3, stride=2, ceil_mode=True)",
+        ("AvgPool(3, stride=2)", "AvgPool(3, stride=2, ceil_mode=True, divisor=9)"),
+    ),
+    Row(
         "pool-divisor",
         "divisor_override",
         {"PyTorch": "AvgPool2d(3, stride=2, padding=1, divisor_override=4)"},
@@ -157,6 +165,14 @@ ROWS = (
         "Cell i of m extends from floor(i n / m) to ceil((i + 1) n / m); cells may overlap.",
         "AdaptiveAvgPool((3, 2))",
         ("AvgPool((2, 3))",),
+    ),
+    Row(
+        "pool-adaptive-maximum",
+        "cells of an adaptive pool",
+        {"PyTorch": "AdaptiveMaxPool2d((3, 2))", "Keras": "AdaptiveMaxPooling2D((3, 2))"},
+        "The same cells.",
+        "AdaptiveMaxPool((3, 2))",
+        ("MaxPool((2, 3))",),
     ),
     Row(
         "pool-lp-positive",

@@ -26,8 +26,9 @@ class Row:
             :data:`WEIGHTS` does not say.
         weights_unlike: another way to take the arrays over, of the right shapes, that gives another result.
         shape: of x, channels last.
-        mode: "apply": outputs at inference; "train": outputs in training, and the new statistics; "dropout": what is
-            dropped; "kernel" or "bias": the distribution of initial values.
+        mode: "apply": outputs at inference; "train": outputs in training, and the new statistics; "frozen": outputs in
+            training there, at inference here; "dropout": what is dropped; "kernel" or "bias": the distribution of
+            initial values.
         positive: whether all of x is positive.
     """
 

@@ -15,6 +15,8 @@ from .onnx_code import run_onnx
 
 #: how far results may be apart, relative to the largest value
 EXACT = 1e-10
+#: the modes of rows in which the other library trains
+TRAINING = ("train", "dropout", "frozen")
 #: Keras computes every mean over axes in float32
 KERAS_MEANS = 1e-6
 RECURRING = re.compile(r"^(?:layers?_)?(\d+)[._](\w+)$")
@@ -80,7 +82,7 @@ def run_torch(code: str, x: np.ndarray, mode: str) -> list[Result]:
             return [Result(None, {"weight": value.numpy()}, {})]
         if not isinstance(value, torch.nn.Module):
             return [Result(last(value(given).numpy()), {}, {})]
-        module = value.double().train(mode in ("train", "dropout"))
+        module = value.double().train(mode in TRAINING)
         entries = module.state_dict()
         arrays = {k: v.numpy().copy() for k, v in entries.items()}
         if mode not in ("kernel", "bias"):
@@ -129,7 +131,7 @@ def _run_keras(keras: Any, code: str, x: np.ndarray, mode: str) -> Result:
         arrays = filled(arrays)
         for k, w in entries.items():
             w.assign(arrays[k])
-    given = {"training": mode in ("train", "dropout")} if value.__class__.__name__ != "Sequential" else {}
+    given = {"training": mode in TRAINING} if value.__class__.__name__ != "Sequential" else {}
     try:
         y = None if mode in ("kernel", "bias") else np.asarray(value(x, **given))
     except TypeError:  # most layers know no modes
@@ -146,7 +148,7 @@ def run_linen(code: str, x: np.ndarray, mode: str) -> list[Result]:
         value, of_x = evaluated(code, {**vars(linen), "jax": jax, "jnp": jax.numpy}, given)
         if of_x or not isinstance(value, linen.Module):
             return [Result(np.asarray(value if of_x else value(given)), {}, {})]
-        training, options = mode in ("train", "dropout"), {}
+        training, options = mode in TRAINING, {}
         if isinstance(value, linen.BatchNorm):
             options = {"use_running_average": not training}
         if isinstance(value, linen.Dropout):
@@ -192,7 +194,7 @@ def run_nnx(code: str, x: np.ndarray, mode: str) -> list[Result]:
 
     with jax.numpy_dtype_promotion("standard"):
         module = eval(code, {}, {**{name: made(name) for name in NNX}, "jax": jax, "jnp": jax.numpy})
-        getattr(module, "train" if mode in ("train", "dropout") else "eval")()
+        getattr(module, "train" if mode in TRAINING else "eval")()
         entries = {
             str(path[-1]): leaf
             for path, leaf in nnx.to_flat_state(nnx.state(module))

@@ -41,6 +41,14 @@ ROWS = (
         ("ConvTranspose(6, 3, stride=2, padding=1, output_padding=1)",),
     ),
     Row(
+        "transposed-same-lower",
+        "same, the odd sample before",
+        {"ONNX": 'ConvTranspose(W=[4, 6, 3, 3], B=[6], strides=[2, 2], auto_pad="SAME_LOWER")'},
+        "n stride outputs; the odd sample is cropped at the beginning.",
+        'ConvTranspose(6, 3, stride=2, padding="SAME_LOWER")',
+        ('ConvTranspose(6, 3, stride=2, padding="SAME")',),
+    ),
+    Row(
         "transposed-same-kernel-4",
         "same, kernel 4",
         {
