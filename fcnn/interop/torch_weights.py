@@ -43,7 +43,10 @@ def from_torch(
     - a dense layer for a 1x1 convolution and the other way round;
     - normalisations, with running mean and variance.
 
-    Compare what the two networks compute: an equal structure does not mean equal padding or epsilon.
+    Compare what the two networks compute: an equal structure does not mean equal padding or epsilon. Of timm's networks
+    that ``fcnn.models`` has, the weights of ``tf_efficientnet_*`` belong to padding="SAME" and an epsilon of 1e-3, and
+    ``efficientnet_b5`` to ``b7`` have an epsilon of 1e-5 where torchvision and ``fcnn.models`` have 1e-3. Timm's
+    ``resnetv2_*`` lack the normalisation after the first convolution, which is an error.
 
     Args:
         net: the network.
