@@ -17,7 +17,6 @@ from ..layer import Context, Layer
 from ..layers.function import PROBES, abstract, called, lost_batch
 from ..types import Params, State
 from .parts import Composite, Parts, named, walked
-from .serial import calling
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,7 +59,8 @@ class Graph(Composite):
         return y, {name: layers._state[name] for name, _ in self.parts if layers._state.get(name)}
 
     def __repr__(self) -> str:
-        return f"{calling('graph', self.parts)}({names.code(self.wiring)})"
+        layers = ", ".join(f"{name}={names.code(layer)}" for name, layer in self.parts)
+        return f"fcnn.graph({layers})({names.code(self.wiring)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # used as a decorator, graph() binds the network to the wiring's own name

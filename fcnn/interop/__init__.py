@@ -6,6 +6,7 @@ from .exported import export
 from .flax_weights import from_flax
 from .keras_weights import from_keras
 from .onnx_format import to_onnx
+from .onnx_import import from_onnx
 from .torch_activations import torch_activations
 from .torch_weights import from_torch, to_torch
 from .weights import load_weights, read_metadata, save_weights
@@ -17,6 +18,7 @@ __all__ = [
     "from_equinox",
     "from_flax",
     "from_keras",
+    "from_onnx",
     "from_torch",
     "load_weights",
     "read_metadata",
