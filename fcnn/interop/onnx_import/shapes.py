@@ -265,12 +265,11 @@ def gather(b: Builder, node: Node, operands: list[Operand]) -> Made:
 
 
 def gather_nd(b: Builder, node: Node, operands: list[Operand]) -> Made:
-    """GatherND along one axis, as PyTorch's exporter writes an index."""
+    """GatherND along the first axis, as PyTorch's exporter writes an index after a transposition."""
     indices = constant_of(operands[1], "indices").array
-    if indices.shape[-1] != 1 or node.get("batch_dims", 0) > 1 or indices.ndim != 2:
-        raise Unreadable(f"takes entries along {indices.shape[-1]} axes at once")
-    axis = replace(node, attributes={"axis": node.get("batch_dims", 0)})
-    return gather(b, axis, [operands[0], Constant(indices[:, 0])])
+    if indices.shape[-1] != 1 or indices.ndim != 2 or node.get("batch_dims", 0):
+        raise Unreadable(f"takes entries along {indices.shape[-1]} axes, with indices of shape {indices.shape}")
+    return gather(b, replace(node, attributes={"axis": 0}), [operands[0], Constant(indices[:, 0])])
 
 
 def _nested(value: Any) -> Any:
