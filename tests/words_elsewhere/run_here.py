@@ -42,7 +42,8 @@ def taken_over(
     """Params and state of a network from the arrays of another library, by the rules that the page shows."""
     rules = {**WEIGHTS[library].get(kind(net), {}), **row.weights.get(library, {})}
     rules |= row.weights_unlike[library] if unlike else {}
-    shapes = net.init(jax.random.key(0), row.shape[1:]), net.init_state(row.shape[1:])
+    of_one = row.shape[1:]
+    shapes = jax.eval_shape(lambda key: (net.init(key, of_one), net.init_state(of_one)), jax.random.key(0))
 
     def value(path: Any, leaf: Any) -> Any:
         place = "/".join(str(entry.key) for entry in path)
