@@ -32,6 +32,8 @@ class TorchLayout:
         space = tuple(shape[2:])
         if len(shape) == 2 or space == tuple(kernel) or (not kernel and prod(space) == 1):
             return True
+        if 0 < len(kernel) < len(space):  # such as a convolution over time written as one over pictures, (512, 1)
+            return [n for n in space if n > 1] == [n for n in kernel if n > 1]
         # a dense layer here, and there a convolution with a kernel as large as what was flattened
         return not kernel and slot.flattened is not None and space == slot.flattened[:-1]
 

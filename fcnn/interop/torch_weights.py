@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -22,6 +24,8 @@ from .torch_layout import STATE, TorchLayout, to_torch_layout
 
 LAYOUT = TorchLayout()
 
+T = TypeVar("T")
+
 
 def from_torch(
     net: Any,
@@ -30,6 +34,7 @@ def from_torch(
     shape: Shape | None = None,
     ignore: Iterable[str] = (),
     names: Mapping[str, str] | None = None,
+    channels_last: Iterable[str] = (),
 ) -> tuple[Params, State]:
     r"""Params and state of a network from PyTorch's weights.
 
@@ -40,7 +45,8 @@ def from_torch(
     - kernels of convolutions, (out, in // groups, \*kernel) to (\*kernel, in // groups, out), and of transposed ones;
     - dense layers, (out, in) to (in, out); after a flattened space their inputs are put in this library's order, which
       has the channels last;
-    - a dense layer for a 1x1 convolution and the other way round;
+    - a dense layer for a 1x1 convolution and the other way round; a convolution with an axis less, where its kernel has
+      size 1 there;
     - normalisations, with running mean and variance.
 
     Compare what the two networks compute: an equal structure does not mean equal padding or epsilon. Of timm's networks
@@ -56,12 +62,16 @@ def from_torch(
             layers on a flattened space needs to fit.
         ignore: patterns of names in the source that are left out, such as "aux\*"; and counters of batches always are.
         names: by path here, the module there, for layers that the order would match wrongly: {"head": "fc"}.
+        channels_last: patterns of paths of layers whose input is flattened with the channels last in the source as
+            well, so that their weights stay in order. Networks that were converted from TensorFlow transpose before
+            they flatten.
 
     Returns:
         (params, state); floating point numbers in JAX's default dtype, or of 16 bits as they are.
 
     Raises:
-        ValueError: layers or tensors without a counterpart, or of other shapes: all of them are named.
+        ValueError: layers or tensors without a counterpart, or of other shapes: all of them are named; a pattern in
+            ``channels_last`` without a layer.
         TypeError: a source that holds anything but tensors.
 
     Source:
@@ -81,11 +91,17 @@ def from_torch(
     with layer_path("from_torch"):
         net = lift(net)
         pairs = matched(net, _modules(read_tensors(source), tuple(ignore)), shape, names or {}, LAYOUT)
-        return assembled(pairs, LAYOUT)
+        return assembled(_in_their_order(pairs, channels_last), LAYOUT)
 
 
 def to_torch(
-    net: Any, params: Params, state: State | None = None, *, shape: Shape | None = None, like: Any = None
+    net: Any,
+    params: Params,
+    state: State | None = None,
+    *,
+    shape: Shape | None = None,
+    like: Any = None,
+    channels_last: Iterable[str] = (),
 ) -> dict[str, np.ndarray]:
     """The weights of a network as PyTorch's modules have them; the inverse of :func:`from_torch`.
 
@@ -96,6 +112,7 @@ def to_torch(
         shape: shape of one example; None: found as :func:`from_torch` does.
         like: a state dict, a module or a file with the wanted names and shapes; None: names are the paths here,
             "stage1.conv1.weight".
+        channels_last: as for :func:`from_torch`.
 
     Returns:
         NumPy arrays by name; give them to ``module.load_state_dict`` as
@@ -119,7 +136,7 @@ def to_torch(
         else:
             pairs = [(slot, None) for slot in _fitting(net, params, shape)]
         found = {}
-        for slot, module in pairs:
+        for slot, module in _in_their_order(pairs, channels_last):
             for tree, entries in ((params, slot.params), (state, slot.state)):
                 for name in sorted(entries, key=_torch_order):
                     array = np.asarray(slot.get(tree, name))
@@ -133,6 +150,22 @@ def to_torch(
                     theirs = STATE.get(name, "bias" if name == "bias" else "weight")
                     found[f"{prefix}.{theirs}" if prefix else theirs] = to_torch_layout(slot, name, array)
         return found
+
+
+def _in_their_order(pairs: Sequence[tuple[Slot, T]], channels_last: Iterable[str]) -> list[tuple[Slot, T]]:
+    """Layers whose flattened input has the channels last in the source, too, are taken as if nothing were flattened."""
+    patterns = (channels_last,) if isinstance(channels_last, str) else tuple(channels_last)
+    flattened = [slot.path for slot, _ in pairs if slot.flattened is not None]
+    for pattern in patterns:
+        if not any(fnmatchcase(path, pattern) for path in flattened):
+            listed = ", ".join(flattened) or "none"
+            raise ValueError(
+                f"channels_last={pattern!r} matches no layer that sees a flattened space; these do: {listed}"
+            )
+    return [
+        (replace(slot, flattened=None) if any(fnmatchcase(slot.path, p) for p in patterns) else slot, other)
+        for slot, other in pairs
+    ]
 
 
 def _torch_order(name: str) -> tuple[bool, bool, str]:

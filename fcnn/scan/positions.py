@@ -105,8 +105,9 @@ def other(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Pa
     if is_shape(layout.shape) and of_numbers(layer, layout.shape, field):
         return Part(layer, layout)
     if layout.grid.single:
-        as_it_is = isinstance(layer, Function) and layout.kind == POINT and _along_channels(layer, layout, options)
-        return Part(layer, layout) if as_it_is else at_positions(layer, layout, options)
+        if not isinstance(layer, Function) or not _along_channels(layer, layout, options):
+            return at_positions(layer, layout, options)
+        return Part(layer, layout._replace(shape=layer.infer_shape(layout.shape)))
     if layer.init_state(layout.shape):
         refuse(layer, "has a state of its own, which cannot be proved to be the same at all positions", options)
     flat, rank = layout.kind == FLAT, layout.grid.rank
@@ -130,12 +131,21 @@ def other(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Pa
     return Part(layer, layout._replace(shape=shape))
 
 
-def _along_channels(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> bool:
-    """Whether a function of vectors works the same on a field of vectors, such as a softmax along the last axis."""
-    if not is_shape(layout.shape) or len(layout.shape) != 1 or layer.infer_shape(layout.shape) != layout.shape:
+def _along_channels(layer: Function, layout: ActivationLayout, options: RewriteOptions) -> bool:
+    """Whether a function of single windows works the same on a field of them, such as a softmax along the last axis."""
+    shape, rank = layout.shape, layout.grid.rank
+    if not is_shape(shape):
         return False
-    field = (2,) * layout.grid.rank + layout.shape
-    return why_not_positionwise(applied(layer, layout.shape), field, None, least(layout.grid, options)) is None
+    out = layer.infer_shape(shape)
+    if layout.kind == FIELD:
+        larger = None if options.whole else layout.extent
+        return is_shape(out) and len(out) == rank + 1 and _same_everywhere(layer, shape, shape, rank + 1, larger)
+    field = (2,) * rank + shape
+    return len(shape) == 1 and out == shape and _same_everywhere(layer, shape, field, None, least(layout.grid, options))
+
+
+def _same_everywhere(layer: Function, own: Shape, field: Shape, lead: int | None, larger: Shape | None) -> bool:
+    return why_not_positionwise(applied(layer, own), field, lead, larger) is None
 
 
 def at_positions(layer: Layer, layout: ActivationLayout, options: RewriteOptions) -> Part:
