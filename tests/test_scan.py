@@ -400,6 +400,25 @@ def test_an_ensemble_and_half_precision(key):
 # The network of convolutions.
 
 
+@pytest.mark.parametrize(
+    "head", [jax.nn.softmax, lambda x: jnp.concatenate([x, x[..., :1] * x], -1)], ids=["softmax", "wider"]
+)
+def test_branches_of_single_values_join_after_a_function_of_channels(head, x64):
+    """A classifier beside a regression, all of convolutions, as in P-Net of Zhang et al. 2016."""
+    net = fcnn.serial(
+        fcnn.Conv(4, 3), relu, fcnn.MaxPool(2, ceil_mode=True), fcnn.Conv(5, 2), relu,
+        fcnn.branches(fcnn.serial(fcnn.Conv(2, 1), head), fcnn.Conv(3, 1)),
+    )  # fmt: skip
+    params, _ = filled(net, (6, 6, 2))
+    x = np.random.default_rng(0).normal(size=(2, 13, 10, 2))
+    wanted = one_by_one(net, params, x, (6, 6), (1, 1))
+    for fragments in (False, True):
+        found = Scan(net, 6, fragments=fragments).apply(params, x)
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-13)
+    conv, converted = fcnn.fully_convolutional(net, params, (6, 6, 2))
+    np.testing.assert_allclose(conv.apply(converted, x), net.apply(params, x), rtol=1e-12)
+
+
 def test_a_classifier_becomes_convolutions_of_the_same_names(x64):
     net = fcnn.serial(
         fcnn.Conv(8, 3, padding="SAME"), fcnn.BatchNorm(), relu, fcnn.MaxPool(2),
