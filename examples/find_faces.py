@@ -332,7 +332,7 @@ def draw(picture: np.ndarray, faces: Faces, levels: list[Level], path: Path) -> 
         axes["all"].text(max(x, 2), max(y - 4, 10), f"{probability:.4f}", va="bottom", **label)
     axes["all"].set(xlim=(0, width), ylim=(height, 0), title="faces, landmarks and O-Net's probabilities")
     heat = [axes[i] for i in (1, 3, 5, 7)]
-    shown = None
+    shown: Any = None
     for part, level in zip(heat, levels[1:9:2], strict=True):
         shown = part.imshow(level.heat[..., 1], vmin=0, vmax=1, cmap="magma")
         part.set_title(f"P-Net, faces of {WINDOW / level.scale:.0f} pixels", fontsize=9)

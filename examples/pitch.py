@@ -88,13 +88,14 @@ def listen(params: Any, state: Any, samples: np.ndarray) -> np.ndarray:
 def smoothest(salience: np.ndarray) -> np.ndarray:
     """The bins (frames,) of the most likely course: from a frame to the next, the pitch moves by less than 12 bins.
 
-    The Viterbi algorithm. As in the original, a frame's probabilities are the softmax of its likelihoods, and those of
-    a step fall linearly with its size.
+    The Viterbi algorithm, with probabilities as in the original: of the bins in a frame the softmax of their
+    likelihoods, of a step what falls linearly with its size. The original divides the steps from each bin by their sum,
+    which makes it likelier by 144 / 78 in every frame to stay at the lowest or highest bin than at any other; where the
+    sounds are short, the best course is to stay there from begin to end. Here all bins are equal.
     """
-    n = salience.shape[1]
-    steps = np.maximum(12 - np.abs(np.subtract.outer(np.arange(n), np.arange(n))), 0)
+    place = np.arange(salience.shape[1])
     with np.errstate(divide="ignore"):
-        steps = np.log(steps / steps.sum(1, keepdims=True))  # (from, to)
+        steps = np.log(np.maximum(12 - np.abs(np.subtract.outer(place, place)), 0) / 144)  # (from, to)
     said = salience - np.log(np.exp(salience).sum(1, keepdims=True))
     best, came_from = said[0], []
     for frame in said[1:]:

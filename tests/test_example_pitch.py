@@ -71,7 +71,6 @@ def test_the_smoothest_course_is_the_best_of_all(example):
     for _ in range(5):
         salience = 4 * random.random((3, 14))
         steps = np.array([[max(12 - abs(a - b), 0) for b in range(14)] for a in range(14)], float)
-        steps /= steps.sum(1, keepdims=True)
         said = np.exp(salience) / np.exp(salience).sum(1, keepdims=True)
 
         def likelihood(path, said=said, steps=steps):

@@ -154,3 +154,23 @@ def test_figures_of_the_scan_are_those_of_the_committed_results():
     hits = found["all_hits"]
     assert f"{hits['mean']:.1%} (mean of {hits['n']}, s.d. {hits['std']:.1%})" in words
     assert f"at {found['all_false_alarms_per_hour']['mean']:.0f} false alarms per hour" in words
+
+
+def test_figures_of_published_weights_are_those_of_the_committed_results():
+    rows = {line.split("`")[1]: line for line in TEXT.splitlines() if line.startswith("| `examples/")}
+    pictures = read("find_faces")["pictures"].values()
+    off = [found["largest_difference"] for found in pictures]
+    assert all(of["one_to_one"] for of in off)
+    assert all(of["faces"] == of["faces_of_the_original"] for of in off)
+    worst = max(of[part] for of in off for part in ("boxes", "landmarks"))
+    row = rows["examples/find_faces.py"]
+    assert (
+        f"the {sum(of['faces'] for of in off)} faces that the original finds in {['no', 'one', 'two'][len(off)]}" in row
+    )
+    assert f"at most {worst:.0e} pixels" in row
+    assert worst < 1
+    heard, row = read("pitch"), rows["examples/pitch.py"]
+    every = heard["likeliest"]["all"]
+    assert f"at most {heard['largest_difference_from_the_original']:.0e} from the original's" in row
+    assert f"{every['within_50_cents']:.1%} of {every['frames_with_pitch']:,} frames within 50 cents" in row
+    assert f"median error {every['median_error_cents']:.1f} cents" in row
