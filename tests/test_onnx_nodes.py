@@ -42,6 +42,7 @@ REASONS = (
     r"pools numbers of type", r"takes floating-point numbers", r"an embedding", r"tf_crop_and_resize",
     r"has a kernel that", r"has no bounds", r"is read where it depends on constants alone", r"takes entries along",
     r"even size", r"has no input", r"must be floating", r"no counterpart", r"drops values at inference",
+    r"it is read where it names all axes", r"zero-size array", r"another number of entries",
 )  # fmt: skip
 
 #: tests of main operators that are not passed, and why
@@ -94,7 +95,7 @@ def test_every_test_of_an_operator_passes_or_is_refused_with_a_reason(expanded):
     assert not odd
     allowed = r"holds values|pools numbers|second output|export the network|tf_crop|computes its|drops values"
     assert not [entry for entry in missing if not re.search(allowed, " ".join(entry[1]))]
-    assert len(passed) >= (200 if expanded else 400), len(passed)
+    assert len(passed) >= (195 if expanded else 410), len(passed)
 
 
 @pytest.mark.parametrize("folder", ["pytorch-converted", "pytorch-operator"])
