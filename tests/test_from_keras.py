@@ -215,6 +215,23 @@ def small(*more, size=3, units=3):
     return keras.Sequential([keras.Input((4, 4, 1) if size == 3 else (9, 4, 1)), *parts, *more])
 
 
+class Gain(layers.Layer):
+    """A layer of one's own, with an array under a name of one's own."""
+
+    def build(self, shape):
+        self.factor = self.add_weight(name="factor", shape=shape[-1:], initializer="ones")
+
+    def call(self, x):
+        return self.factor * x
+
+
+def test_an_array_of_ones_own_is_a_factor_for_each_channel():
+    model = randomised(lambda: small(Gain()))
+    net = fcnn.serial(fcnn.Conv(2, 3), fcnn.BatchNorm(), fcnn.Flatten(), fcnn.Dense(3), fcnn.ScaleChannels())
+    params, _ = interop.from_keras(net, model, shape=(4, 4, 1))
+    np.testing.assert_array_equal(params["scale_channels1"]["scale"], np.asarray(model.layers[-1].factor))
+
+
 MISTAKES = {
     "no source": (lambda: 7, TypeError, "source is 7 of type int; give a Keras model, the path of a .keras"),
     "no file": (lambda: "nowhere.keras", ValueError, "there is no file .*nowhere.keras"),
@@ -222,6 +239,11 @@ MISTAKES = {
     "empty": (list, ValueError, "3 of 0 entries do not fit:"),
     "missing": (lambda: keras.Sequential(small().layers[:2]), ValueError, r"dense1 with bias \(3,\), .* in the source"),
     "extra": (lambda: small(layers.Dense(5, name="aux")), ValueError, r"aux with \(3, 5\), \(5,\) has no counterpart"),
+    "other arrays": (
+        lambda: small(layers.Normalization(mean=[0.0] * 3, variance=[1.0] * 3), Gain()),
+        ValueError,
+        r"gain/factor with \(3,\) has no counterpart here",
+    ),
     "misshapen": (
         lambda: small(size=(9, 1)), ValueError, r"conv2d/kernel has shape \(9, 1, 1, 2\), conv1/kernel has \(3, 3"
     ),

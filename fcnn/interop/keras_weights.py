@@ -143,19 +143,19 @@ def _modules(source: Any) -> list[Module]:
 
 
 def _layers(layer: Any, above: tuple[str, ...], seen: set[int]) -> Iterator[Stored]:
-    """The layers of a model that have no layers of their own, in order, each once."""
+    """The layers of a model that have no layers of their own, in order, each once; then the model's own arrays."""
     if id(layer) in seen:
         return
     seen.add(id(layer))
     inner = getattr(layer, "layers", None)
-    if isinstance(inner, (list, tuple)):
-        for one in inner:
-            yield from _layers(one, (*above, one.name), seen)
-        return
+    for one in inner if isinstance(inner, (list, tuple)) else ():
+        yield from _layers(one, (*above, one.name), seen)
     groups: dict[str, dict[int | str, np.ndarray]] = {}
     for weight in layer.weights:
-        owner, _, last = weight.path.rpartition("/")
-        groups.setdefault(owner, {})[last] = np.asarray(weight)
+        if id(weight) not in seen:
+            seen.add(id(weight))
+            owner, _, last = weight.path.rpartition("/")
+            groups.setdefault(owner, {})[last] = np.asarray(weight)
     for owner, arrays in groups.items():
         name = "/".join(above) or layer.name
         if len(groups) > 1:  # a layer that holds layers; the names of its path begin with its own
@@ -173,14 +173,19 @@ def _of_stored(stored: Stored) -> Iterator[Module]:
     else:
         parts = {"": list(arrays)}
     for end, keys in parts.items():
-        named = all(key in NAMES for key in keys)
-        module = (Module if named else Unnamed)(f"{stored.name}{end}", place=stored.place)
-        for number, key in enumerate(keys):
-            mine = NAMES[str(key)] if named else str(number)
-            module.add(mine, arrays[key], f"{stored.name}/{key}")
+        by_number = isinstance(keys[0], int) if keys else False
+        own = [key for key in keys if by_number or key in NAMES]
+        module = (Unnamed if by_number else Module)(f"{stored.name}{end}", place=stored.place)
         module.kind = _kind(stored.kind)
-        if keys:
+        for number, key in enumerate(own):
+            module.add(str(number) if by_number else NAMES[str(key)], arrays[key], f"{stored.name}/{key}")
+        if own:
             yield module
+        for key in keys:
+            if key not in own:  # an array of a name that none of Keras's common layers has
+                alone = Module(f"{stored.name}/{key}", place=stored.place)
+                alone.add("value", arrays[key], alone.name)
+                yield alone
 
 
 def _kind(theirs: str) -> str:

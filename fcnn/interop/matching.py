@@ -103,14 +103,14 @@ def _pairs(
             problems.append(f"names= gives {names[slot.path]!r} for {slot.path}, which the source does not have")
         else:
             pairs.append((slot, by_name[names[slot.path]]))
-    taken = {module.name for _, module in pairs}
+    taken = {id(module) for _, module in pairs}
     for path in names.keys() - {slot.path for slot in found}:
         problems.append(f"names= has {path!r}, which is no layer with parameters here")
     queues: dict[tuple[int, ...], tuple[list[Slot], list[Module]]] = defaultdict(lambda: ([], []))
     for slot in rest:
         queues[_sizes(slot)][0].append(slot)
     for module in modules:
-        if module.name not in taken:
+        if id(module) not in taken:
             queues[module.sizes][1].append(module)
     missing: list[Slot] = []
     extra: list[Module] = []
@@ -118,21 +118,21 @@ def _pairs(
         more, unclear = _assigned(here, there, layout)
         pairs += more
         problems += unclear
-        done = {(slot.path, slot.copies) for slot, _ in more}, {module.name for _, module in more}
+        done = {(slot.path, slot.copies) for slot, _ in more}, {id(module) for _, module in more}
         here = [slot for slot in here if (slot.path, slot.copies) not in done[0]]
-        there = [module for module in there if module.name not in done[1]]
+        there = [module for module in there if id(module) not in done[1]]
         for slot in list(here):  # of one size, but of another shape
             other = next((module for module in there if module.may_be(slot)), None)
             if other is not None:
                 pairs.append((slot, other))
                 here.remove(slot)
-                there.remove(other)
+                there = [module for module in there if module is not other]
         missing += here
         extra += there
     order = {(slot.path, slot.copies): i for i, slot in enumerate(found)}
-    places = {module.name: i for i, module in enumerate(modules)}
+    places = {id(module): i for i, module in enumerate(modules)}
     missing.sort(key=lambda slot: order[slot.path, slot.copies])
-    extra.sort(key=lambda module: places[module.name])
+    extra.sort(key=lambda module: places[id(module)])
     problems += _unmatched(missing, extra)
     problems += [wrong for slot, module in pairs for wrong in _misshapen(slot, module, layout)]
     return sorted(pairs, key=lambda pair: order[pair[0].path, pair[0].copies]), problems
