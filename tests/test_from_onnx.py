@@ -457,6 +457,38 @@ def test_gradients_are_those_of_pytorch(x64):
     np.testing.assert_allclose(np.moveaxis(ours, 2, 0).reshape(48, 2), v.grad.numpy(), rtol=0, atol=1e-10)
 
 
+def test_pytorchs_response_norm_is_the_layer(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch exports here: pip install torch==2.13.0")
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.LocalResponseNorm(5, 1e-3, 0.7, 1.5)).eval()
+    x = torch.randn(2, 3, 9, 9)
+    with pytest.warns():  # of the older exporter
+        torch.onnx.export(module, (x,), tmp_path / "net.onnx", dynamo=False, opset_version=17)
+    net, params, _ = interop.from_onnx(tmp_path / "net.onnx")
+    assert repr(net[1]) == "fcnn.LocalResponseNorm(alpha=0.0002, beta=0.7, k=1.5)"
+    wanted = to_last(module(x).detach().numpy())
+    np.testing.assert_allclose(net.apply(params, jnp.asarray(to_last(x.numpy()))), wanted, atol=1e-5)
+
+
+# the proof: layer by layer
+
+
+def test_a_network_is_compared_with_the_file_it_came_from():
+    net = models.resnet(20, 5, cifar=True)
+    shape = (32, 32, 3)
+    params, state = net.init(jax.random.key(0), shape), net.init_state(shape)
+    model, x = interop.to_onnx(net, params, state, shape), random(2, *shape)
+    there = interop.onnx_activations(model, x)
+    again, weights, stored = interop.from_onnx(model)
+    found = interop.compare(again, weights, stored, x, there)
+    assert found.ok
+    assert sum(pair.difference is not None for pair in found.pairs) > 40
+    wrong = jax.tree.map(lambda a: a, weights)
+    wrong["stage2"]["serial1"]["residual1"]["body"]["conv2"]["kernel"] *= 1.1
+    assert interop.compare(again, wrong, stored, x, there).first.path == "stage2/serial1/residual1/body/conv2"
+    with pytest.raises(ValueError, match="0 inputs were given, the file has the 1 inputs input"):
+        interop.onnx_activations(model)
+
+
 # files
 
 

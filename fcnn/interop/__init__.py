@@ -5,6 +5,7 @@ from .equinox_weights import from_equinox
 from .exported import export
 from .flax_weights import from_flax
 from .keras_weights import from_keras
+from .onnx_activations import onnx_activations
 from .onnx_format import to_onnx
 from .onnx_import import from_onnx
 from .torch_activations import torch_activations
@@ -21,6 +22,7 @@ __all__ = [
     "from_onnx",
     "from_torch",
     "load_weights",
+    "onnx_activations",
     "read_metadata",
     "save_weights",
     "to_onnx",

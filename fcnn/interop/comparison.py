@@ -113,7 +113,8 @@ def compare(
         state: its state, where it has one.
         x: input (batch, \*space, channels), a few examples.
         theirs: a PyTorch module, which is called with x; or its activations by name, from
-            :func:`~fcnn.interop.torch_activations` or from elsewhere, (batch, channels, \*space) or channels last.
+            :func:`~fcnn.interop.torch_activations`, :func:`~fcnn.interop.onnx_activations` or from elsewhere,
+            (batch, channels, \*space) or channels last.
         tolerance: outputs differ where the largest difference is more than so many times the largest number.
 
     Returns:

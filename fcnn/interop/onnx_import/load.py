@@ -64,7 +64,7 @@ def load(source: Any) -> Model:
         import onnx.inliner
     except ImportError:
         raise ImportError("from_onnx needs the package onnx: pip install 'fcnn[interop]'") from None
-    proto = source if isinstance(source, onnx.ModelProto) else _parsed(onnx, source)
+    proto = parsed(source)
     if not proto.graph.output or not proto.opset_import:
         raise ValueError("this is no ONNX model: it has no graph with outputs; give a file written by an exporter")
     if proto.functions:
@@ -99,9 +99,13 @@ def weights_of(graph: Any) -> dict[str, Constant]:
     return {weight.name: Constant(_array(onnx, weight), weight.name) for weight in graph.initializer}
 
 
-def _parsed(onnx: Any, source: Any) -> Any:
+def parsed(source: Any) -> Any:
+    """The ``ModelProto`` of a path, of bytes, or given."""
+    import onnx
     from google.protobuf.message import DecodeError
 
+    if isinstance(source, onnx.ModelProto):
+        return source
     try:
         if isinstance(source, bytes):
             return onnx.load_from_string(source)

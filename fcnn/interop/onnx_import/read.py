@@ -116,7 +116,7 @@ def _of_input(model: Model, known: Input, shape: Shape | None) -> tuple[int | No
     """The shape of an input as the file and the caller give it, with the batch; None where both leave a size open."""
     sizes = known.sizes
     if shape is not None:
-        last = (shape[-1], *shape[:-1]) if len(shape) > 1 and not _is_last(model, known.name) else shape
+        last = (shape[-1], *shape[:-1]) if len(shape) > 1 and not starts_channels_last(model, known.name) else shape
         if sizes is None:
             return (None, *last)
         if len(sizes) != len(shape) + 1:
@@ -139,7 +139,7 @@ def _of_input(model: Model, known: Input, shape: Shape | None) -> tuple[int | No
     return sizes
 
 
-def _is_last(model: Model, name: str) -> bool:
+def starts_channels_last(model: Model, name: str) -> bool:
     """Whether the file transposes an input to channels first before anything else."""
     users = [node for node, _ in model.nodes if name in node.inputs]
     first = [
@@ -154,7 +154,7 @@ def _read(model: Model, sizes: list[Shape]) -> Piece:
     known: dict[str, Any] = dict(model.constants)
     last = False
     for number, (given, shape) in enumerate(zip(model.inputs, sizes, strict=True)):
-        as_it_is = _is_last(model, given.name)
+        as_it_is = starts_channels_last(model, given.name)
         last = last or as_it_is
         order = tuple(range(len(shape))) if as_it_is else channels_last(len(shape))
         kind = jnp.zeros(()).dtype if given.dtype.kind == "f" else given.dtype

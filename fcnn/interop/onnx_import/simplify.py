@@ -15,6 +15,7 @@ from ... import names
 from ...layers import Conv, ConvTranspose, Dense, LayerNorm, ScaleChannels
 from . import functions
 from .learned import Combine
+from .response import number_of, response_norm
 from .values import Step
 
 
@@ -26,7 +27,7 @@ def simplified(steps: list[Step], outputs: tuple[int, ...]) -> list[Step]:
     steps = list(steps)
     uses = Counter(n for step in steps for n in set(step.inputs)) + Counter(outputs)
     for number in range(len(steps)):
-        for rule in (_bias, _scale, _layer_norm, _silu, _gelu, _hard_swish):
+        for rule in (_bias, _scale, _layer_norm, response_norm, _silu, _gelu, _hard_swish):
             made = rule(steps, number, uses)
             if made is not None:
                 steps[number] = made
@@ -89,7 +90,7 @@ def _layer_norm(steps: list[Step], number: int, uses: Counter[int]) -> Step | No
     if centred.layer is not jnp.subtract or root.layer is not jnp.sqrt or min(centred.inputs[1], *root.inputs) < 0:
         return None
     shifted = steps[root.inputs[0]]
-    epsilon = _number(shifted, jnp.add)
+    epsilon = number_of(shifted, jnp.add)
     mean = _mean(steps[centred.inputs[1]])
     if epsilon is None or mean is None or shifted.inputs[0] < 0:
         return None
@@ -137,24 +138,24 @@ def _hard_swish(steps: list[Step], number: int, uses: Counter[int]) -> Step | No
         inner = steps[source] if source >= 0 else None
         if inner is not None and inner.layer is jax.nn.relu6 and inner.inputs[0] >= 0:
             shifted = steps[inner.inputs[0]]
-            if _number(shifted, jnp.add) == 3.0:
+            if number_of(shifted, jnp.add) == 3.0:
                 return _function(step, jax.nn.hard_sigmoid, shifted.inputs)
         if inner is not None and inner.layer is jnp.multiply and len(inner.inputs) == 2:
             for x, gate in (inner.inputs, inner.inputs[::-1]):
                 if gate < 0 or steps[gate].layer is not jax.nn.relu6 or steps[gate].inputs[0] < 0:
                     continue
                 shifted = steps[steps[gate].inputs[0]]
-                if _number(shifted, jnp.add) == 3.0 and shifted.inputs == (x,):
+                if number_of(shifted, jnp.add) == 3.0 and shifted.inputs == (x,):
                     return _function(step, jax.nn.hard_silu, (x,))
     return None
 
 
 def _scaled(step: Step) -> float | None:
     """The number that a step divides by, or one over what it multiplies by."""
-    by = _number(step, functions.divide)
+    by = number_of(step, functions.divide)
     if by is not None:
         return by
-    times = _number(step, jnp.multiply)
+    times = number_of(step, jnp.multiply)
     return 6.0 if times is not None and abs(times - 1 / 6) < 1e-7 else None
 
 
@@ -168,13 +169,13 @@ def _gelu(steps: list[Step], number: int, uses: Counter[int]) -> Step | None:
     if abs(factor - 0.5) > 1e-7 or len(sources) != 2:
         return None
     for x, gate in (sources, sources[::-1]):
-        if gate < 0 or _number(steps[gate], jnp.add) != 1.0:
+        if gate < 0 or number_of(steps[gate], jnp.add) != 1.0:
             continue
         (source,) = steps[gate].inputs
         if source < 0 or steps[source].layer is not jax.scipy.special.erf or steps[source].inputs[0] < 0:
             continue
         inner = steps[steps[source].inputs[0]]
-        by, times = _number(inner, functions.divide), _number(inner, jnp.multiply)
+        by, times = number_of(inner, functions.divide), number_of(inner, jnp.multiply)
         scale = times if times is not None else 1 / by if by else None
         if scale is not None and abs(scale - np.sqrt(0.5)) < 1e-6 and inner.inputs == (x,):
             return _function(step, functools.partial(jax.nn.gelu, approximate=False), (x,))
@@ -187,7 +188,7 @@ def _product(steps: list[Step], number: int) -> tuple[float, tuple[int, ...]] | 
     while left:
         here = left.pop()
         step = steps[here] if here >= 0 else None
-        times = None if step is None else _number(step, jnp.multiply)
+        times = None if step is None else number_of(step, jnp.multiply)
         if step is not None and times is not None:
             factor *= times
             left += step.inputs
@@ -200,14 +201,3 @@ def _product(steps: list[Step], number: int) -> tuple[float, tuple[int, ...]] | 
 
 def _function(step: Step, function: Any, inputs: tuple[int, ...]) -> Step:
     return Step(step.label, names.snake(names.short(function)), step.path, function, inputs)
-
-
-def _number(step: Step, operation: Any) -> float | None:
-    """The number that a step combines its input with by an operation."""
-    function = step.layer
-    if not isinstance(function, functools.partial) or function.func is not functions.apply_with:
-        return None
-    options = function.keywords
-    if options["operation"] is not operation or (options.get("first") and operation is functions.divide):
-        return None
-    return float(options["value"]) if isinstance(options["value"], int | float) else None
