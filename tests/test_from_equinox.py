@@ -142,7 +142,7 @@ def randomised(module, state, seed=0):
 
 
 @pytest.mark.parametrize(
-    "name", ["a picture", "a line", pytest.param("a volume", marks=pytest.mark.slow)]
+    "name", ["a picture", *(pytest.param(name, marks=pytest.mark.slow) for name in ("a line", "a volume"))]
 )  # fmt: skip
 def test_equinox_computes_the_same(name, x64):
     net, make, shape = NETWORKS[name]

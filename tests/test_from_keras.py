@@ -111,7 +111,9 @@ def randomised(make, seed=0):
     return model
 
 
-@pytest.mark.parametrize("name", ["a picture", "a line", pytest.param("a volume", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["a picture", *(pytest.param(name, marks=pytest.mark.slow) for name in ("a line", "a volume"))]
+)
 def test_keras_computes_the_same(name, x64, monkeypatch):
     # on JAX Keras takes float64 for float32 where it promotes types, which would leave seven digits
     narrowed = importlib.import_module("keras.src.backend.common.dtypes").BIT64_TO_BIT32_DTYPE
