@@ -94,13 +94,21 @@ def test_a_residual_network_comes_back_with_its_parts():
 # what other exporters write
 
 TORCH = ["lenet5", "resnet20 for cifar", "unet, valid"]
-SLOW_TORCH = [
-    "alexnet", "resnet18", "resnext50", "densenet121", "squeezenet", "mobilenet", "efficientnet", "googlenet",
-    "googlenet of the paper", "convnext", "lenet5 of 1998", "generator", "discriminator", "m5", "network in network",
+SLOW_TORCH = ["alexnet", "densenet121", "efficientnet", "convnext", "lenet5 of 1998", "generator"]
+EXHAUSTIVE_TORCH = [
+    "resnet18", "resnext50", "squeezenet", "mobilenet", "googlenet", "googlenet of the paper", "discriminator", "m5",
+    "network in network",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*TORCH, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_TORCH)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *TORCH,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_TORCH),
+        *(pytest.param(name, marks=[pytest.mark.slow, pytest.mark.exhaustive]) for name in EXHAUSTIVE_TORCH),
+    ],
+)
 @pytest.mark.filterwarnings("ignore")  # PyTorch warns of its exporter
 def test_pytorchs_exporter(name, x64, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch exports here: pip install torch==2.13.0")

@@ -99,7 +99,7 @@ NETWORKS = {
     "features": (lambda: models.features(models.resnet(20, 5, cifar=True)), (32, 32, 3)),
 }
 QUICK = ("lenet5", "resnet for cifar", "unet, valid", "m5", "mlp", "features", "network in network", "generator")
-SLOW = ("resnet", "densenet", "mobilenet", "efficientnet", "convnext", "googlenet with heads", "lenet5 of 1998")
+SLOW = ("densenet", "efficientnet", "convnext")
 
 
 def marks(name):

@@ -39,17 +39,17 @@ def seeds_of(kind):
 
 
 @pytest.mark.slow
-def test_a_hundred_random_networks_agree_with_backpropagation_by_hand(tmp_path):
+def test_random_networks_agree_with_backpropagation_by_hand(tmp_path):
     """tests/soak.py itself takes 20,000 (benchmarks/results/soak.json)."""
     out = tmp_path / "soak.json"
-    command = [sys.executable, SOAK, "--cases", "100", "--seed", "1000000", "--jobs", "2", "--out", out]
+    command = [sys.executable, SOAK, "--cases", "40", "--seed", "1000000", "--jobs", "2", "--out", out]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(out.read_text())
-    assert (result["cases"], result["failures"]) == (100, [])
-    assert (result["fully_optimised"], result["eager_too"]) == (5, 5)
-    assert sum(result["kinds"].values()) == 100
-    assert len(result["kinds"]) >= 20
+    assert (result["cases"], result["failures"]) == (40, [])
+    assert (result["fully_optimised"], result["eager_too"]) == (2, 2)
+    assert sum(result["kinds"].values()) == 40
+    assert len(result["kinds"]) >= 15
     assert set(result["space_dimensions"]) >= {"1-D", "2-D", "3-D"}
     assert all(0 <= worst["error"] <= 1e-10 for worst in result["worst"].values())
     assert {"jax", "numpy"} <= set(result["versions"])
