@@ -46,7 +46,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import analysis, data, draw, interop, models, reference, scan, testing, training
-    from .analysis import capture, check_gradients, summary
+    from .analysis import capture, check_gradients, fold, summary
     from .scan import Scan, fully_convolutional, scan_tiles
     from .tracing import trace
     from .training import evaluate, fit, predict
@@ -94,6 +94,7 @@ __all__ = [
     "draw",
     "evaluate",
     "fit",
+    "fold",
     "fully_convolutional",
     "graph",
     "interop",
@@ -117,7 +118,7 @@ __all__ = [
 #: loaded on first access, and the module that each name comes from; most programs use only some of these
 _LATER = {
     **dict.fromkeys(("analysis", "data", "draw", "interop", "models", "reference", "scan", "testing", "training"), ""),
-    **dict.fromkeys(("capture", "check_gradients", "summary"), ".analysis"),
+    **dict.fromkeys(("capture", "check_gradients", "fold", "summary"), ".analysis"),
     **dict.fromkeys(("evaluate", "fit", "predict"), ".training"),
     **dict.fromkeys(("Scan", "fully_convolutional", "scan_tiles"), ".scan"),
     "trace": ".tracing",

@@ -103,7 +103,7 @@ CASES = {
     "stochastic depth": Case(
         fcnn.residual(fcnn.serial(fcnn.Conv(4, 1), fcnn.StochasticDepth(0.4))), IMAGE, covers="StochasticDepth"
     ),
-    "scale channels": Case(fcnn.ScaleChannels(0.1), IMAGE, covers="ScaleChannels"),
+    "scale channels": Case(fcnn.ScaleChannels(0.1, bias=True), IMAGE, covers="ScaleChannels"),
     "dropout": Case(fcnn.Dropout(0.4), IMAGE, covers="Dropout"),
     "dropout of channels": Case(fcnn.Dropout(0.4, whole_channels=True), IMAGE, covers="Dropout"),
     "max pool": Case(fcnn.MaxPool(2), IMAGE, covers="MaxPool"),

@@ -276,6 +276,12 @@ CASES = [
         )
     ),
     Case("ScaleChannels", lambda: ref.ScaleChannels(draw(3)), (draw(2, 5, 3),), lambda t, p, x: x * p["scale"]),
+    Case(
+        "ScaleChannels with a bias",
+        lambda: ref.ScaleChannels(draw(3), draw(3)),
+        (draw(2, 5, 3),),
+        lambda t, p, x: x * p["scale"] + p["bias"],
+    ),
     Case("Dense", lambda: one_by_one(3, 4, 2), (draw(3, 4),), lambda t, p, x: dense(t, x, p)),
     Case("Dense over space", lambda: one_by_one(3, 4, 2), (draw(2, 5, 3, 4),), lambda t, p, x: dense(t, x, p)),
     Case(

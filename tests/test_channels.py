@@ -54,6 +54,7 @@ def test_numbers_that_are_not_finite():
 def test_scaled_channels_are_those_of_a_product(space):
     x, scale = normal(0, 2, *space, 3), normal(1, 3)
     assert_agrees(ops.scale_channels, lambda x, scale: x * scale, x, scale)
+    assert_agrees(ops.scale_channels, lambda x, scale, bias: x * scale + bias, x, scale, normal(2, 3))
     layer = fcnn.ScaleChannels(0.5)
     assert_agrees(lambda x, scale: layer.apply({"scale": scale}, x), lambda x, scale: x * scale, x, scale)
     assert layer.init(jax.random.key(0), x.shape[1:])["scale"].tolist() == [0.5] * 3
@@ -63,7 +64,12 @@ def test_convnexts_first_factor():
     assert fcnn.ScaleChannels().init(jax.random.key(0), (2,))["scale"].tolist() == pytest.approx([1e-6] * 2)
 
 
-@pytest.mark.parametrize("layer", [fcnn.PReLU(), fcnn.PReLU(per_channel=True), fcnn.ScaleChannels(0.5)], ids=str)
+LAYERS = [
+    fcnn.PReLU(), fcnn.PReLU(per_channel=True), fcnn.ScaleChannels(0.5), fcnn.ScaleChannels(0.5, bias=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_an_empty_batch(layer):
     params = layer.init(jax.random.key(0), (4, 3))
     x = jnp.ones((0, 4, 3))
@@ -72,7 +78,7 @@ def test_an_empty_batch(layer):
     assert all(not leaf.any() for leaf in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("layer", [fcnn.PReLU(), fcnn.PReLU(per_channel=True), fcnn.ScaleChannels(0.5)], ids=str)
+@pytest.mark.parametrize("layer", LAYERS, ids=str)
 def test_scan_takes_them_before_and_after_flatten(layer):
     """In a scan that shares work between windows, against every window computed by itself."""
     net = fcnn.serial(fcnn.Conv(3, 2), layer, fcnn.Flatten(), fcnn.Dense(4), layer, fcnn.Dense(2))

@@ -8,6 +8,7 @@ from ..scan.receptive_field import ReceptiveField, receptive_field
 from ..tracing.work import multiply_adds
 from .algorithms import Algorithms, Operation, algorithms
 from .capture import capture
+from .folding import fold
 from .gradients import GradientReport, check_gradients
 from .observe import Observation, observe
 from .summary import Row, Summary, summary
@@ -30,6 +31,7 @@ __all__ = [
     "algorithms",
     "capture",
     "check_gradients",
+    "fold",
     "gradient_by_use",
     "multiply_adds",
     "observe",

@@ -76,17 +76,19 @@ class PReLU(Layer):
 
 @dataclass(frozen=True, repr=False)
 class ScaleChannels(Layer):
-    r"""Each channel times a learned factor.
+    r"""Each channel times a learned factor, plus a learned offset if wanted.
 
-    .. math:: y_{\dots, c} = \gamma_c \, x_{\dots, c}
+    .. math:: y_{\dots, c} = \gamma_c \, x_{\dots, c} + b_c
 
-    At the end of a residual branch, a small initial factor makes every block start close to the identity.
+    At the end of a residual branch, a small initial factor makes every block start close to the identity. With a bias
+    it is what batch normalisation is at inference; ``fcnn.fold`` leaves it where no layer beside can take both.
 
     Args:
         initial: initial value of every factor; the default is ConvNeXt's 1e-6.
+        bias: whether there is an offset for each channel; 0 initially.
 
     Shapes:
-        x (batch, *space, channels) to the same; params["scale"] (channels,).
+        x (batch, *space, channels) to the same; params["scale"] (channels,), params["bias"] (channels,).
 
     Raises:
         ValueError: an initial value that is not finite.
@@ -103,12 +105,18 @@ class ScaleChannels(Layer):
     """
 
     initial: float = 1e-6
+    _: KW_ONLY
+    bias: bool = False
 
     def check(self) -> dict[str, Any]:
-        return {"initial": check_number(self.initial, "initial")}
+        return {"initial": check_number(self.initial, "initial"), "bias": check_flag(self.bias, "bias")}
 
     def parameters(self, *shapes: Shape) -> dict[str, Parameter]:
-        return {"scale": Parameter(shapes[0][-1:], jax.nn.initializers.constant(self.initial), ("out",))}
+        channels = shapes[0][-1:]
+        found = {"scale": Parameter(channels, jax.nn.initializers.constant(self.initial), ("out",))}
+        if self.bias:
+            found["bias"] = Parameter(channels, jax.nn.initializers.zeros, ("out",))
+        return found
 
     def locality(self, shape: Shape) -> Locality:
         return EachPosition()
@@ -117,7 +125,7 @@ class ScaleChannels(Layer):
         return 0
 
     def forward(self, params: Params, *inputs: jax.Array) -> jax.Array:
-        return ops.scale_channels(inputs[0], params["scale"])
+        return ops.scale_channels(inputs[0], params["scale"], params.get("bias"))
 
 
 @dataclass(frozen=True, repr=False)

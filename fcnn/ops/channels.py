@@ -58,23 +58,28 @@ def prelu(x: Float[Array, "... channels"], slope: Float[Array, ...]) -> Float[Ar
     return (positive + beside(slope.astype(dtype), x) * rest).astype(x.dtype)
 
 
-def scale_channels(x: Float[Array, "... channels"], scale: Float[Array, " channels"]) -> Float[Array, "... channels"]:
-    r"""Multiply each channel by its own factor.
+def scale_channels(
+    x: Float[Array, "... channels"],
+    scale: Float[Array, " channels"],
+    bias: Float[Array, " channels"] | None = None,
+) -> Float[Array, "... channels"]:
+    r"""Multiply each channel by its own factor, and add its own offset.
 
-    .. math:: y_{\dots, c} = \gamma_c \, x_{\dots, c}
+    .. math:: y_{\dots, c} = \gamma_c \, x_{\dots, c} + b_c
 
     Args:
         x: input.
         scale: the factors.
+        bias: the offsets; None: there are none.
 
     Shapes:
-        x (..., channels), scale (channels,).
+        x (..., channels), scale and bias (channels,).
 
     Returns:
         The shape of x, in the common dtype of the arguments; half precision is computed in float32 and rounded once.
 
     Raises:
-        ValueError: the number of factors is not the number of channels.
+        ValueError: the number of factors or offsets is not the number of channels.
 
     Source:
         Touvron et al., "Going deeper with image transformers", 2021, equation 4 ("LayerScale"); Liu et al., "A ConvNet
@@ -83,15 +88,20 @@ def scale_channels(x: Float[Array, "... channels"], scale: Float[Array, " channe
     Example:
         >>> scale_channels(jnp.array([[2.0, 3.0]]), jnp.array([0.5, 2.0])).tolist()
         [[1.0, 6.0]]
+        >>> scale_channels(jnp.array([[2.0, 3.0]]), jnp.array([0.5, 2.0]), jnp.array([1.0, -1.0])).tolist()
+        [[2.0, 5.0]]
     """
     with layer_path("scale_channels"):
-        x, scale = together(x, scale)
-        if scale.shape != x.shape[-1:]:
-            raise ValueError(
-                f"scale has shape {format_shape(scale.shape)}, x has shape {format_shape(x.shape)}; give one factor "
-                "for each of the channels, which are the last axis of x"
-            )
-    return rescale(x, scale, None, x.dtype)
+        given = {"scale": scale} if bias is None else {"scale": scale, "bias": bias}
+        x, *arrays = together(x, *given.values())
+        for (name, _), array in zip(given.items(), arrays, strict=True):
+            if array.shape != x.shape[-1:]:
+                what = "factor" if name == "scale" else "offset"
+                raise ValueError(
+                    f"{name} has shape {format_shape(array.shape)}, x has shape {format_shape(x.shape)}; give one "
+                    f"{what} for each of the channels, which are the last axis of x"
+                )
+    return rescale(x, arrays[0], None if bias is None else arrays[1], x.dtype)
 
 
 def channel_shuffle(x: Shaped[Array, "... channels"], groups: int) -> Shaped[Array, "... channels"]:

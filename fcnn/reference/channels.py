@@ -55,20 +55,22 @@ class PReLU(Node):
 
 
 class ScaleChannels(Node):
-    r"""Multiply each channel by a factor :math:`\gamma_c`.
+    r"""Multiply each channel by a factor :math:`\gamma_c`, and add an offset :math:`b_c` if there is one.
 
-    .. math:: y_{\dots, c} = \gamma_c x_{\dots, c}, \qquad
+    .. math:: y_{\dots, c} = \gamma_c x_{\dots, c} + b_c, \qquad
         \frac{\partial L}{\partial x_{\dots, c}} = \gamma_c g_{\dots, c}, \quad
-        \frac{\partial L}{\partial \gamma_c} = \sum g_{\dots, c} x_{\dots, c}, \quad g = \frac{\partial L}{\partial y}
+        \frac{\partial L}{\partial \gamma_c} = \sum g_{\dots, c} x_{\dots, c}, \quad
+        \frac{\partial L}{\partial b_c} = \sum g_{\dots, c}, \quad g = \frac{\partial L}{\partial y}
 
     Args:
         scale: the factors.
+        bias: the offsets; None: there are none.
 
     Shapes:
-        x (..., channels), scale (channels,).
+        x (..., channels), scale and bias (channels,).
 
     Raises:
-        ValueError: if there is not one factor per channel.
+        ValueError: if there is not one factor, and one offset, per channel.
 
     Example:
         >>> import numpy as np
@@ -80,17 +82,23 @@ class ScaleChannels(Node):
         [2.0, 3.0]
     """
 
-    def __init__(self, scale: np.ndarray) -> None:
-        super().__init__(scale=scale)
+    def __init__(self, scale: np.ndarray, bias: np.ndarray | None = None) -> None:
+        super().__init__(**({"scale": scale} if bias is None else {"scale": scale, "bias": bias}))
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        if self.params["scale"].shape != x.shape[-1:]:
-            raise ValueError(f"scale {self.params['scale'].shape} must have one factor for each channel of x {x.shape}")
-        return self.keep(x * self.params["scale"], x)
+        for name, what in (("scale", "factor"), ("bias", "offset")):
+            if name in self.params and self.params[name].shape != x.shape[-1:]:
+                raise ValueError(
+                    f"{name} {self.params[name].shape} must have one {what} for each channel of x {x.shape}"
+                )
+        return self.keep(x * self.params["scale"] + self.params.get("bias", 0), x)
 
     def backward(self, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
         (x,) = self.recall(gradient)
-        self.add_gradient("scale", (gradient * x).sum(tuple(range(x.ndim - 1))))
+        before = tuple(range(x.ndim - 1))
+        self.add_gradient("scale", (gradient * x).sum(before))
+        if "bias" in self.params:
+            self.add_gradient("bias", gradient.sum(before))
         return (gradient * self.params["scale"],)
 
 

@@ -215,7 +215,7 @@ KINDS: dict[str, Draw] = {
     "AdaptiveAvgPool": lambda g, shape: layers.AdaptiveAvgPool(_cells(g, len(shape) - 1)),
     "Maxout": lambda g, shape: layers.Maxout(_divisor(g, shape[-1])),
     "PReLU": lambda g, shape: layers.PReLU(per_channel=_flag(g)),
-    "ScaleChannels": lambda g, shape: layers.ScaleChannels(pick(g, 0.5, 1.0)),
+    "ScaleChannels": lambda g, shape: layers.ScaleChannels(pick(g, 0.5, 1.0), bias=bool(g.integers(2))),
     "ChannelShuffle": lambda g, shape: layers.ChannelShuffle(_divisor(g, shape[-1])),
     "PixelShuffle": _shuffle(layers.PixelShuffle),
     "PixelUnshuffle": _shuffle(layers.PixelUnshuffle),

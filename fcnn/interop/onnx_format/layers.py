@@ -216,9 +216,12 @@ def _prelu(graph: Graph, layer: Any, arrays: Arrays, value: Value, out: Shape) -
 
 def _scale_channels(graph: Graph, layer: Any, arrays: Arrays, value: Value, out: Shape) -> Value:
     value = graph.in_order(value)
-    (factor,) = arrays.values()
-    factor = factor.reshape(1, -1, *[1] * max(value.rank - 2, 0))
-    return graph.made(graph.node("Mul", [graph.image(value), graph.floats(factor, "scale")]), out)
+    name = graph.image(value)
+    for entry, kind in (("scale", "Mul"), ("bias", "Add")):
+        if entry in arrays:
+            array = arrays[entry].reshape(1, -1, *[1] * max(value.rank - 2, 0))
+            name = graph.node(kind, [name, graph.floats(array, entry)])
+    return graph.made(name, out)
 
 
 def _channel_shuffle(graph: Graph, layer: Any, arrays: Arrays, value: Value, out: Shape) -> Value:

@@ -48,7 +48,11 @@ def _bias(steps: list[Step], number: int, uses: Counter[int]) -> Step | None:
     if type(layer) in (Conv, ConvTranspose, Dense):
         fits = step.layer.shape == (layer.features,)
     else:
-        fits = _channel_norm(layer) and len(step.layer.shape) == 1 and step.layer.shape == before.example[-1:]
+        fits = (
+            (_channel_norm(layer) or type(layer) is ScaleChannels)
+            and len(step.layer.shape) == 1
+            and step.layer.shape == before.example[-1:]
+        )
     if not fits or layer.bias:
         return None
     return _taken(before, replace(layer, bias=True), "bias", step, "weight")
