@@ -209,6 +209,7 @@ NOT_LAYERS = {
     "check_gradients",
     "evaluate",
     "fit",
+    "fold",
     "fully_convolutional",
     "predict",
     "scan_tiles",

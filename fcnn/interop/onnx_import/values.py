@@ -84,6 +84,9 @@ class Constant:
         array = self.array
         if array.size == 0 or array.dtype.kind not in "fiub":
             return False
+        few = np.ravel(array[(slice(0, 2),) * array.ndim])  # of most arrays these tell
+        if not np.array_equal(few, np.broadcast_to(few[0], few.shape), equal_nan=array.dtype.kind == "f"):
+            return False
         return bool(
             np.array_equal(array, np.broadcast_to(array.flat[0], array.shape), equal_nan=array.dtype.kind == "f")
         )
