@@ -83,7 +83,7 @@ def code(value: Any) -> str:
     if isinstance(value, Enum):
         return f"{kind.__qualname__}({code(value.value)})"
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return f"{kind.__qualname__}({', '.join(map(code, value))})"
+        return f"{_class_name(kind)}({', '.join(map(code, value))})"
     if isinstance(value, tuple):
         return "(" + ", ".join(map(code, value)) + ("," if len(value) == 1 else "") + ")"
     if isinstance(value, frozenset):
@@ -108,6 +108,11 @@ def code(value: Any) -> str:
     if name is not None:
         return name[1] if name[0] in ("__main__", "builtins") else ".".join(name)
     return getattr(value, "__qualname__", None) or repr(value)
+
+
+def _class_name(kind: type) -> str:
+    name = public(kind)
+    return kind.__qualname__ if name is None or name[0] in ("__main__", "builtins") else ".".join(name)
 
 
 def rebuild(layer: Any) -> str:

@@ -1,5 +1,6 @@
 """Networks that are read from ONNX files compute what the files compute, and every tool takes them."""
 
+import functools
 import pickle
 
 import jax
@@ -378,6 +379,101 @@ def test_resizing_as_onnxruntime_does(options):
     agree(pieces(("Resize", ["", "", "n"], options), weights=sizes, shape=(2, 3, 7, 8)), random(2, 3, 7, 8))
 
 
+# graphs that were read wrongly once
+
+
+SQUARE = {"w": random(5, 5), "b": random(5, seed=1)}
+FOUND = {
+    "one kernel, as it is and transposed": written(
+        [("Gemm", ["x", "w"], ["h"], {}), ("Gemm", ["h", "w"], ["y"], {"transB": 1})], {"x": ["n", 5]}, ["y"], SQUARE
+    ),
+    "one table, added before and after a transposition": written(
+        [
+            ("Add", ["x", "w"], ["a"], {}), ("Transpose", ["a"], ["c"], {"perm": [0, 2, 1]}),
+            ("Add", ["c", "w"], ["y"], {}),
+        ],
+        {"x": ["n", 5, 5]}, ["y"], SQUARE,
+    ),
+    "one kernel after both orders of flattening": written(
+        [
+            ("Flatten", ["x"], ["a"], {}), ("Gemm", ["a", "k"], ["h"], {}), ("Flatten", ["z"], ["f"], {}),
+            ("Gemm", ["f", "k"], ["i"], {}), ("Add", ["h", "i"], ["y"], {}),
+        ],
+        {"x": ["n", 2, 3, 2], "z": ["n", 12]}, ["y"], {"k": random(12, 3)},
+    ),
+    "backwards from before the start": written(
+        [("Slice", ["x", "start", "end", "axis", "step"], ["y"], {})], {"x": ["n", 3, 6]}, ["y"],
+        {"start": np.array([-8]), "end": np.array([-10]), "axis": np.array([2]), "step": np.array([-1])},
+    ),
+    "outputs whose names differ in a sign": written(
+        [("Relu", ["x"], ["a.b"], {}), ("Neg", ["x"], ["a/b"], {})], {"x": ["n", 5]}, ["a.b", "a/b"]
+    ),
+    "values and weights side by side": written(
+        [("Concat", ["v", "x", "x", "w", "x"], ["y"], {"axis": 1})], {"x": [2, 3, 4]}, ["y"],
+        {"v": np.ones((2, 1, 4), "float32"), "w": np.stack([random(2, 4)] * 2)},
+    ),
+    "a flattened number and a row": written(
+        [("Flatten", ["x"], ["a"], {}), ("Add", ["a", "b"], ["y"], {})], {"x": ["n", 1, 1, 1]}, ["y"], SQUARE
+    ),
+    "one number for each example, and more": written(
+        [
+            ("ReduceSum", ["x", "axis"], ["s"], {"keepdims": 0}), ("Tanh", ["s"], ["a"], {}), ("Exp", ["s"], ["e"], {}),
+            ("Div", ["a", "e"], ["y"], {}),
+        ],
+        {"x": ["n", 5]}, ["y"], {"axis": np.array([1])},
+    ),
+    "a mean of single numbers, subtracted": written(
+        [
+            ("ReduceMean", ["x", "axis"], ["m"], {}), ("Sub", ["x", "m"], ["c"], {}), ("Mul", ["c", "c"], ["q"], {}),
+            ("ReduceMean", ["q", "axis"], ["v"], {}), ("Add", ["v", "small"], ["e"], {}), ("Sqrt", ["e"], ["r"], {}),
+            ("Div", ["c", "r"], ["y"], {}),
+        ],
+        {"x": ["n", 1, 5]}, ["y"], {"axis": np.array([1]), "small": np.float32(1e-3)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_graphs_that_were_read_wrongly(name):
+    model = FOUND[name]
+    shapes = [[d.dim_value or 2 for d in given.type.tensor_type.shape.dim] for given in model.graph.input]
+    net, _, _ = agree(model, *(random(*shape, seed=i) for i, shape in enumerate(shapes)))
+    examples = [shape[1:] if len(shape) < 3 else [*shape[2:], shape[1]] for shape in shapes]
+    assert fcnn.trace(net, *map(tuple, examples)).nodes
+
+
+def test_a_divisor_starts_at_one():
+    net, _, _ = agree(
+        written([("Div", ["x", "w"], ["y"], {})], {"x": ["n", 5]}, ["y"], SQUARE | {"w": random(5)}), random(2, 5)
+    )
+    assert net.init(jax.random.key(0), (5,))["divide1"]["weight"].tolist() == [1.0] * 5
+
+
+def test_how_axes_are_resized_is_in_the_repr():
+    options = {"mode": "linear", "coordinate_transformation_mode": "asymmetric"}
+    model = pieces(("Resize", ["", "s"], options), weights={"s": np.float32([1, 1, 1.5, 2])})
+    net, _, _ = agree(model, random(2, 4, 5, 6))
+    import fcnn.interop.onnx_import.resizing  # as the repr says
+
+    assert eval(repr(net), {"fcnn": fcnn, "jax": jax, "functools": functools}) == net
+
+
+def test_an_index_that_is_one_number_goes_there_and_back():
+    net, params, state = agree(pieces(("Gather", ["i"], {"axis": 3}), weights={"i": np.int64(-2)}), random(2, 4, 5, 6))
+    x = random(2, 4, 5, 6)
+    (again,) = truth(interop.to_onnx(net, params, state, (5, 6, 4)), x)
+    np.testing.assert_array_equal(again, x[..., -2])
+
+
+@pytest.mark.parametrize("function", [jnp.isinf, functools.partial(jnp.argmax, axis=-1)], ids=["bool", "int"])
+def test_outputs_that_are_no_floating_point_numbers_are_written(function):
+    net = fcnn.serial(fcnn.Dense(3), function)
+    params = net.init(jax.random.key(0), (5,))
+    x = random(4, 5)
+    (found,) = truth(interop.to_onnx(net, params, None, (5,)), x)
+    np.testing.assert_array_equal(found, net.apply(params, x))
+
+
 # sizes that a file leaves open
 
 
@@ -560,13 +656,21 @@ MISTAKES = {
         [("MaxPool", ["x"], ["b", "i"], {"kernel_shape": [2, 2]}), ("Cast", ["i"], ["a"], {"to": 1})], "second output",
     ),
     "a table": ([("Gather", ["w", "x"], ["a"], {})], "an embedding"),
+    "more axes": ([("Add", ["x", "more"], ["a"], {})], "gives a value more axes than it has"),
+    "a factor with more axes": ([("MatMul", ["x", "factor"], ["a"], {})], "gives a value more axes than it has"),
+    "sizes that do not fit": ([("MatMul", ["factor4", "x"], ["a"], {})], "MatMul.*contracting dimensions"),
 }  # fmt: skip
+
+
+MORE = {"more": random(1, 1, 4, 5, 6), "factor": random(1, 1, 4, 6, 2), "factor4": random(1, 3, 4)}
 
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_what_cannot_be_read_says_why(name):
     nodes, words = MISTAKES[name]
-    model = written(nodes, {"x": [2, 4, 5, 6]}, ["a"], {"w": random(4, 3, 1, 1), "all": np.array([-1]), "c": random(4)})
+    model = written(
+        nodes, {"x": [2, 4, 5, 6]}, ["a"], {"w": random(4, 3, 1, 1), "all": np.array([-1]), "c": random(4), **MORE}
+    )
     with pytest.raises(ValueError, match=words):
         interop.from_onnx(model)
 
@@ -583,3 +687,16 @@ def test_shapes_that_do_not_suit():
         interop.from_onnx(model, shape=((5, 6, 3), (5, 6, 3)))
     with pytest.raises(ValueError, match="no input"):
         interop.from_onnx(written([("Relu", ["w"], ["y"], {})], {}, ["y"], {"w": random(2)}))
+
+
+def test_a_file_for_one_example_keeps_it():
+    with pytest.raises(ValueError, match=r"Squeeze.*drops all axes of size 1, and with them that of the one example"):
+        interop.from_onnx(pieces(("Squeeze", [], {}), shape=(1, 4, 1, 1)))
+    with pytest.raises(ValueError, match=r"Add.*makes 4 examples of one"):
+        interop.from_onnx(pieces(("Add", ["w"], {}), weights={"w": random(4, 1)}, shape=(1, 3)))
+
+
+def test_an_older_hardmax_of_several_axes():
+    with pytest.raises(ValueError, match=r"Hardmax.*over axis 1 and all behind it at once"):
+        interop.from_onnx(pieces(("Hardmax", [], {}), opset=12))
+    agree(pieces(("Hardmax", [], {"axis": 3}), opset=12), random(2, 4, 5, 6))

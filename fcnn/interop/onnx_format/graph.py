@@ -92,7 +92,7 @@ class Graph:
         if key is not None and key in self._known:
             return self._known[key]
         label = self.fresh(f"{self.path}/{name}" if self.path and key is None else name)
-        self.weights.append(self._numpy.from_array(np.ascontiguousarray(array), label))
+        self.weights.append(self._numpy.from_array(np.asarray(array, order="C"), label))
         if key is not None:
             self._known[key] = label
         return label

@@ -87,12 +87,18 @@ def to_onnx(
     made = writer.run(traced, dict(zip(traced.inputs, given, strict=True)), ())
     kind = onnx.helper.np_dtype_to_tensor_dtype(dtype)
     outputs = _ends(graph, traced, made)
+    examples = [jax.ShapeDtypeStruct((1, *shape), dtype) for shape in checked]
+    out = jax.eval_shape(lambda params, state, *x: net.apply(params, *x, state=state), params, state, *examples)
+    dtypes = [np.dtype(leaf.dtype) for leaf in jax.tree.leaves(out)]
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             net.label,
             [_declared(onnx, value, kind) for value in given],
-            [_declared(onnx, value, kind, name) for name, value in outputs],
+            [
+                _declared(onnx, value, onnx.helper.np_dtype_to_tensor_dtype(one), name)
+                for (name, value), one in zip(outputs, dtypes, strict=True)
+            ],
             graph.weights,
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],

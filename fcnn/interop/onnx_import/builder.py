@@ -60,10 +60,14 @@ class Builder:
         Returns:
             Its output.
         """
+        if not value.example:
+            raise Unreadable("takes one number for each example, and a layer needs an axis of channels")
         try:
             shape = layer.infer_shape(*layer.accept_shapes((value.example,)))
         except ValueError as error:
             raise Unreadable(f"{names.code(layer)}: {error}") from None
+        except TypeError as error:  # of an operation of JAX, with a remark on its traceback
+            raise Unreadable(f"{names.code(layer)}: {str(error).splitlines()[0]}") from None
         dtype = jnp.zeros(()).dtype
         arrays = [{name: np.asarray(a) for name, a in (given or {}).items()} for given in (params, state)]
         made = tuple(weight.name for weight in weights)
@@ -161,17 +165,17 @@ class Builder:
     def table(self, constant: Constant, value: Value) -> np.ndarray:
         """A constant as an array next to a value: axes in the value's order, without the batch."""
         array = constant.array
-        while array.ndim > value.rank and array.shape[0] == 1:
-            array = array[0]
         if array.ndim > value.rank:
             raise Unreadable("gives a value more axes than it has")
         array = array.reshape((1,) * (value.rank - array.ndim) + array.shape)
         array = np.transpose(array, value.order)
         if array.shape[0] > 1:
+            if array.shape[0] != self.batch:
+                raise Unreadable(f"makes {array.shape[0]} examples of one")
             if not np.array_equal(array, np.broadcast_to(array[:1], array.shape), equal_nan=array.dtype.kind == "f"):
                 raise Unreadable("uses numbers that differ from example to example")
             array = array[:1]
-        if value.flat is not None and array.shape[-1] > 1:
+        if value.flat is not None and array.shape[-1] == value.example[-1] > 1:
             from ..channel_order import to_last
 
             array = array[..., to_last(value.flat)]

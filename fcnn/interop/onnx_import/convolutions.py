@@ -137,6 +137,8 @@ def matmul(b: Builder, node: Node, operands: list[Operand]) -> Made:
     if x.rank < 3 and (first or weight.array.ndim != 1):
         raise Unreadable("multiplies along the axis of the examples")
     array = array_of(weight, "factor")
+    if array.ndim > x.rank:
+        raise Unreadable("gives a value more axes than it has")
     while array.ndim >= x.rank and array.shape[0] == 1:
         array = array[0]
     if array.ndim >= x.rank:

@@ -163,7 +163,7 @@ def binary_of(b: Builder, operation: Any, left: Operand, right: Operand) -> Valu
 
 
 #: the neutral element of an operation: where a weight starts
-_NEUTRAL = {jnp.multiply: 1.0, jnp.divide: 1.0, jnp.power: 1.0}
+_NEUTRAL = dict.fromkeys((jnp.multiply, functions.divide, jnp.power, jnp.mod, jnp.fmod), 1.0)
 
 
 def with_constant(b: Builder, operation: Any, x: Value, constant: Constant, *, first: bool) -> Value:

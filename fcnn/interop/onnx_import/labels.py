@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import keyword
 import re
+import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 
 #: names that serial and graph do not take
 _TAKEN = {"params", "join", "layers"}
@@ -43,6 +45,23 @@ class Labels:
                 return label
 
 
+def labels_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of outputs without signs that are not letters; two that become equal get numbers.
+
+    Example:
+        >>> labels_of(["y", "a.b", "a/b", "/"])
+        ('y', 'a_b', 'a_b_2', 'output4')
+    """
+    found: list[str] = []
+    for place, name in enumerate(names, 1):
+        base = re.sub(r"\W+", "_", name).strip("_") or f"output{place}"
+        label, number = base, 2
+        while label in found:
+            label, number = f"{base}_{number}", number + 1
+        found.append(label)
+    return tuple(found)
+
+
 def usable(name: str) -> bool:
     """Whether ``serial`` and ``graph`` take a name.
 
@@ -50,7 +69,9 @@ def usable(name: str) -> bool:
         >>> usable("conv1"), usable("0"), usable("join")
         (True, False, False)
     """
-    return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_") and name not in _TAKEN
+    # Python reads an identifier in this normal form, so that another one would not come back from its repr
+    same = unicodedata.normalize("NFKC", name) == name
+    return same and name.isidentifier() and not keyword.iskeyword(name) and name[0] != "_" and name not in _TAKEN
 
 
 def modules(path: str) -> tuple[str, ...]:

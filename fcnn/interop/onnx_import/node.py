@@ -73,6 +73,8 @@ def value_of(operand: Operand, what: str = "input") -> Value:
 
 def constant_of(operand: Operand, what: str) -> Constant:
     """An operand that does not depend on the input."""
+    if isinstance(operand, Merged):
+        value_of(operand)  # says why not
     if isinstance(operand, Value | Merged):
         raise Unreadable(f"computes its {what} from the input, where a layer has a parameter")
     if operand is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from ...identity import Key
 from ...layer import Layer
 from ...types import Params, State
 from .builder import Builder
+from .labels import labels_of
 from .load import Input, Model, example_shape, load, nodes_of, weights_of
 from .node import Node, value_of
 from .rules import RULES
@@ -173,8 +173,7 @@ def _read(model: Model, sizes: list[Shape]) -> Piece:
         except Unreadable as error:
             raise ValueError(f"the output {name!r} {error}") from None
     ends = tuple(value.source for value in outs)
-    labels = tuple(re.sub(r"\W+", "_", name).strip("_") or f"output{i}" for i, name in enumerate(model.outputs, 1))
-    return assemble(simplified(b.steps, ends), ends, labels, len(model.inputs))
+    return assemble(simplified(b.steps, ends), ends, labels_of(model.outputs), len(model.inputs))
 
 
 def _run(b: Builder, nodes: Any, known: dict[str, Any], version: int) -> None:

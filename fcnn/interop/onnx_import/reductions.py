@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from math import prod
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from ...geometry import Shape
 from . import functions
 from .builder import Builder
 from .node import Made, Node, Operand, integers_of, operand, value_of
-from .values import Value, channels_last
+from .values import Unreadable, Value, channels_last
 
 _KINDS = {
     "ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max", "ReduceMin": "min", "ReduceProd": "prod",
@@ -87,7 +88,10 @@ def softmax_of(b: Builder, x: Value, places: Shape, log: bool) -> Value:
 def hardmax(b: Builder, node: Node, operands: list[Operand]) -> Made:
     """Hardmax."""
     x = b.in_order(value_of(operands[0]))
-    (place,) = b.own_axes(x, [node.get("axis", -1 if node.version >= 13 else 1)])
+    axis = node.get("axis", -1 if node.version >= 13 else 1) % x.rank
+    if node.version < 13 and prod(x.shape[axis + 1 :]) > 1:
+        raise Unreadable(f"marks the largest entry over axis {axis} and all behind it at once (version {node.version})")
+    (place,) = b.own_axes(x, [axis])
     return b.call(functools.partial(functions.hardmax, axis=place), [x])
 
 

@@ -121,6 +121,8 @@ def squeeze(b: Builder, node: Node, operands: list[Operand]) -> Made:
     x, given = b.in_order(value_of(operands[0])), operand(operands, 1)
     axes = node.get("axes") if given is None else integers_of(given, "axes")
     if axes is None:
+        if x.shape[x.order[0]] == 1:
+            raise Unreadable("drops all axes of size 1, and with them that of the one example; give it axes")
         axes = [i for i, n in enumerate(x.shape) if n == 1 and i != x.order[0]]
     axes = sorted(axis % x.rank for axis in axes)
     b.own_axes(x, axes)
@@ -150,29 +152,28 @@ def unsqueeze(b: Builder, node: Node, operands: list[Operand]) -> Made:
 
 def concat(b: Builder, node: Node, operands: list[Operand]) -> Made:
     """Concat of values; constants, the same for every example, are weights."""
-    values = [x for x in operands if isinstance(x, Value)]
-    axis = node.get("axis", 1) % values[0].rank
-    plain = [b.in_order(value) for value in values]
-    order = plain[0].order
-    (place,) = b.own_axes(plain[0], [axis])
-    plain = [b.ordered(value, order) for value in plain]
+    number = next(i for i, x in enumerate(operands) if not isinstance(x, Constant))
+    x = b.in_order(value_of(operands[number]))
+    order, (place,) = x.order, b.own_axes(x, [node.get("axis", 1)])
     last = place == len(order) - 1
-    if len(plain) == len(operands):
-        if len(plain) == 1:
-            return plain[0]
-        function = functools.partial(movements.concatenate, axis=-1 if last else place)
-        return b.call(function, plain, join="concat" if last else "")
-    if len(plain) > 1:
-        raise Unreadable("joins several values and weights at once")
-    (x,) = plain
-    index = operands.index(values[0])
-    for given, first in [*((g, True) for g in operands[:index][::-1]), *((g, False) for g in operands[index + 1 :])]:
-        constant = constant_of(given, "piece")
-        array = _one_example(array_of(constant, "piece"), x)
-        operation = functools.partial(beside, axis=place, first=first)
-        layer = Combine(operation, array.shape)
-        x = b.layer(layer, x, params={"weight": array}, weights=[constant])
-    return x
+    join = functools.partial(movements.concatenate, axis=-1 if last else place)
+    for given in operands[:number][::-1]:
+        x = _with_weight(b, x, constant_of(given, "piece"), place, first=True)
+    together = [x]
+    for given in operands[number + 1 :]:
+        if not isinstance(given, Constant):
+            together.append(b.ordered(value_of(given), order))
+            continue
+        x = b.call(join, together) if len(together) > 1 else together[0]
+        together = [_with_weight(b, x, given, place, first=False)]
+    return b.call(join, together, join="concat" if last else "") if len(together) > 1 else together[0]
+
+
+def _with_weight(b: Builder, x: Value, constant: Constant, place: int, *, first: bool) -> Value:
+    """A value and a weight beside it."""
+    array = _one_example(array_of(constant, "piece"), x)
+    layer = Combine(functools.partial(beside, axis=place, first=first), array.shape)
+    return b.layer(layer, x, params={"weight": array}, weights=[constant])
 
 
 def _one_example(array: np.ndarray, x: Value) -> np.ndarray:
@@ -222,8 +223,8 @@ def slicing(b: Builder, node: Node, operands: list[Operand]) -> Made:
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         size, place = x.shape[axis % x.rank], x.place(axis)
         first, last, by = slice(start, end, step).indices(size)
-        if start < -size and step < 0:
-            first = -1
+        if start < -size and step < 0:  # Python takes nothing, ONNX begins at the first entry
+            first = 0
         if (first, by) == (0, 1) and last == size:
             continue
         b.own_axes(x, [axis])

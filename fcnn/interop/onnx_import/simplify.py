@@ -106,6 +106,8 @@ def _layer_norm(steps: list[Step], number: int, uses: Counter[int]) -> Step | No
     if not squared or set(square.inputs) != {step.inputs[0]}:
         return None
     axes, rank = mean
+    if all(step.example[axis - 1] == 1 for axis in axes):  # the layer refuses to normalise one number
+        return None
     layer = LayerNorm(axes=-1 if axes == (rank - 1,) else axes, epsilon=epsilon, scale=False, bias=False)
     return Step(step.label, layer.label, step.path, layer, centred.inputs[:1], example=step.example)
 
@@ -204,4 +206,5 @@ def _product(steps: list[Step], number: int) -> tuple[float, tuple[int, ...]] | 
 
 
 def _function(step: Step, function: Any, inputs: tuple[int, ...]) -> Step:
-    return Step(step.label, names.snake(names.short(function)), step.path, function, inputs)
+    kind = names.snake(names.short(function))
+    return Step(step.label, kind, step.path, function, inputs, example=step.example)

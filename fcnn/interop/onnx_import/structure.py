@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
+import numpy as np
 
 from ...compose.graph import graph
 from ...compose.parallel import branches, residual
@@ -58,7 +59,9 @@ def assemble(steps: list[Step], outputs: tuple[int, ...], labels: tuple[str, ...
     steps, outputs = _needed(steps, outputs)
     owner = _owners(steps)
     alone = len(set(owner.values())) == len(owner)
-    if len(outputs) == 1 and inputs == 1 and alone:
+    # parts of a chain take (batch, *space, channels); what goes on with (batch,) alone is a function in a wiring
+    parts = all(steps[n].example for step in steps for n in step.inputs if n >= 0)
+    if len(outputs) == 1 and inputs == 1 and alone and parts:
         network = _Network(steps, outputs[0])
         return _in_a_row(network.chain(-1, outputs[0], set(range(len(steps)))))
     return _wired(steps, range(len(steps)), outputs, labels if len(outputs) > 1 else (), owner)
@@ -79,13 +82,23 @@ def _needed(steps: list[Step], outputs: tuple[int, ...]) -> tuple[list[Step], tu
 
 def _owners(steps: list[Step]) -> dict[int, int]:
     """The step whose layer and weights a step uses: itself, or an earlier one."""
-    found: dict[Any, int] = {}
+    found: defaultdict[Any, list[int]] = defaultdict(list)
     owner = {}
     for number, step in enumerate(steps):
         if step.params or step.state:
-            key = (Key(step.layer), step.weights) if step.weights else number
-            owner[number] = found.setdefault(key, number)
+            earlier = found[Key(step.layer), step.weights] if step.weights else []
+            # one initialiser may be used as it is and transposed, which makes two kernels of it
+            owner[number] = next((n for n in earlier if _same_weights(steps[n], step)), number)
+            if owner[number] == number:
+                earlier.append(number)
     return owner
+
+
+def _same_weights(one: Step, other: Step) -> bool:
+    return all(
+        mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name], equal_nan=True) for name in mine)
+        for mine, theirs in ((one.params, other.params), (one.state, other.state))
+    )
 
 
 def _in_a_row(parts: list[Piece]) -> Piece:
