@@ -12,8 +12,8 @@ A network learns Fashion-MNIST. Its trunk, which is all of it but the last layer
 Training from nothing takes as many steps as the other two together. There is one trunk; a seed draws the pictures, the
 new parameters and the order of the pictures, the same for all three.
 
-The command writes result.json, with accuracies, versions, machine, minutes and seeds, and draws finetune.png beside it.
-The figures of a whole run are not measured yet.
+The measured result, with versions, machine, minutes and seeds, is benchmarks/results/finetune.json: the result.json
+that this command writes. Beside it the command draws the accuracies, docs/finetune.png.
 """
 
 import argparse

@@ -174,3 +174,17 @@ def test_figures_of_published_weights_are_those_of_the_committed_results():
     assert f"at most {heard['largest_difference_from_the_original']:.0e} from the original's" in row
     assert f"{every['within_50_cents']:.1%} of {every['frames_with_pitch']:,} frames within 50 cents" in row
     assert f"median error {every['median_error_cents']:.1f} cents" in row
+
+
+def test_what_a_trained_trunk_is_worth_is_as_committed():
+    result, words = read("finetune"), " ".join(TEXT.split())
+    ways = [result["test_accuracy"][way] for way in ("from nothing", "frozen", "unfrozen")]
+    for count in result["pictures_of_each_class"]:
+        of = [way[str(count)] for way in ways]
+        row = " | ".join(f"{found['mean']:.1%} ({found['std']:.1%})" for found in of)
+        assert f"| {count} | {row} |" in TEXT
+        assert {found["n"] for found in of} == {len(result["seeds"])}
+    assert f"mean and s.d. of {len(result['seeds'])} seeds" in words
+    assert f"of the {result['test_images']:,} images" in words
+    assert f"classifies {result['its_test_accuracy']:.1%} of clothes" in words
+    assert result["of_these_changed"]["frozen"] == 0 < result["of_these_changed"]["unfrozen"]
