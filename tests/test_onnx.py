@@ -16,13 +16,12 @@ from fcnn import interop, models
 onnx = pytest.importorskip("onnx", reason="files are written with onnx: pip install 'fcnn[interop]'")
 runtime = pytest.importorskip("onnxruntime", reason="files are run by onnxruntime: pip install 'fcnn[dev]'")
 
+from onnx_cases import to_last as last  # noqa: E402
+from onnx_files import assert_equal  # noqa: E402
+
 
 def first(x):
     return np.moveaxis(np.asarray(x), -1, 1) if np.ndim(x) > 2 else np.asarray(x)
-
-
-def last(y):
-    return np.moveaxis(y, 1, -1) if y.ndim > 2 else y
 
 
 def both(net, shapes, inputs=None, model=None):
@@ -40,12 +39,6 @@ def both(net, shapes, inputs=None, model=None):
     given = {declared.name: first(x) for declared, x in zip(session.get_inputs(), inputs, strict=True)}
     wanted = jax.jit(net.apply)(params, *map(jnp.asarray, inputs), state=state)
     return [last(y) for y in session.run(None, given)], jax.tree.leaves(wanted), model
-
-
-def assert_equal(found, wanted, tolerance=1e-5):
-    assert len(found) == len(wanted)
-    for a, b in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1e-30, np.abs(b).max()))
 
 
 #: cases that ONNX has no form for, and what is said of them

@@ -37,7 +37,7 @@ APART = (
 )  # fmt: skip
 #: other reasons
 REASONS = (
-    r"are not read:", r"computes its .* from the input", r"has an? .* that does not depend on the network's input",
+    r"are not read:", r"computes its .* from the input", r"does not take its .* from the network's input",
     r"does not depend on the input", r"export the network for inference", r"second output", r"holds values of type",
     r"pools numbers of type", r"takes floating-point numbers", r"an embedding", r"tf_crop_and_resize",
     r"has a kernel that", r"has no bounds", r"is read where it depends on constants alone", r"takes entries along",

@@ -45,7 +45,9 @@ def onnx_activations(source: Any, *inputs: Any) -> dict[str, np.ndarray]:
         model = load(source)
         if len(inputs) != len(model.inputs):
             names = ", ".join(given.name for given in model.inputs)
-            raise ValueError(f"{len(inputs)} inputs were given, the file has the {len(model.inputs)} inputs {names}")
+            raise ValueError(
+                f"{len(inputs)} inputs were given, the file has the {len(model.inputs)} inputs {names}; give one each"
+            )
         given = {}
         for known, x in zip(model.inputs, inputs, strict=True):
             array = np.asarray(x)

@@ -14,6 +14,7 @@ import numpy as np
 from ... import names
 from ...geometry import Shape
 from ...layer import Layer
+from ..channel_order import to_last
 from . import movements
 from .labels import Labels
 from .values import Constant, Step, Unreadable, Value, channels_last
@@ -176,8 +177,6 @@ class Builder:
                 raise Unreadable("uses numbers that differ from example to example")
             array = array[:1]
         if value.flat is not None and array.shape[-1] == value.example[-1] > 1:
-            from ..channel_order import to_last
-
             array = array[..., to_last(value.flat)]
         array = array[0]
         while array.ndim and array.shape[0] == 1:  # broadcast anyway

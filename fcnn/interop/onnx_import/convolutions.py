@@ -12,6 +12,7 @@ from ... import layers
 from ..channel_order import to_last
 from . import functions
 from .builder import Builder
+from .elementwise import binary_of
 from .learned import Combine
 from .node import Made, Node, Operand, array_of, constant_of, operand, padding_of, same_or_all, value_of
 from .values import Constant, Unreadable, Value
@@ -110,8 +111,6 @@ def gemm(b: Builder, node: Node, operands: list[Operand]) -> Made:
         more = value_of(more)
     if isinstance(more, Value) or (more is not None and more.array.ndim == 2 and more.array.shape[0] > 1):
         made = _dense(b, x, kernel, None, weights)
-        from .elementwise import binary_of
-
         scaled = more if beta == 1 else binary_of(b, jnp.multiply, more, Constant(np.asarray(beta, np.float32)))
         return binary_of(b, jnp.add, made, scaled)
     bias = None

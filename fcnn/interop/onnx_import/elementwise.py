@@ -13,7 +13,7 @@ from ... import layers
 from . import functions, movements
 from .builder import TABLE, Builder
 from .learned import Combine
-from .node import Made, Node, Operand, array_of, constant_of, operand, value_of
+from .node import Made, Node, Operand, array_of, constant_of, nested, operand, value_of
 from .values import Constant, Unreadable, Value
 
 #: operators without attributes
@@ -177,7 +177,7 @@ def with_constant(b: Builder, operation: Any, x: Value, constant: Constant, *, f
     if table.dtype.kind not in "f" or not jnp.issubdtype(x.dtype, jnp.floating):
         if table.size > TABLE:
             raise Unreadable(f"holds a table of {table.size} numbers of type {table.dtype}, which are no weights")
-        value = _nested(table.tolist())
+        value = nested(table.tolist())
         function = functools.partial(functions.apply_with, operation=operation, value=value, first=first)
         return b.call(function, [x], flat=x.flat)
     table = array_of(Constant(table), "operand")
@@ -192,10 +192,6 @@ def with_constant(b: Builder, operation: Any, x: Value, constant: Constant, *, f
 def _adds_nothing(constant: Constant, x: Value) -> bool:
     """Whether a constant of one number leaves the shape of a value as it is."""
     return len(constant.shape) <= x.rank and np.broadcast_shapes(constant.shape, x.shape) == x.shape
-
-
-def _nested(value: Any) -> Any:
-    return tuple(map(_nested, value)) if isinstance(value, list) else value
 
 
 def _with_number(operation: Any, number: Any, first: bool) -> Any:
@@ -296,7 +292,7 @@ def where(b: Builder, node: Node, operands: list[Operand]) -> Made:
         table = b.table(constant_of(x, "operand"), both[0])
         if table.size > TABLE:
             raise Unreadable(f"chooses from a table of {table.size} numbers")
-        numbers.append((_nested(table.tolist()), table.dtype.name))
+        numbers.append((nested(table.tolist()), table.dtype.name))
     return b.call(functools.partial(movements.choose, operands=tuple(numbers)), both, flat=flat)
 
 

@@ -195,7 +195,7 @@ def _path(node: Any) -> tuple[str, ...]:
 
 def _check_known(nodes: list[Any]) -> None:
     """Raise with all operators at once that are not read."""
-    from .rules import CONSTANT_ONLY, REASONS, RULES
+    from .rules import CONSTANT_ONLY, REASONS, RULES, WAY_OUT
 
     unknown = Counter(
         node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
@@ -208,8 +208,7 @@ def _check_known(nodes: list[Any]) -> None:
     listed = [f"{kind} ({count})" for kind, count in sorted(unknown.items())]
     listed += [f"{kind} ({count}): {REASONS[kind]}" for kind, count in sorted(refused.items())]
     raise ValueError(
-        "these operators of the file are not read:\n  " + "\n  ".join(listed) + "\ncut the file before them with "
-        "onnx.utils.extract_model, or build the network here and take its weights by from_torch"
+        "these operators of the file are not read:\n  " + "\n  ".join(listed) + f"\nfor each of them, {WAY_OUT}"
     )
 
 

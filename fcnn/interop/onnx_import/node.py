@@ -46,7 +46,7 @@ class Node:
         """Raise where a second output is used."""
         for name in self.outputs[1:]:
             if name in self.used:
-                raise Unreadable("has a second output that is used, which only its first is read of")
+                raise Unreadable("has a second output that is used, and only the first one is read")
 
 
 def shortest(value: float) -> float:
@@ -67,7 +67,7 @@ def value_of(operand: Operand, what: str = "input") -> Value:
             "examples apart"
         )
     if not isinstance(operand, Value):
-        raise Unreadable(f"has an {what} that does not depend on the network's input")
+        raise Unreadable(f"does not take its {what} from the network's input")
     return operand
 
 
@@ -106,6 +106,16 @@ def same_or_all(sizes: list[int]) -> Any:
         (3, (3, 1))
     """
     return sizes[0] if sizes and len(set(sizes)) == 1 else tuple(sizes)
+
+
+def nested(value: Any) -> Any:
+    """Lists as tuples, which a function may hold, since they can be hashed.
+
+    Example:
+        >>> nested([1, [2, 3]])
+        (1, (2, 3))
+    """
+    return tuple(map(nested, value)) if isinstance(value, list) else value
 
 
 def padding_of(node: Node, rank: int) -> Any:

@@ -12,6 +12,7 @@ from ... import layers
 from ..channel_order import to_last
 from . import functions
 from .builder import Builder
+from .elementwise import binary_of
 from .learned import Combine
 from .node import Made, Node, Operand, array_of, constant_of, operand, value_of
 from .values import Constant, Unreadable, Value
@@ -88,8 +89,6 @@ def rms_norm(b: Builder, node: Node, operands: list[Operand]) -> Made:
     x = b.in_order(value_of(operands[0]))
     axes = tuple(sorted(b.own_axes(x, range(node.get("axis", -1) % x.rank, x.rank))))
     function = functools.partial(functions.rms_normalize, axes=axes, epsilon=node.get("epsilon", 1e-5))
-    from .elementwise import binary_of
-
     return binary_of(b, jnp.multiply, b.call(function, [x]), constant_of(operands[1], "scale"))
 
 

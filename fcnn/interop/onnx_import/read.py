@@ -18,7 +18,7 @@ from .builder import Builder
 from .labels import labels_of
 from .load import Input, Model, example_shape, load, nodes_of, weights_of
 from .node import Node, value_of
-from .rules import RULES
+from .rules import REASONS, RULES, WAY_OUT
 from .simplify import simplified
 from .structure import Piece, assemble
 from .values import Constant, Merged, Unreadable, Value, channels_last
@@ -43,9 +43,10 @@ def from_onnx(
     that the file transposes to channels first at once, as files from TensorFlow do, is channels last already and stays
     so.
 
-    Weights that two nodes share are one entry in params. Dropout and BatchNorm stay layers, so that training goes on as
-    the file's network would. A constant of several numbers next to a value becomes a parameter, since the file does not
-    say which ones were trained. Half precision becomes float32.
+    Nodes that are equal and share their weights are one layer with one entry in params; a weight that is used in two
+    forms, such as as it is and transposed, is two entries. Dropout and BatchNorm stay layers, so that training goes on
+    as the file's network would. A constant of several numbers next to a value becomes a parameter, since the file does
+    not say which ones were trained. Half precision becomes float32.
 
     Args:
         source: a path, the bytes of a file, or an ``onnx.ModelProto``. Weights in files beside it are found.
@@ -77,7 +78,9 @@ def from_onnx(
         given = _shapes(model.inputs, shape)
         left_open = _open(model, given)
         try:
-            first, second = (_read(model, _sizes(model, given, turn)) for turn in (0, 1))
+            sizes, others = (_sizes(model, given, turn) for turn in (0, 1))
+            first = _read(model, sizes)
+            second = first if sizes == others else _read(model, others)
         except ValueError as error:
             if left_open:
                 raise ValueError(
@@ -108,7 +111,11 @@ def _sizes(model: Model, given: list[Shape | None], turn: int) -> list[Shape]:
     found = [_of_input(model, known, shape) for known, shape in zip(model.inputs, given, strict=True)]
     made = [(first or _BATCHES[turn], *(n or _SPACES[turn] for n in rest)) for first, *rest in found]
     if len({sizes[0] for sizes in made}) > 1:
-        raise ValueError(f"the inputs have different numbers of examples: {[sizes[0] for sizes in made]}")
+        counts = ", ".join(f"{known.name!r} {sizes[0]}" for known, sizes in zip(model.inputs, made, strict=True))
+        raise ValueError(
+            f"the inputs have different numbers of examples: {counts}; the first axis must be the same for all, so "
+            "make those without examples initialisers of the file"
+        )
     return made
 
 
@@ -171,7 +178,7 @@ def _read(model: Model, sizes: list[Shape]) -> Piece:
             own = last and value.rank > 2 and value.order == tuple(range(value.rank))
             outs.append(b.in_order(value) if own else b.image(value))
         except Unreadable as error:
-            raise ValueError(f"the output {name!r} {error}") from None
+            raise ValueError(f"the output {name!r} {_with_way_out(error)}") from None
     ends = tuple(value.source for value in outs)
     return assemble(simplified(b.steps, ends), ends, labels_of(model.outputs), len(model.inputs))
 
@@ -190,10 +197,10 @@ def _chosen(b: Builder, node: Node, operands: list[Any], known: dict[str, Any]) 
     if not isinstance(operands[0], Constant):
         raise ValueError(f"{_who(node)}: chooses by the input what it computes, and a network here computes the same")
     graph = node.get("then_branch" if operands[0].array.reshape(()) else "else_branch")
-    inner = {**known, **weights_of(graph)}
-    constants: dict[str, Constant] = {}
-    nodes = nodes_of(graph, node.version, constants)
-    _run(b, nodes, inner := {**inner, **constants}, node.version)
+    constants = weights_of(graph)
+    nodes = nodes_of(graph, node.version, constants)  # adds what its Constant nodes hold
+    inner = {**known, **constants}
+    _run(b, nodes, inner, node.version)
     return [inner[out.name] for out in graph.output]
 
 
@@ -206,12 +213,18 @@ def _made(b: Builder, node: Node, proto: Any, operands: list[Any], version: int)
         return [Constant(np.asarray(array)) for array in _evaluated(node, proto, operands, version)]
     rule = RULES.get(node.kind)
     if rule is None:
-        raise ValueError(f"{_who(node)}: is read where it depends on constants alone, and here it depends on the input")
+        why = REASONS.get(node.kind, "is read where it depends on constants alone, and here it depends on the input")
+        raise ValueError(f"{_who(node)}: {why}; {WAY_OUT}")
     try:
         made = rule(b, node, operands)
     except Unreadable as error:
-        raise ValueError(f"{_who(node)}: {error}") from None
+        raise ValueError(f"{_who(node)}: {_with_way_out(error)}") from None
     return list(made) if isinstance(made, list) else [made]
+
+
+def _with_way_out(error: Unreadable) -> str:
+    """A message with what to do, unless it says so itself."""
+    return str(error) if ";" in str(error) else f"{error}; {WAY_OUT}"
 
 
 def _who(node: Node) -> str:

@@ -41,7 +41,7 @@ def response_norm(steps: list[Step], number: int, uses: Counter[int]) -> Step | 
     if size % 2 == 0:
         return None
     layer = LocalResponseNorm(size=size, alpha=alpha / size, beta=beta, k=k)
-    if not _agrees(layer, steps, [*chain[::-1]], x, number):
+    if not _agrees(layer, steps, chain[::-1], x, number):
         return None
     return Step(step.label, layer.label, step.path, layer, (x,), example=step.example)
 

@@ -13,6 +13,11 @@ RULES: dict[str, Callable[..., Any]] = {
     **resizing.RULES, **shapes.RULES,
 }  # fmt: skip
 
+#: what to do about a node that is not read
+WAY_OUT = (
+    "cut the file before it with onnx.utils.extract_model, or build the network here and take its weights by from_torch"
+)
+
 #: operators that are computed while reading, where nothing depends on the input
 CONSTANT_ONLY = frozenset({
     "Constant", "ConstantOfShape", "Range", "EyeLike", "OneHot", "ScatterND", "ScatterElements", "GatherElements",

@@ -15,7 +15,7 @@ from ...geometry import Shape
 from . import movements
 from .builder import Builder
 from .learned import Combine, beside
-from .node import Made, Node, Operand, array_of, constant_of, integers_of, operand, value_of
+from .node import Made, Node, Operand, array_of, constant_of, integers_of, nested, operand, value_of
 from .reductions import without
 from .values import Constant, Merged, Unreadable, Value, channels_last
 
@@ -255,7 +255,7 @@ def gather(b: Builder, node: Node, operands: list[Operand]) -> Made:
     if indices.size > 65536:
         raise Unreadable(f"takes {indices.size} entries, more than a function holds")
     indices = np.where(indices < 0, indices + x.shape[axis], indices)
-    function = functools.partial(movements.take_indices, indices=_nested(indices.tolist()), axis=place)
+    function = functools.partial(movements.take_indices, indices=nested(indices.tolist()), axis=place)
     if indices.ndim == 0:
         return b.call(function, [x], order=without(x.order, [axis]))
     if indices.ndim == 1:
@@ -271,10 +271,6 @@ def gather_nd(b: Builder, node: Node, operands: list[Operand]) -> Made:
     if indices.shape[-1] != 1 or indices.ndim != 2 or node.get("batch_dims", 0):
         raise Unreadable(f"takes entries along {indices.shape[-1]} axes, with indices of shape {indices.shape}")
     return gather(b, replace(node, attributes={"axis": 0}), [operands[0], Constant(indices[:, 0])])
-
-
-def _nested(value: Any) -> Any:
-    return tuple(map(_nested, value)) if isinstance(value, list) else value
 
 
 def pad(b: Builder, node: Node, operands: list[Operand]) -> Made:

@@ -285,7 +285,8 @@ def _joined(join: Step, pieces: list[Piece | None]) -> Piece:
         if piece is None:
             sources.append(-1)
             continue
-        name = _free(piece.path[-1] if piece.path and usable(piece.path[-1]) else f"{piece.kind}1", named)
+        own = piece.path[len(join.path) :] if piece.path[: len(join.path)] == join.path else piece.path
+        name = _free(own[-1] if own and usable(own[-1]) else f"{piece.kind}1", named)
         named[name] = piece
         sources.append(len(rows))
         rows.append((name, (-1,)))
