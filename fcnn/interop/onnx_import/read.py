@@ -35,8 +35,8 @@ def from_onnx(
 
     The network is made of the library's layers: convolutions, pooling, normalisations and dense layers as layers,
     elementwise operations as functions, sums and joins as ``residual`` and ``branches``, and as ``graph`` where the
-    file has another form. It computes what the file computes, for any number of examples, and everything the library
-    does works on it.
+    file has another form. It computes what the file computes, for any number of examples, and is a network like any
+    other: it trains, prints, pickles, and goes into every tool.
 
     Axes are as everywhere here: the file's (batch, channels, \*space) is (batch, \*space, channels), in the inputs and
     in the outputs. The weights are converted, and no transposition is left where the file itself has none. An input
