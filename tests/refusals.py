@@ -22,6 +22,7 @@ SENTENCES = {
     "centre": "subtracts the mean of all positions",
     "makes": r"makes \(.*which is not \(\*space, channels\)",
     "state": "has a state of its own",
+    "state kept": "has a state that is no running statistics",
     "wires": "wires its layers by a function, which is not analysed",
     # what is found in the operations of a layer that states nothing
     "operations": "mixes positions|concatenates pieces of the space|cuts the space|computes with the size"
@@ -122,6 +123,12 @@ REFUSED = {
             *(name for name in SUBJECTS if name.startswith("doubled") and "scan" not in name),
         }
     },
+}
+REFUSED["fold"] = {
+    "state kept": {
+        *("doubled batch norm", "doubled batch norm plain", "doubled batch norm cumulative", "doubled scan"),
+        *("doubled instance norm running", "user's state"),
+    }
 }
 REFUSED["check_gradients"] = REFUSED["to_reference"]
 #: tools that are about one form of network: what they refuse the others by, and which networks have that form

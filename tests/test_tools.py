@@ -355,6 +355,15 @@ def check_as_cascade(name):
     same(np.reshape(y, (BATCH, -1)), np.reshape(outputs_of(name), (BATCH, -1)))
 
 
+def check_fold(name):
+    it = made(name)
+    net, params = fcnn.fold(it.net, it.params, it.state)
+    found = jax.jit(net.apply)(params, *it.inputs)
+    assert net.init_state(*it.shapes) == {}
+    for y, expected in zip(jax.tree.leaves(found), jax.tree.leaves(outputs_of(name)), strict=True):
+        same(y, expected)
+
+
 TOOLS = {
     "trace": check_trace,
     "summary": check_summary,
@@ -372,6 +381,7 @@ TOOLS = {
     "check_gradients": check_check_gradients,
     "as_mlp": check_as_mlp,
     "as_cascade": check_as_cascade,
+    "fold": check_fold,
 }
 
 

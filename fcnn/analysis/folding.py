@@ -93,9 +93,8 @@ def _folded(layer: Layer, params: Params, state: State, copies: int) -> _Folded:
     """Fold a layer; its arrays have an axis for each of the repeats around it."""
     if isinstance(layer, (BatchNorm, InstanceNorm)) and type(layer).forward_eval in _STORED:
         return _of_norm(layer, params, state, copies) if layer.running else _Folded(layer, params)
-    for kind, rule in _COMPOSITIONS.items():
-        if type(layer) is kind:
-            return rule(layer, params, state, copies)
+    if (kind := nearest(layer, _COMPOSITIONS)) is not None:
+        return _COMPOSITIONS[kind](layer, params, state, copies)
     if jax.tree.leaves(state):
         raise ValueError(
             f"{names.code(layer)} has a state that is no running statistics of BatchNorm or InstanceNorm; fold "
