@@ -12,6 +12,8 @@ import json
 import sys
 from pathlib import Path
 
+from workloads import PUBLISHED
+
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 #: share of the machine that other programs may take before the table says so: PyTorch's threads wait for each
 #: other and suffer most, so that a busy machine flatters the rest
@@ -23,6 +25,7 @@ NAMES = {
     "haiku": "Haiku",
     "keras": "Keras (JAX)",
     "lax": "jax.lax",
+    "onnxruntime": "onnxruntime",
     "pytorch": "PyTorch",
     "pytorch_channels_last": "PyTorch channels_last",
     "pytorch_autocast": "PyTorch autocast",
@@ -35,6 +38,13 @@ CASES = {
     "per_example": "per-example gradients",
     "max_pool": "max pooling",
     "depthwise": "depthwise",
+    "resnet18": "ResNet-18",
+    "resnet18_small": "ResNet-18, 32x32",
+    "mobilenet": "MobileNetV2",
+    "unet": "U-Net",
+    "resnet50": "ResNet-50",
+    "vgg": "VGG-11 with norms",
+    "densenet": "DenseNet-121",
 }
 
 
@@ -97,6 +107,8 @@ def label(case, measure):
     """A row's name: the case, and what of it."""
     if measure == "scan":
         return f"{CASES[case].removesuffix(' step')}, in a loop, per step"
+    if case in PUBLISHED:
+        return f"{CASES[case]}, {measure}"
     return f"{CASES[case]} {measure}" if ":" in measure else CASES[case]
 
 

@@ -38,9 +38,11 @@ def losses(peer, job):
     """The number of parameters and the first losses of each network: equal in all libraries, or nothing compares."""
     found = {}
     for name in job["cases"]:
-        network = workloads.network(name, batch=8, smoke=job.get("smoke", False))
-        training = peer.Training(network, "float32", LIBRARIES[job["library"]][1])
-        values = [float(peer.wait(training.step())) for _ in range(FAIR_STEPS)]
+        published = name in workloads.PUBLISHED
+        network = workloads.network(name, batch=2 if published else 8, smoke=job.get("smoke", False))
+        training = (peer.Published if published else peer.Training)(network, "float32", LIBRARIES[job["library"]][1])
+        steps = 0 if training.step is None or (published and network.drops) else FAIR_STEPS
+        values = [float(peer.wait(training.step())) for _ in range(steps)]
         found[name] = {"parameters": int(training.parameters), "losses": values}
     return found
 
@@ -59,6 +61,8 @@ def timed(peer, job):
             for what, call in make(operation, dtype, variant).items():
                 measures[f"{label}: {what}"] = timing.measure(call, peer.wait, seconds / 4)
         return {"measures": measures, "memory": memory(peer, start)}
+    if case in workloads.PUBLISHED:
+        return published(peer, job)
     network = workloads.network(case.replace("per_example", "lenet5"), batch=job.get("batch"), smoke=smoke)
     network.data()
     start = timing.resident_mb()
@@ -76,6 +80,25 @@ def timed(peer, job):
     if job.get("scan", True):
         answer["scan_steps"] = looped(training, peer, measures, seconds, 2 if smoke else SCAN_STEPS)
     return answer
+
+
+def published(peer, job):
+    """Times, compile times and memory of a network of the literature: a training step, then inference."""
+    variant, smoke, seconds = LIBRARIES[job["library"]][1], job.get("smoke", False), job["seconds"]
+    network = workloads.network(job["case"], batch=job.get("batch"), smoke=smoke)
+    network.data()
+    start = timing.resident_mb()
+    training = peer.Published(network, job.get("dtype", "float32"), variant)
+    measures, used = {}, memory(peer, start)
+    if training.step is not None:
+        measures["step"] = timing.measure(training.step, peer.wait, seconds)
+        used = memory(peer, start, training.step)
+        last = float(peer.wait(training.step()))
+        if not math.isfinite(last):
+            raise ArithmeticError(f"the loss is {last} after training: these times would be those of no real training")
+    for name, call in training.inferences().items():
+        measures[name] = timing.measure(call, peer.wait, seconds)
+    return {"measures": measures, "memory": used}
 
 
 def loop(peer, job):

@@ -67,6 +67,47 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A network of the literature as `fcnn.models` has it, under a name that every library's file knows.
+
+    Attributes:
+        kind: "resnet18", "resnet50", "mobilenet", "unet", "vgg" (11 layers, with norms) or "densenet".
+        shape: of one image.
+        batch: images in a step.
+        classes: scores of an image, or of each pixel ("unet").
+    """
+
+    kind: str
+    shape: tuple[int, int, int]
+    batch: int
+    classes: int = 1000
+
+    @property
+    def pixels(self):
+        return self.kind == "unet"
+
+    @property
+    def drops(self):
+        """Whether it has dropout, so that losses depend on what is drawn."""
+        return self.kind == "vgg"
+
+    def kernel(self, shape):
+        """The values of a kernel (*space, in, out): He et al. 2015, the same wherever a kernel of that shape stands.
+
+        So no library has to know in which order another keeps its layers. Norms begin as they are, biases at zero.
+        """
+        draw = random([*shape, len(shape)])
+        return draw.normal(0, math.sqrt(2 / math.prod(shape[:-1])), shape).astype("float32")
+
+    def data(self):
+        """A batch of images and labels; noise, since only time matters."""
+        draw = random(1)
+        images = draw.normal(size=(self.batch, *self.shape)).astype("float32")
+        places = (self.batch, *self.shape[:2]) if self.pixels else self.batch
+        return images, draw.integers(0, self.classes, places).astype("int32")
+
+
+@dataclass(frozen=True)
 class Convolution:
     """One convolution: x (batch, *space, inputs), kernel (*kernel, inputs // groups, features), zeros on both sides."""
 
@@ -115,6 +156,15 @@ NETWORKS = {
     "lenet_wide": Network("lenet", (32, 64), (28, 28, 1), 128),
     "six_conv": Network("six", (64, 64, 128, 128, 256, 256), (32, 32, 3), 64),
 }
+PUBLISHED = {
+    "resnet18": Published("resnet18", (224, 224, 3), 8),
+    "resnet18_small": Published("resnet18", (32, 32, 3), 64, classes=10),
+    "mobilenet": Published("mobilenet", (224, 224, 3), 8),
+    "unet": Published("unet", (128, 128, 3), 8, classes=2),
+    "resnet50": Published("resnet50", (224, 224, 3), 4),
+    "vgg": Published("vgg", (224, 224, 3), 4),
+    "densenet": Published("densenet", (224, 224, 3), 4),
+}
 POOLS = {
     "2x2, (128, 28, 28, 32)": Pool((128, 28, 28, 32), 2, 2),
     "3x3 stride 2, (64, 55, 55, 96)": Pool((64, 55, 55, 96), 3, 2),
@@ -147,13 +197,16 @@ CASES = {
     "max_pool": ("fcnn", "lax", *TORCH),
     "depthwise": ("fcnn", "lax", *TORCH),
     "ops": ("fcnn", "lax", *TORCH),
+    **dict.fromkeys(PUBLISHED, ("fcnn", "flax", "onnxruntime", *TORCH, "pytorch_compile")),
 }
 
 
 def network(name, *, batch=None, smoke=False):
     """A network of the list, with another batch, or so small that only the code is tried."""
-    net = NETWORKS[name]
-    if smoke:
+    net = {**NETWORKS, **PUBLISHED}[name]
+    if smoke and name in PUBLISHED:
+        net = dataclasses.replace(net, shape=(64, 64, 3), batch=4, classes=2 if net.pixels else 10)
+    elif smoke:
         net = dataclasses.replace(net, maps=tuple(max(2, maps // 16) for maps in net.maps), batch=4)
     return dataclasses.replace(net, batch=batch) if batch else net
 

@@ -5,6 +5,8 @@ computed), `device_peak_mb()` (None without an accelerator), and of these what i
 
 - `Training(network, dtype, variant)`: `step()` trains once and returns the loss, `scan(n)` returns a function that
   trains n times in one compiled loop, or None; `parameters` counts them.
+- `Published(network, dtype, variant)`: a network of the literature; `step()` as above, None where a library does not
+  train; `inferences()` gives functions by name that put the batch through, after training.
 - `per_example(network, dtype, variant)`: a function that computes the gradient of every example by itself.
 - `max_pool(pool, dtype, variant)` and `convolution(conv, dtype, variant)`: named functions without arguments.
 """
@@ -17,6 +19,7 @@ LIBRARIES = {
     "haiku": ("haiku_", "default"),
     "keras": ("keras_jax", "default"),
     "lax": ("lax_", "default"),
+    "onnxruntime": ("onnxruntime_", "default"),
     "pytorch": ("pytorch", "default"),
     "pytorch_channels_last": ("pytorch", "channels_last"),
     "pytorch_autocast": ("pytorch", "autocast"),

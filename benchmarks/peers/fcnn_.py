@@ -8,7 +8,10 @@ import fcnn
 
 from .on_jax import convolving, data, device, device_peak_mb, loss, optimizer, pooling, wait
 
-__all__ = ["PACKAGES", "Training", "convolution", "device", "device_peak_mb", "max_pool", "per_example", "wait"]
+__all__ = [
+    *("PACKAGES", "Published", "Training", "convolution", "device", "device_peak_mb", "max_pool", "per_example"),
+    "wait",
+]
 
 PACKAGES = ("jax", "jaxlib", "optax")
 
@@ -70,6 +73,67 @@ class Training:
             return jax.lax.scan(body, (params, momenta), length=steps)
 
         return lambda: many(self.params, self.momenta, *self.batch)
+
+
+NETWORKS = {
+    "resnet18": lambda classes: fcnn.models.resnet(18, classes),
+    "resnet50": lambda classes: fcnn.models.resnet(50, classes),
+    "mobilenet": fcnn.models.mobilenet_v2,
+    "unet": lambda classes: fcnn.models.unet(classes, widths=(16, 32, 64, 128), batch_norm=True),
+    "vgg": lambda classes: fcnn.models.vgg(11, classes, batch_norm=True),
+    "densenet": lambda classes: fcnn.models.densenet(121, classes),
+}
+
+
+class Published:
+    """A training step and inference of a network of `fcnn.models`.
+
+    In bfloat16 the parameters keep float32, as in `fit(precision="bfloat16")`.
+    """
+
+    def __init__(self, network, dtype, variant):
+        self.net, self.low = NETWORKS[network.kind](network.classes), dtype
+        self.params = self.net.init(jax.random.key(0), network.shape)
+        self.params = jax.tree.map_with_path(
+            lambda path, leaf: jnp.asarray(network.kernel(leaf.shape)) if path[-1].key == "kernel" else leaf,
+            self.params,
+        )
+        self.state = self.net.init_state(network.shape)
+        self.shape = network.shape
+        rule = optimizer()
+        self.momenta, self.key = rule.init(self.params), jax.random.key(1)
+        self.batch = data(network, dtype)
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+        def mean_loss(params, state, x, y, key):
+            logits, state = self.net.apply_train(lowered(params, dtype), x, key=key, state=state)
+            return loss(logits, y), state
+
+        @jax.jit
+        def step(params, momenta, state, x, y, key):
+            (value, state), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params, state, x, y, key)
+            updates, momenta = rule.update(gradient, momenta)
+            return optax.apply_updates(params, updates), momenta, state, value
+
+        self.compiled = step
+
+    def step(self):
+        self.params, self.momenta, self.state, value = self.compiled(
+            self.params, self.momenta, self.state, *self.batch, self.key
+        )
+        return value
+
+    def inferences(self):
+        """Calls by name: the network as declared, and without its norms."""
+        folded, weights = fcnn.fold(self.net, self.params, self.state)
+        declared, state, x = jax.jit(self.net.apply), self.state, self.batch[0]
+        params, weights = (lowered(tree, self.low) for tree in (self.params, weights))
+        alone = jax.jit(folded.apply)
+        return {"inference": lambda: declared(params, x, state=state), "folded": lambda: alone(weights, x)}
+
+
+def lowered(tree, dtype):
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
 
 
 def per_example(network, dtype, variant):

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from . import flax_networks
 from .on_jax import data, device, device_peak_mb, loss, optimizer, wait
 
-__all__ = ["PACKAGES", "Training", "device", "device_peak_mb", "per_example", "wait"]
+__all__ = ["PACKAGES", "Published", "Training", "device", "device_peak_mb", "per_example", "wait"]
 
 PACKAGES = ("jax", "jaxlib", "optax", "flax")
 
@@ -100,6 +101,22 @@ class Training:
             return jax.lax.scan(body, state, length=steps)
 
         return lambda: many(state, *self.batch)
+
+
+class Published(Training):
+    """A training step and inference of a network of the literature; parameters in float32."""
+
+    def __init__(self, network, dtype, variant):
+        self.model = flax_networks.define(network, dtype)
+        self.optimizer = nnx.Optimizer(self.model, optimizer(), wrt=nnx.Param)
+        self.batch = data(network, dtype)
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(self.model, nnx.Param)))
+        self.compiled = nnx.jit(train_step)
+
+    def inferences(self):
+        self.model.eval()
+        call, x = nnx.jit(lambda model, x: model(x)), self.batch[0]
+        return {"inference": lambda: call(self.model, x)}
 
 
 def per_example(network, dtype, variant):

@@ -3,10 +3,16 @@
 "autocast" is channels_last in bfloat16 by torch.autocast, "compile" is channels_last under torch.compile.
 """
 
+import sys
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 from workloads import LEARNING_RATE, MOMENTUM
+
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+import torch_networks  # noqa: E402  the networks of the literature in PyTorch's own modules, which the tests compare with
 
 PACKAGES = ("torch",)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -130,6 +136,61 @@ class Training:
 
     def scan(self, steps):
         return None  # a loop in Python is all there is: the step itself
+
+
+NETWORKS = {
+    "resnet18": lambda classes: torch_networks.resnet((2, 2, 2, 2), classes),
+    "resnet50": lambda classes: torch_networks.resnet((3, 4, 6, 3), classes, True),
+    "mobilenet": lambda classes: torch_networks.inverted(torch_networks.MOBILE, 32, 1280, classes, nn.ReLU6),
+    "unet": lambda classes: torch_networks.UNet(3, (16, 32, 64, 128), classes, False, True),
+    "vgg": lambda classes: torch_networks.vgg((1, 1, 2, 2, 2), classes, True),
+    "densenet": lambda classes: torch_networks.densenet((6, 12, 24, 16), 64, 32, classes),
+}
+
+
+class Published(Training):
+    """A training step and inference of a network of the literature; in bfloat16 by torch.autocast."""
+
+    def __init__(self, network, dtype, variant):
+        self.model = NETWORKS[network.kind](network.classes)
+        with torch.no_grad():
+            for layer in self.model.modules():
+                if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                    layer.weight.copy_(weight_of(layer, network))
+                    if layer.bias is not None:
+                        layer.bias.zero_()
+        self.model = self.model.to(DEVICE)
+        if variant != "default":
+            self.model = self.model.to(memory_format=torch.channels_last)
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+        self.batch = data(network, "float32", variant)
+        self.autocast = dtype == "bfloat16"
+        if variant == "compile":
+            self.model = torch.compile(self.model)
+
+    def inferences(self):
+        x = self.batch[0]
+        self.model.eval()
+
+        def call():
+            with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.autocast):
+                return self.model(x)
+
+        return {"inference": call}
+
+
+def weight_of(layer, network):
+    """The kernel of its shape, in PyTorch's order of axes."""
+    if isinstance(layer, nn.Linear):
+        kernel = network.kernel((layer.in_features, layer.out_features))
+        if network.kind == "vgg" and layer.in_features == 512 * 49:  # flattened with the channels first
+            kernel = kernel.reshape(7, 7, 512, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
+        return torch.from_numpy(kernel.T.copy())
+    kernel = network.kernel((*layer.kernel_size, layer.in_channels // layer.groups, layer.out_channels))
+    # ConvTranspose2d has (in, out, height, width), and no kernel is turned around here or there
+    order = (2, 3, 0, 1) if isinstance(layer, nn.ConvTranspose2d) else (3, 2, 0, 1)
+    return torch.from_numpy(kernel.transpose(order).copy())
 
 
 def per_example(network, dtype, variant):
