@@ -8,10 +8,8 @@ import fcnn
 
 from .on_jax import convolving, data, device, device_peak_mb, loss, optimizer, pooling, wait
 
-__all__ = [
-    *("PACKAGES", "Published", "Training", "convolution", "device", "device_peak_mb", "max_pool", "per_example"),
-    "wait",
-]
+__all__ = ["PACKAGES", "Published", "Training", "convolution", "device", "device_peak_mb", "max_pool"]
+__all__ += ["per_example", "wait"]
 
 PACKAGES = ("jax", "jaxlib", "optax")
 

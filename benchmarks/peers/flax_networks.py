@@ -1,4 +1,4 @@
-"""Networks of the literature in Flax NNX, as its own examples write them: modules in a loop, axes with channels last."""
+"""Networks of the literature in Flax NNX, as its own examples write them: modules in a loop, channels last."""
 
 import jax
 from flax import nnx
@@ -41,6 +41,8 @@ def averaged(x):
 
 
 class Residual(nnx.Module):
+    """x, or a shortcut of it, plus a body of it, and what comes after the sum."""
+
     def __init__(self, body, shortcut=None, after=None):
         self.body, self.shortcut, self.after = body, shortcut, after
 

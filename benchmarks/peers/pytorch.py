@@ -12,7 +12,7 @@ from torch import nn
 from workloads import LEARNING_RATE, MOMENTUM
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
-import torch_networks  # noqa: E402  the networks of the literature in PyTorch's own modules, which the tests compare with
+import torch_networks  # the networks of the literature in PyTorch's own modules, with which the tests compare
 
 PACKAGES = ("torch",)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
