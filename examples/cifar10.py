@@ -4,9 +4,9 @@
     python examples/cifar10.py --seeds 20       # as many as a figure worth quoting needs
     python examples/cifar10.py --steps 240 --batch 100 --tested 1000 --precision float32     # a trial without a GPU
 
-Measured on the copy of the images that is compressed as JPEG, which loses detail: on an H200 in bfloat16, 90.6% (mean of
-5 seeds) after 1.8 seconds of training each (benchmarks/results/gpu_cifar10.json); without a GPU the trial, after whose
-240 steps on 24,000 images 68.8% of the first 1,000 test images were right (benchmarks/results/cifar10_cpu.json). Not
+Measured on the copy of the images that is compressed as JPEG, which loses detail. On an H200 in bfloat16: 90.6%, the
+mean of 5 seeds, after 1.8 seconds of training each (benchmarks/results/gpu_cifar10.json). Without a GPU, the trial:
+68.8% of the first 1,000 test images after 240 steps on 24,000 images (benchmarks/results/cifar10_cpu.json). Not
 measured: the 94%, on the original images.
 
 The recipe is that of airbench94: Keller Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024,
