@@ -5,12 +5,14 @@ RESULT ?= .bench/last.json
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help train test test-slow test-exhaustive lint format bench clean
+.PHONY: help train smoke test test-all test-slow test-exhaustive times lint format bench clean
 
 help:
 	@echo "make train             train on scikit-learn's digits (DATA=mnist: on MNIST), pictures in runs/"
-	@echo "make test              run the tests, but for those marked slow"
-	@echo "make test-slow         run those: soaks, kills, several processes, other libraries"
+	@echo "make smoke             does it work at all: the first examples and the networks, within a minute"
+	@echo "make test              run the tests, but for those that take long"
+	@echo "make test-all          run all tests but for the exhaustive ones"
+	@echo "make test-slow         those of them that are marked slow: soaks, kills, several processes, other libraries"
 	@echo "make test-exhaustive   every tool of JAX with every layer, for an hour"
 	@echo "make lint              ruff and pyright"
 	@echo "make format            let ruff lay out the code"
@@ -20,8 +22,20 @@ help:
 train: $(VENV)/.installed-all
 	$(BIN)/python examples/train.py --data $(DATA) $(ARGS)
 
+# files in which every kind of thing is done once, and of them what is quick
+SMOKE := tests/test_compose.py tests/test_contract.py tests/test_plan.py tests/test_package.py
+
+smoke: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n auto -m "not slow and not long" $(SMOKE) $(ARGS)
+
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto -m "not slow and not long" --durations=10 $(ARGS)
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n auto -m "not exhaustive" --durations=10 $(ARGS)
+
+times: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n auto -m "not slow" --record-times $(ARGS)
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto -m "slow and not exhaustive" $(ARGS)

@@ -1,6 +1,7 @@
 """Set-up of every test: strict promotion, so that a dtype that changes by accident is an error."""
 
 import gc
+import json
 import os
 import re
 import shutil
@@ -59,11 +60,53 @@ def pytest_configure(config):
         os.environ["XLA_FLAGS"] = before
 
 
+#: how long each test took that took longer than this many seconds, on two cores; ``make times`` records it
+RECORD, LONG = Path(__file__).parent / "tests" / "durations.json", 0.3
+
+
+def pytest_addoption(parser):
+    """An option that records how long the tests take."""
+    parser.addoption("--record-times", action="store_true", help="write tests/durations.json; run all tests with it")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what takes long, by the record; a test that is not in it is run by ``make test``."""
+    times = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    for item in items:
+        if item.nodeid in times:
+            item.add_marker(pytest.mark.long)
+
+
+_taken: dict[str, float] = {}
+
+
+def pytest_runtest_logreport(report):
+    """Add up what preparing, running and cleaning up took."""
+    _taken[report.nodeid] = _taken.get(report.nodeid, 0.0) + report.duration
+
+
+def pytest_sessionfinish(session):
+    """Write the record; what was not run keeps its entry."""
+    config = session.config
+    if not config.getoption("record_times") or hasattr(config, "workerinput"):
+        return
+    times = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    times = {name: seconds for name, seconds in times.items() if name not in _taken}
+    times |= {name: round(seconds, 1) for name, seconds in _taken.items() if seconds > LONG}
+    RECORD.write_text(json.dumps(dict(sorted(times.items())), indent=0) + "\n")
+
+
 @pytest.fixture
 def x64():
     """Compute in float64 where rounding could hide an error."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def without_onednn(monkeypatch):
+    """Convolutions by the algorithms of machines that have no oneDNN."""
+    monkeypatch.setattr("fcnn.ops.convolution.onednn_use.unusable", lambda: "the test is about other algorithms")
 
 
 @pytest.fixture

@@ -12,6 +12,9 @@ import pytest
 import fcnn
 from fcnn.ops import memory
 
+#: runs in HWNC are those of Winograd's products, which oneDNN replaces where there is one
+pytestmark = pytest.mark.usefixtures("without_onednn")
+
 KEY = jax.random.key(0)
 
 

@@ -10,6 +10,9 @@ import fcnn
 from fcnn.analysis import plan
 from fcnn.context import Context, Observed
 
+#: runs in HWNC are those of Winograd's products, which oneDNN replaces where there is one
+pytestmark = pytest.mark.usefixtures("without_onednn")
+
 KEY = jax.random.key(0)
 
 

@@ -139,7 +139,9 @@ def polyphase_problem(x: geometry.Shape, kernel: geometry.Shape, dtype: str, pha
     space = x[1:-1] if windows.fill == "constant" else tuple(space)
     placed = Geometry(windows.stride, pads, windows.dilation, groups, ones, ones)
     placed = to_polyphase(placed, windows.out, phases)
-    return convolution.Problem("forward", (x[0], *space, x[-1]), kernel, placed, dtype, jax.default_backend())
+    backend = jax.default_backend()
+    onednn = convolution.usable(backend)
+    return convolution.Problem("forward", (x[0], *space, x[-1]), kernel, placed, dtype, backend, onednn=onednn)
 
 
 def to_polyphase(placed: Geometry, out: geometry.Shape, phases: geometry.Shape) -> Geometry:
@@ -251,7 +253,9 @@ def check_algorithm(algorithm: str | None, x: Array, kernel: Array, placed: Geom
     """Raise where the requested algorithm cannot compute a convolution."""
     if algorithm is None:
         return
-    problem = convolution.Problem("forward", x.shape, kernel.shape, placed, x.dtype.name, jax.default_backend())
+    backend = jax.default_backend()
+    onednn = convolution.usable(backend)
+    problem = convolution.Problem("forward", x.shape, kernel.shape, placed, x.dtype.name, backend, onednn=onednn)
     reason = convolution.refusal(algorithm, problem)
     if reason is not None:
         raise ValueError(f"{reason}; leave algorithm=None for the usual choice")

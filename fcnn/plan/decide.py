@@ -93,7 +93,7 @@ def _layers(value: Any) -> list[Any]:
 def _settings() -> Any:
     """The settings that the choice of an algorithm also depends on."""
     limits = tuple(value for value in vars(choice).values() if isinstance(value, (int, float, tuple)))
-    return choice.forced(), limits
+    return choice.forced(), choice.usable("cpu"), limits
 
 
 @cached(maxsize=256)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import jax
 
+from ..ops.convolution import onednn_use
 from . import known, sweep
 
 _LINE = "{:20} {:>5} {:>9} {:>7} {:>10} {:>7} {:>9}  {}"
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Example:
         >>> main(["--cases", "1", "--only", "Flatten"])    # doctest: +ELLIPSIS
         jax ..., jaxlib ..., device ...
+        oneDNN ...
         ...
         all 10 lines are within bounds on this device
         0
@@ -33,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = jax.devices()[0]
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib"))
     print(f"{versions}, device {device.device_kind} ({device.platform})")
+    if device.platform == "cpu":
+        why = onednn_use.unusable()
+        print("oneDNN computes convolutions" if why is None else f"oneDNN is not used: {why}")
     names = [name for name in sweep.OPERATIONS if options.only in name]
     # otherwise GPUs would round the factors of a product to fewer digits, which is not a fault
     with jax.default_matmul_precision("highest"):

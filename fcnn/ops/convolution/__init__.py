@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 from .conv_geometry import Geometry
 
 if TYPE_CHECKING:
-    from .choice import ALGORITHMS, Choice, Problem, choose, refusal, use_algorithm
+    from .choice import ALGORITHMS, Choice, Problem, choose, refusal, usable, use_algorithm
     from .primitive import convolve, explain
 
-__all__ = ["ALGORITHMS", "Choice", "Geometry", "Problem", "choose", "convolve", "explain", "refusal", "use_algorithm"]
+__all__ = ["ALGORITHMS", "Choice", "Geometry", "Problem", "choose", "convolve", "explain", "refusal"]
+__all__ += ["usable", "use_algorithm"]
 
 #: loaded with the first convolution: the primitives import a part of JAX that is slow to import
 _LATER = {
-    **dict.fromkeys(("ALGORITHMS", "Choice", "Problem", "choose", "refusal", "use_algorithm"), ".choice"),
+    **dict.fromkeys(("ALGORITHMS", "Choice", "Problem", "choose", "refusal", "usable", "use_algorithm"), ".choice"),
     **dict.fromkeys(("convolve", "explain"), ".primitive"),
 }
 

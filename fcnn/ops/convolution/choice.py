@@ -15,16 +15,19 @@ from ...errors import format_shape
 from ...geometry import Shape
 from ...symbolic_sizes import assumed, symbolic
 from ..forced import forced as _forced
-from . import fourier, winograd
+from . import fourier, onednn, onednn_use, winograd
 from .conv_geometry import Geometry
 
-ALGORITHMS = ("direct", "patches", "depthwise", "blocks", "winograd", "fourier")
+ALGORITHMS = ("direct", "patches", "depthwise", "blocks", "winograd", "fourier", "onednn")
 
 #: Winograd's algorithm is faster from this many channels and features on, by the size of the kernel
 WINOGRAD_CHANNELS = {3: 64, 4: 32, 5: 8}
 #: ... up to this many samples along an axis of the image, because every sample of the axis enters the transform of
 #: every tile; from MANY_CHANNELS channels and features on, the limit is larger
 WINOGRAD_SIDE, WINOGRAD_SIDE_MANY, MANY_CHANNELS = 48, 96, 128
+#: where there is oneDNN, Winograd's algorithm is faster from this many examples and products for each sample of a tile
+#: on, where the layers of a run share their layout
+WINOGRAD_EXAMPLES, WINOGRAD_PRODUCTS = 32, 8_000_000
 #: blocks beat XLA's convolution where a patch has at most this many samples and pooling follows
 BLOCKS_PATCH = 160
 #: Fourier transforms beat a convolution where its multiplications per number of the transform are at least this many
@@ -58,6 +61,8 @@ class Problem:
         dtype: name of the dtype of all arrays.
         platform: "cpu", or any other; GPUs and TPUs are all treated alike.
         ensemble: number of such problems at once, each with its own x and kernel, from ``vmap``.
+        onednn: whether oneDNN may be called: in a program for the CPU of one device, which is not to be exported, where
+            ``onednn_use`` allows it.
     """
 
     operation: str
@@ -67,6 +72,7 @@ class Problem:
     dtype: str
     platform: str
     ensemble: int = 1
+    onednn: bool = False
 
     @property
     def several(self) -> bool:
@@ -104,9 +110,12 @@ def choose(problem: Problem) -> Choice:
         return Choice("direct", "the platform's own convolution is the fastest")
     if any(map(symbolic, problem.x[1:])):
         return Choice("direct", "XLA's convolution: the sizes are not known before the program runs")
+    native = refusal("onednn", problem) is None
     if geometry.groups > 1:
         if geometry.groups == channels:
             return Choice("depthwise", "every feature sees one channel: shifted multiplications and additions")
+        if native:
+            return Choice("onednn", f"{geometry.groups} groups: oneDNN's direct convolution")
         if problem.dtype != "float64" and geometry.groups <= MOST_GROUPS and problem.kernel[-2] >= GROUP_CHANNELS:
             return Choice("direct", f"{geometry.groups} groups, a convolution each")
         return Choice("patches", "groups are the batch of one batched product")
@@ -119,16 +128,21 @@ def choose(problem: Problem) -> Choice:
         pooled = prod(geometry.phases) > 1
         if pooled and patch <= BLOCKS_PATCH:
             return Choice("blocks", f"patches of {patch} samples are short and pooling follows: blocks of positions")
-        if not pooled and channels <= FEW_CHANNELS and patch <= BLOCKS_PATCH and problem.operation != "kernel":
+        few = channels <= FEW_CHANNELS and patch <= BLOCKS_PATCH and not native
+        if not pooled and few and problem.operation != "kernel":
             if features <= FEW_FEATURES:
                 return Choice("blocks", f"{channels} channels and {features} features are few: blocks of positions")
             return Choice("patches", f"{channels} channels are few: patches of {patch} samples")
     if refusal("fourier", problem) is None and _large(problem):
         return Choice("fourier", f"a kernel of {prod(sizes)} samples is large: products of Fourier transforms")
+    if native and not _outweighs_onednn(problem):
+        return Choice("onednn", "oneDNN's direct convolution")
     if refusal("winograd", problem) is None and _suits_winograd(problem):
         saved = prod(k * winograd.TILE / (k + winograd.TILE - 1) for k in sizes)
         size = "x".join(map(str, sizes))
         return Choice("winograd", f"{size} over {channels} channels: {saved:.1f} times fewer multiplications")
+    if native:
+        return Choice("onednn", "oneDNN's direct convolution")
     if problem.operation == "input" and all(s == 1 for s in geometry.stride):
         return choose(problem.transposed)
     if geometry.rank == 3:
@@ -141,6 +155,14 @@ def _suits_winograd(problem: Problem) -> bool:
     *sizes, channels, features = problem.kernel
     most = WINOGRAD_SIDE_MANY if min(channels, features) >= MANY_CHANNELS else WINOGRAD_SIDE
     return min(channels, features) >= WINOGRAD_CHANNELS[max(sizes)] and max(problem.x[1:-1]) <= most
+
+
+def _outweighs_onednn(problem: Problem) -> bool:
+    """Whether there is so much to multiply that Winograd's products gain over oneDNN's direct convolution."""
+    *sizes, channels, features = problem.kernel
+    batch, *space, _ = problem.x
+    tiles = batch * prod(n / winograd.TILE for n in problem.geometry.out(tuple(space), tuple(sizes)))
+    return batch >= WINOGRAD_EXAMPLES and tiles * channels * features >= WINOGRAD_PRODUCTS
 
 
 def _large(problem: Problem) -> bool:
@@ -158,6 +180,8 @@ def refusal(algorithm: str, problem: Problem) -> str | None:
     geometry, sizes = problem.geometry, problem.kernel[:-2]
     if algorithm not in ALGORITHMS:
         return f"unknown algorithm {algorithm!r}; choose one of {', '.join(ALGORITHMS)}"
+    if algorithm == "onednn":
+        return _refused_by_onednn(problem)
     if algorithm == "direct" and problem.operation == "kernel" and problem.several:
         return "XLA partitions the kernel gradients of a vmapped convolution wrongly where they lie on several devices"
     if algorithm == "depthwise" and (geometry.groups != problem.x[-1]):
@@ -179,6 +203,31 @@ def refusal(algorithm: str, problem: Problem) -> str | None:
     return None
 
 
+def _refused_by_onednn(problem: Problem) -> str | None:
+    if not problem.onednn:
+        why = "" if problem.platform != "cpu" else onednn_use.unusable()
+        return (
+            f"onednn: {why}"
+            if why
+            else "onednn computes on the CPU, in programs of one device that stay in the process"
+        )
+    if problem.dtype == "float64":
+        return "onednn has no float64"
+    if problem.several:
+        return "onednn computes one problem at a time"
+    if any(map(symbolic, problem.x)):
+        return "onednn needs to know all sizes when the program is traced"
+    if problem.operation == "input":
+        sizes, space = problem.kernel[:-2], tuple(problem.x[1:-1])
+        return onednn.refused(problem.geometry.plain.transposed(space, tuple(sizes)), "input")
+    return onednn.refused(problem.geometry, problem.operation)
+
+
+def usable(platform: str) -> bool:
+    """Whether oneDNN may be called in a program for this platform, if it is of one device and stays in the process."""
+    return platform == "cpu" and onednn_use.unusable() is None
+
+
 @contextmanager
 def use_algorithm(algorithm: str | None) -> Iterator[None]:
     """Compute every convolution traced inside by this algorithm where possible; elsewhere the usual choice applies.
@@ -187,8 +236,9 @@ def use_algorithm(algorithm: str | None) -> Iterator[None]:
     definition of a convolution has, with "blocks" more, with "direct" those of the definition.
 
     Args:
-        algorithm: "direct", "patches", "depthwise", "blocks", "winograd", "fourier", or None for the usual choice. The
-            last three algorithms fall back to another one at run time for data that they would not compute accurately.
+        algorithm: "direct", "onednn", "patches", "depthwise", "blocks", "winograd", "fourier", or None for the usual
+            choice. The last three algorithms fall back to another one at run time for data that they would not compute
+            accurately.
 
     Raises:
         ValueError: an unknown algorithm.

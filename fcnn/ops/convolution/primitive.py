@@ -28,12 +28,12 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec
 
 from ...geometry import Shape
-from ..devices import explicit_axes, varying_axes
+from ..devices import explicit_axes, in_process, varying_axes
 from ..memory import keep_memory
 from ..noinline import plainly
 from ..tools import Own, kept_as_convolution
-from . import blocks, depthwise, direct, fourier, locality, patches, split, winograd
-from .choice import Choice, Problem, choose, forced, refusal
+from . import blocks, depthwise, direct, fourier, locality, onednn, patches, split, winograd
+from .choice import Choice, Problem, choose, forced, refusal, usable
 from .conv_geometry import Geometry
 
 forward_p, input_p, kernel_p = (
@@ -190,12 +190,12 @@ def _split(a: Array, copies: int, axis: int, one: Shape) -> Array:
 # Computing.
 
 
-def _compute(operation, platform, a, b, *, geometry, algorithm, space, kernel):
+def _compute(operation, platform, onednn, a, b, *, geometry, algorithm, space, kernel):
     if platform == "cpu":
         keep_memory()
     if 0 in (*a.shape, *b.shape):  # no examples, channels or features: empty sums
         return jnp.zeros(_shape(operation, a, b, geometry, space, kernel), a.dtype)
-    problem = problem_of(operation, platform, a, b, geometry, space, kernel)
+    problem = replace(problem_of(operation, platform, a, b, geometry, space, kernel), onednn=onednn)
     if algorithm is None or refusal(algorithm, problem) is not None:
         algorithm = choose(problem).algorithm
     dtype = a.dtype
@@ -244,7 +244,7 @@ def problem_of(operation: str, platform: str, a: Any, b: Any, geometry: Geometry
     else:
         batch, channels, features = a.shape[_given(geometry)], a.shape[-1], b.shape[_features(geometry)]
     x, k = (batch, *space, channels), (*kernel, channels // groups, features)
-    return Problem(operation, x, k, geometry, a.dtype.name, platform, a.shape[0])
+    return Problem(operation, x, k, geometry, a.dtype.name, platform, a.shape[0], usable(platform))
 
 
 def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
@@ -260,21 +260,24 @@ def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
     if geometry.hwnc:
         return _hwnc(problem, algorithm, a, b)
     plain = geometry.plain
+    simple = replace(problem, geometry=plain)
     if problem.operation == "forward":
-        return _to_polyphase(_forward(algorithm, a, b, plain, cpu), geometry)
+        return _to_polyphase(_forward(algorithm, a, b, simple), geometry)
     if problem.operation == "input":
         g = _from_polyphase(a, geometry)
         if algorithm in ("winograd", "patches", "fourier") or (algorithm in ("direct", DIRECT_ALONE) and not cpu):
             x = jax.ShapeDtypeStruct(problem.x, g.dtype)
-            return jax.linear_transpose(lambda x: _forward(algorithm, x, b, plain, cpu), x)(g)[0]
+            return jax.linear_transpose(lambda x: _forward(algorithm, x, b, simple), x)(g)[0]
         turned = direct.turned(b, geometry.groups)
-        return _forward(algorithm, g, turned, plain.transposed(space, sizes), cpu)
+        return _forward(algorithm, g, turned, simple.transposed)
     g = _from_polyphase(b, geometry)
     if algorithm == "depthwise":
         return depthwise.kernel_gradient(a, g, plain, sizes, cpu=cpu)
     few = problem.several and geometry.groups == 1 and problem.x[-1] < patches.LONG_RUN
     if algorithm == "patches" and cpu and few:
         return patches.kernel_gradient(a, g, plain, sizes)
+    if algorithm == "onednn":
+        return onednn.kernel_gradient(a, g, plain, sizes)
     if algorithm == "direct" and cpu and geometry.groups > 1:
         return split.by_group(partial(_simpler_kernel, sizes), a, g, plain)
     if algorithm == "direct" and cpu and geometry.rank == 3:
@@ -285,7 +288,7 @@ def _one(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
     if algorithm in ("direct", DIRECT_ALONE) and cpu:
         return direct.kernel_gradient(a, g, plain, sizes, avoid_ynnpack=True)
     kernel = jax.ShapeDtypeStruct(problem.kernel, g.dtype)
-    return jax.linear_transpose(lambda kernel: _forward(algorithm, a, kernel, plain, cpu), kernel)(g)[0]
+    return jax.linear_transpose(lambda kernel: _forward(algorithm, a, kernel, simple), kernel)(g)[0]
 
 
 def _hwnc(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
@@ -308,7 +311,11 @@ def _hwnc(problem: Problem, algorithm: str, a: Array, b: Array) -> Array:
     return _one(usual, algorithm, jnp.moveaxis(a, last, 0), jnp.moveaxis(b, last, 0))
 
 
-def _forward(algorithm: str, x: Array, kernel: Array, geometry: Geometry, cpu: bool) -> Array:
+def _forward(algorithm: str, x: Array, kernel: Array, problem: Problem) -> Array:
+    """Compute a forward problem, whose x and kernel may be those of a gradient."""
+    geometry, cpu = problem.geometry, problem.platform == "cpu"
+    if algorithm == "onednn":
+        return onednn.forward(x, kernel, geometry)
     if algorithm == "direct" and cpu and geometry.groups > 1:
         return split.by_group(_simpler_forward, x, kernel, geometry)
     if algorithm == "direct" and cpu and geometry.rank == 3:
@@ -327,15 +334,15 @@ def _forward(algorithm: str, x: Array, kernel: Array, geometry: Geometry, cpu: b
 
 def _simpler_forward(x: Array, kernel: Array, geometry: Geometry) -> Array:
     """A convolution on the CPU that is part of another one, by its own choice of algorithm."""
-    problem = Problem("forward", x.shape, kernel.shape, geometry, x.dtype.name, "cpu")
-    return _local(problem, choose(problem).algorithm, x[None], kernel[None])[0]
+    part = Problem("forward", x.shape, kernel.shape, geometry, x.dtype.name, "cpu")
+    return _local(part, choose(part).algorithm, x[None], kernel[None])[0]
 
 
 def _simpler_kernel(sizes: Shape, x: Array, g: Array, geometry: Geometry) -> Array:
     """The kernel gradient of such a part."""
     shape = (*sizes, x.shape[-1], g.shape[-1])
-    problem = Problem("kernel", x.shape, shape, geometry, x.dtype.name, "cpu")
-    return _local(problem, choose(problem).algorithm, x[None], g[None])[0]
+    part = Problem("kernel", x.shape, shape, geometry, x.dtype.name, "cpu")
+    return _local(part, choose(part).algorithm, x[None], g[None])[0]
 
 
 def _to_polyphase(y: Array, geometry: Geometry) -> Array:
@@ -368,6 +375,12 @@ def explain(problem: Problem) -> Choice:
     return choose(problem)
 
 
+def _lower(operation, ctx, *operands, **static):
+    """The rule for the CPU: what is lowered knows whether it may call oneDNN."""
+    may_call = in_process(ctx) and usable("cpu")
+    return plainly(partial(_compute, operation, "cpu", may_call))(ctx, *operands, **static)
+
+
 def _eager(compiled, a, b, **params):
     with jax.disable_jit(False):  # compiled as one program even under jax.disable_jit
         return compiled(a, b, **params)
@@ -380,8 +393,8 @@ for _primitive in (forward_p, input_p, kernel_p):
     _primitive.def_abstract_eval(partial(_abstract, _operation))
     batching.primitive_batchers[_primitive] = partial(_batched, _primitive)
     kept_as_convolution(_primitive)
-    mlir.register_lowering(_primitive, plainly(partial(_compute, _operation, "cpu")), platform="cpu")
-    mlir.register_lowering(_primitive, plainly(partial(_compute, _operation, "gpu")))
+    mlir.register_lowering(_primitive, partial(_lower, _operation), platform="cpu")
+    mlir.register_lowering(_primitive, plainly(partial(_compute, _operation, "gpu", False)))
 
 # transposes: with respect to the first operand given the second, and to the second given the first
 ad.defbilinear(forward_p, partial(_to_first, input_p, False), partial(_to_second, kernel_p, True))
