@@ -23,7 +23,7 @@ train: $(VENV)/.installed-all
 	$(BIN)/python examples/train.py --data $(DATA) $(ARGS)
 
 # files in which every kind of thing is done once, and of them what is quick
-SMOKE := tests/test_compose.py tests/test_contract.py tests/test_plan.py tests/test_package.py
+SMOKE := tests/test_compose.py tests/test_contract.py tests/test_plan.py tests/test_jax_names.py
 
 smoke: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto -m "not slow and not long" $(SMOKE) $(ARGS)
