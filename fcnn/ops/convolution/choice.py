@@ -259,3 +259,11 @@ def use_algorithm(algorithm: str | None) -> Iterator[None]:
 def forced() -> str | None:
     """The algorithm requested by :func:`use_algorithm`."""
     return _forced.value
+
+
+def explain(problem: Problem) -> Choice:
+    """The choice with which a problem will be computed; a requested algorithm takes precedence where possible."""
+    asked = forced()
+    if asked is not None and refusal(asked, problem) is None:
+        return Choice(asked, "asked for")
+    return choose(problem)

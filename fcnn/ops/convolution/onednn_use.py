@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -57,9 +58,7 @@ def _unusable(environment: Mapping[str, str]) -> str | None:
 
 
 def _version() -> str:
-    import jaxlib
-
-    return jaxlib.__version__
+    return importlib.metadata.version("jaxlib")
 
 
 def _processor() -> str:

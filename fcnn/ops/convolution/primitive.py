@@ -33,7 +33,7 @@ from ..memory import keep_memory
 from ..noinline import plainly
 from ..tools import Own, kept_as_convolution
 from . import blocks, depthwise, direct, fourier, locality, onednn, patches, split, winograd
-from .choice import Choice, Problem, choose, forced, refusal, usable
+from .choice import Problem, choose, forced, refusal, usable
 from .conv_geometry import Geometry
 
 forward_p, input_p, kernel_p = (
@@ -365,14 +365,6 @@ def _from_polyphase(y: Array, geometry: Geometry) -> Array:
     y = y.transpose(2 * rank + 1, *(axis for a in range(rank) for axis in (rank + 1 + a, 1 + a)), 0)
     whole = [n * b for n, b in zip(out, geometry.phases, strict=True)]
     return y.reshape(batch, *whole, features)
-
-
-def explain(problem: Problem) -> Choice:
-    """The choice with which a problem will be computed; a requested algorithm takes precedence where possible."""
-    asked = forced()
-    if asked is not None and refusal(asked, problem) is None:
-        return Choice(asked, "asked for")
-    return choose(problem)
 
 
 def _lower(operation, ctx, *operands, **static):
