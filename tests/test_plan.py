@@ -10,9 +10,6 @@ import fcnn
 from fcnn.analysis import plan
 from fcnn.context import Context, Observed
 
-#: runs in HWNC are those of Winograd's products, which oneDNN replaces where there is one
-pytestmark = pytest.mark.usefixtures("without_onednn")
-
 KEY = jax.random.key(0)
 
 
@@ -84,7 +81,11 @@ def layouts(net, shape, batch=8):
     return counts
 
 
-pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="these algorithms are those of the CPU")
+#: runs in HWNC are those of Winograd's products, which oneDNN replaces where there is one
+pytestmark = [
+    pytest.mark.usefixtures("without_onednn"),
+    pytest.mark.skipif(jax.default_backend() != "cpu", reason="these algorithms are those of the CPU"),
+]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
